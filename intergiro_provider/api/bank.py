@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls that a renewal makes of the bank. None repeats by itself, follows a redirect, or outlasts its time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import requests
+
+from intergiro_provider import __version__
+from intergiro_provider.api.errors import http_date, retry_after_of
+from intergiro_provider.api.retries import certainly_unsent
+from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.session.effects import Answer, Outcome
+
+LOGIN_REFUSALS = frozenset({400, 401, 403})
+REFRESH_REFUSALS = frozenset({400, 401, 403, 409, 410, 422})
+USER_AGENT = f"airflow-provider-intergiro/{__version__} (Apache Airflow; {requests.utils.default_user_agent()})"
+
+_offsets: dict[str, float] = {}
+
+
+def note_time(origin: str, headers: Mapping[str, str]) -> float | None:
+    """Learn the bank's clock from a Date header; its epoch seconds, None without one."""
+    at = http_date(headers.get("Date") or "")
+    if at is not None:
+        _offsets[origin] = at - time.time()
+    return at
+
+
+class BankClient:
+    """Logs in, refreshes and probes.
+
+    :param settings: where and how.
+    :param call: seconds that one call may take, all of it.
+    :param reload: looks the connection up again.
+    """
+
+    def __init__(self, settings: ApiSettings, call: float, reload: Callable[[], ApiSettings]) -> None:
+        self._settings = settings
+        self._call = call
+        self._reload = reload
+
+    def log_in(self) -> Answer:
+        """Exchange the API key for the first pair of tokens."""
+        response = self._post("auth/login", {"api_key": self._settings.api_key})
+        return self._tokens(response, LOGIN_REFUSALS)
+
+    def refresh(self, refresh_token: str) -> Answer:
+        """Exchange the refresh token for the next pair."""
+        response = self._post("auth/refresh", {"refresh_token": refresh_token})
+        return self._tokens(response, REFRESH_REFUSALS)
+
+    def probe(self, access_token: str, refused_path: str) -> Answer:
+        """Whether an access token that one request was refused with is accepted by another."""
+        response = self._send(
+            "GET",
+            self._settings.probe_url(refused_path),
+            params={"limit": "1"},
+            headers={"Authorization": f"Bearer {access_token}"},
+        )
+        if isinstance(response, Answer):
+            return response
+        status = response.status_code
+        if status < 300 or status == 403:
+            outcome = Outcome.OK
+        elif status == 429 or status >= 500:
+            outcome = Outcome.UNAVAILABLE
+        else:
+            outcome = Outcome.REFUSED
+        return self._answer(outcome, response)
+
+    def time(self, exact: bool) -> float:
+        """Epoch seconds by the bank's clock as far as known; `exact`: find out, by a request without a token."""
+        origin = self._settings.origin
+        if exact and origin not in _offsets:
+            self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
+        return time.time() + _offsets.get(origin, 0.0)
+
+    def current_key(self) -> str:
+        """The fingerprint of the API key that the connection holds now, which is used from here on."""
+        settings = self._reload()
+        if settings.origin == self._settings.origin:
+            self._settings = settings
+        return self._settings.key
+
+    def _post(self, endpoint: str, body: dict[str, str]) -> requests.Response | Answer:
+        return self._send("POST", self._settings.url(endpoint), json=body, headers={})
+
+    def _send(self, method: str, url: str, *, headers: dict[str, str], **kwargs: Any) -> requests.Response | Answer:
+        """The response, read to its end; an :class:`Answer` where there is none."""
+        settings = self._settings
+        # requests bounds each wait for bytes, not their sum: a trickling answer would outlast every timeout. A call
+        # that is given up here may still be carried out by the bank, as one may whose answer is lost.
+        box: list[requests.Response | requests.RequestException] = []
+
+        def work() -> None:
+            try:
+                with requests.Session() as session:
+                    session.verify = settings.verify
+                    session.proxies = dict(settings.proxies)
+                    # Its Authorization header could come from a .netrc file otherwise.
+                    session.auth = _no_auth
+                    box.append(
+                        session.request(
+                            method,
+                            url,
+                            headers={
+                                **settings.headers,
+                                "User-Agent": USER_AGENT,
+                                "Accept": "application/json",
+                                "Connection": "close",
+                                **headers,
+                            },
+                            timeout=(min(settings.connect_timeout, self._call), min(settings.read_timeout, self._call)),
+                            allow_redirects=False,
+                            **kwargs,
+                        )
+                    )
+            except requests.RequestException as error:
+                box.append(error)
+
+        thread = threading.Thread(target=work, name="intergiro-bank-call", daemon=True)
+        thread.start()
+        thread.join(self._call)
+        result = box[0] if box else None
+        if result is None:
+            return Answer(Outcome.UNKNOWN)
+        if isinstance(result, requests.RequestException):
+            return Answer(Outcome.UNSENT if certainly_unsent(result) else Outcome.UNKNOWN)
+        return result
+
+    def _tokens(self, response: requests.Response | Answer, refusals: frozenset[int]) -> Answer:
+        if isinstance(response, Answer):
+            return response
+        status = response.status_code
+        if status in refusals:
+            return self._answer(Outcome.REFUSED, response)
+        if 300 <= status < 500:
+            return self._answer(Outcome.UNAVAILABLE, response)
+        if status >= 500:
+            return self._answer(Outcome.UNKNOWN, response)
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        access = body.get("access_token") if isinstance(body, dict) else None
+        refresh = body.get("refresh_token") if isinstance(body, dict) else None
+        if not isinstance(access, str) or not _fits_a_header(access):
+            return self._answer(Outcome.UNKNOWN, response)
+        return self._answer(
+            Outcome.OK,
+            response,
+            access_token=access,
+            refresh_token=refresh if isinstance(refresh, str) else "",
+        )
+
+    def _answer(self, outcome: Outcome, response: requests.Response, **tokens: str) -> Answer:
+        return Answer(
+            outcome,
+            status=response.status_code,
+            at=note_time(self._settings.origin, response.headers),
+            retry_after=retry_after_of(response.headers),
+            **tokens,
+        )
+
+
+def _fits_a_header(token: str) -> bool:
+    return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an error status to the exception that says what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from intergiro_provider.exceptions import (
+    IntergiroApiError,
+    IntergiroAuthError,
+    IntergiroClientError,
+    IntergiroConsentRequired,
+    IntergiroError,
+    IntergiroForbidden,
+    IntergiroNotFound,
+    IntergiroRateLimited,
+    IntergiroRequestTimeout,
+    IntergiroServerError,
+    IntergiroValidationError,
+)
+
+KINDS: dict[int, type[IntergiroApiError]] = {
+    400: IntergiroValidationError,
+    403: IntergiroForbidden,
+    404: IntergiroNotFound,
+    408: IntergiroRequestTimeout,
+    422: IntergiroValidationError,
+    425: IntergiroRequestTimeout,
+    429: IntergiroRateLimited,
+}
+
+
+def error_of(response: requests.Response) -> IntergiroError:
+    """The exception for a response with a status of 400 or above."""
+    status = response.status_code
+    where = described(response.request.method, response.request.url)
+    body = _json_object(response)
+    request_id = response.headers.get("X-Request-Id") or response.headers.get("X-Correlation-Id")
+    if status == 401:
+        return IntergiroAuthError(f"Intergiro answered 401 to {where} although the session had just been renewed.")
+    if status == 412:
+        consent = body.get("consent")
+        consent = consent if isinstance(consent, dict) else {}
+        scope = consent.get("scope")
+        return IntergiroConsentRequired(
+            _text(consent.get("id")),
+            [s for s in scope if isinstance(s, str)] if isinstance(scope, list) else [],
+            _text(consent.get("expires_at")),
+            request_id=request_id,
+            where=where,
+        )
+    kind = KINDS.get(status, IntergiroServerError if status >= 500 else IntergiroClientError)
+    errors = body.get("errors")
+    return kind(
+        status,
+        [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else [],
+        request_id,
+        retry_after_of(response.headers),
+        where=where,
+    )
+
+
+def described(method: str | None, url: str | None) -> str:
+    """A request as it may be shown: its method and path, without the query."""
+    parts = urlsplit(url or "")
+    return f"{method} {parts.path}"
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a Retry-After header, given in seconds or as an HTTP date; None without a usable one."""
+    value = (headers.get("Retry-After") or "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    until = http_date(value)
+    if until is None:
+        return None
+    # The date is by the bank's clock, which its Date header tells.
+    now = http_date(headers.get("Date") or "")
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def http_date(value: str) -> float | None:
+    """Epoch seconds of an HTTP date; None if it is not one."""
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except (ValueError, requests.RequestException):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

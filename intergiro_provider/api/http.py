@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``requests.Session`` that everything is sent through."""
+
+from __future__ import annotations
+
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import BaseAdapter
+
+from intergiro_provider.api.bank import USER_AGENT
+from intergiro_provider.api.errors import described
+from intergiro_provider.api.settings import ApiSettings, origin_of
+from intergiro_provider.exceptions import IntergiroResponseError
+
+
+class ApiSession(requests.Session):
+    """A session that never waits without end, keeps no cookies and is careful with redirects.
+
+    :param settings: time-outs, proxies, certificates and headers.
+    :param adapter: the transport, which holds the pool of connections.
+    """
+
+    def __init__(self, settings: ApiSettings, adapter: BaseAdapter) -> None:
+        super().__init__()
+        self.timeout: Any = settings.timeout
+        self.verify = settings.verify
+        self.proxies = dict(settings.proxies)
+        self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", **settings.headers})
+        # The bank needs none, and a cookie jar is state that threads would share.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self.timeout
+        return super().send(request, **kwargs)
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """After a redirect to another origin: take the bearer off, and never send a body there."""
+        if origin_of(prepared_request.url or "") == origin_of(response.request.url or ""):
+            return
+        prepared_request.headers.pop("Authorization", None)
+        if prepared_request.body is not None:
+            raise IntergiroResponseError(
+                f"Intergiro redirected {described(response.request.method, response.request.url)} to another host, "
+                f"{urlsplit(prepared_request.url or '').hostname}; its body is not sent there."
+            )

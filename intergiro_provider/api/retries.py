@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be sent a second time, and when."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+import tenacity
+import urllib3.exceptions
+
+from intergiro_provider.api.errors import retry_after_of
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+ATTEMPTS = 6
+DEADLINE = 300.0
+"""Seconds after which a request is not tried again."""
+LONGEST_WAIT = 60.0
+"""Seconds; a bank that asks for more patience than this gets it from Airflow's own retries."""
+
+
+def certainly_unsent(error: BaseException) -> bool:
+    """Whether not a byte of the request can have reached the bank."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return True
+    if not isinstance(error, requests.exceptions.ConnectionError):
+        return False
+    cause: Any = error.args[0] if error.args else None
+    cause = getattr(cause, "reason", cause)
+    if isinstance(cause, urllib3.exceptions.ProxyError):
+        cause = cause.original_error
+    if isinstance(cause, urllib3.exceptions.SSLError):
+        return bool(cause.args) and isinstance(cause.args[0], ssl.SSLCertVerificationError)
+    return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
+
+
+def send_with_retries(send: Callable[[], requests.Response], *, repeatable: bool) -> requests.Response:
+    """Send a request, and again where that is safe and may help.
+
+    :param send: sends it once.
+    :param repeatable: whether it may be sent again although the bank may have carried it out.
+    :return: the response, whatever its status; of the last try, where trying again did not help.
+    """
+
+    def again(state: tenacity.RetryCallState) -> bool:
+        outcome = state.outcome
+        if outcome is None:
+            return False
+        error = outcome.exception()
+        if error is not None:
+            return certainly_unsent(error) or (repeatable and _is_passing(error))
+        response: requests.Response = outcome.result()
+        if not repeatable or response.status_code not in RETRIED_STATUSES:
+            return False
+        return (retry_after_of(response.headers) or 0.0) <= LONGEST_WAIT
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        jitter = random.uniform(0, min(2.0 ** (state.attempt_number - 1), LONGEST_WAIT))  # noqa: S311
+        outcome = state.outcome
+        if outcome is None or outcome.failed:
+            return jitter
+        return (retry_after_of(outcome.result().headers) or 0.0) + jitter
+
+    def release(state: tenacity.RetryCallState) -> None:
+        outcome = state.outcome
+        if outcome is not None and not outcome.failed:
+            outcome.result().close()
+
+    def last(state: tenacity.RetryCallState) -> requests.Response:
+        if state.outcome is None:
+            raise AssertionError("tenacity gave up without an outcome")
+        response: requests.Response = state.outcome.result()
+        return response
+
+    retrying = tenacity.Retrying(
+        retry=again,
+        wait=wait,
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(DEADLINE),
+        before_sleep=release,
+        retry_error_callback=last,
+        sleep=time.sleep,
+    )
+    response: requests.Response = retrying(send)
+    return response
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether another try may succeed: the network's faults, but not a wrong certificate or URL."""
+    return isinstance(
+        error,
+        (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ContentDecodingError,
+        ),
+    ) and not isinstance(error, requests.exceptions.SSLError)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that this provider raises.
+
+Airflow retries a task that fails with an :class:`IntergiroError`, unless the error also derives from
+``AirflowFailException``: then trying again cannot help, and the task fails at once.
+
+No message, ``repr`` or argument holds a token, an API key or account data: what the bank wrote in free text is kept
+in :attr:`IntergiroApiError.errors` for code to look at, and only its machine-readable codes and field names are printed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+__all__ = [
+    "BankUnavailable",
+    "IntergiroApiError",
+    "IntergiroAuthError",
+    "IntergiroClientError",
+    "IntergiroConsentRequired",
+    "IntergiroError",
+    "IntergiroForbidden",
+    "IntergiroNotFound",
+    "IntergiroRateLimited",
+    "IntergiroRequestTimeout",
+    "IntergiroResponseError",
+    "IntergiroServerError",
+    "IntergiroValidationError",
+    "IntergiroValueError",
+    "LockMismatch",
+    "LoginBudgetExhausted",
+    "ShadowedError",
+    "StoreUnavailable",
+]
+
+
+def _rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, Any]) -> IntergiroError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class IntergiroError(AirflowException):
+    """Base of all errors of this provider; retriable unless a subclass says otherwise."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Executors and supervisors pickle exceptions; the default would call __init__ with the message alone.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class IntergiroValueError(IntergiroError, AirflowFailException, ValueError):
+    """A setting or an argument that cannot work; the message names it and the remedy. Final."""
+
+
+class IntergiroResponseError(IntergiroError):
+    """A successful answer that is not what the API promises: not JSON, not a page, a cursor that stands still."""
+
+
+class IntergiroApiError(IntergiroError):
+    """The bank answered a request with an error status.
+
+    :param status_code: the HTTP status.
+    :param errors: what the bank said, a list of ``{"code", "field", "message"}``; may be empty. Not printed whole,
+        since messages can quote account data.
+    :param request_id: the bank's id of this request, for its support; None if it gave none.
+    :param retry_after: seconds after which the bank allows another try; None if it did not say.
+    """
+
+    remedy = "See the `errors` attribute of this exception for the bank's own words."
+
+    def __init__(
+        self,
+        status_code: int,
+        errors: Sequence[Mapping[str, Any]] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        *,
+        where: str = "",
+    ) -> None:
+        self.status_code = status_code  # type: ignore[assignment]
+        self.errors = list(errors)
+        self.request_id = request_id
+        self.retry_after = retry_after
+        super().__init__(self._describe(where))
+
+    def _describe(self, where: str) -> str:
+        text = f"Intergiro answered {self.status_code}" + (f" to {where}" if where else "")
+        details = [d for d in (_machine_readable(e) for e in self.errors) if d]
+        if details:
+            text += f" [{'; '.join(details)}]"
+        if self.request_id and _IDENTIFIER.fullmatch(self.request_id):
+            text += f" (request id {self.request_id})"
+        if self.retry_after is not None:
+            text += f"; it allows another try after {self.retry_after:.0f} s"
+        return f"{text}. {self.remedy}"
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:\-\[\]]{1,80}")
+
+
+def _machine_readable(error: Mapping[str, Any]) -> str:
+    """Code and field of one of the bank's errors, where they look like names and not like somebody's data."""
+    parts = []
+    for name in ("code", "field"):
+        value = error.get(name) if isinstance(error, Mapping) else None
+        if isinstance(value, str) and _IDENTIFIER.fullmatch(value) and sum(c.isdigit() for c in value) < 5:
+            parts.append(f"{name} {value}")
+    return ", ".join(parts)
+
+
+class IntergiroClientError(IntergiroApiError, AirflowFailException):
+    """A 4xx status that the same request will meet again. Final."""
+
+    remedy = "The request itself has to change; the `errors` attribute of this exception holds the bank's own words."
+
+
+class IntergiroValidationError(IntergiroClientError):
+    """400 or 422: the bank does not accept a parameter or a field. Final."""
+
+
+class IntergiroForbidden(IntergiroClientError):
+    """403: the API key lacks a role for this endpoint. Final."""
+
+    remedy = "Give the API key the role that this endpoint needs, in the Intergiro customer portal."
+
+
+class IntergiroNotFound(IntergiroClientError):
+    """404: no such endpoint or object. Final."""
+
+    remedy = "Check the endpoint, the ids in it and the connection's `api` and `environment`."
+
+
+class IntergiroConsentRequired(IntergiroClientError):
+    """412: a person has to give consent (strong customer authentication) first. Final.
+
+    :param consent_id: the id to send to ``POST consents/<id>``; None if the bank named none.
+    :param scope: what the consent is for, such as ``["make_payment"]``.
+    :param expires_at: ISO 8601 time at which this consent lapses, as the bank wrote it; None if it did not say.
+    """
+
+    def __init__(
+        self,
+        consent_id: str | None,
+        scope: Sequence[str] = (),
+        expires_at: str | None = None,
+        *,
+        request_id: str | None = None,
+        where: str = "",
+    ) -> None:
+        self.consent_id = consent_id
+        self.scope = list(scope)
+        self.expires_at = expires_at
+        super().__init__(412, request_id=request_id, where=where)
+
+    def _describe(self, where: str) -> str:
+        asked = f" to {where}" if where else ""
+        scope = ", ".join(self.scope) or "an unnamed scope"
+        until = f", open until {self.expires_at}" if self.expires_at else ""
+        return (
+            f"Intergiro answered 412{asked}: a person has to give consent for {scope} (consent {self.consent_id}{until}). "
+            f'POST {{"return_url": …}} to consents/{self.consent_id}, send the person to the redirect_url of the '
+            "answer, then clear this task."
+        )
+
+
+class IntergiroRateLimited(IntergiroApiError):
+    """429: too many requests. Retriable, after :attr:`retry_after`."""
+
+    remedy = "Fewer requests at once will help: see `max_parallel_windows`, or put the tasks into an Airflow pool."
+
+
+class IntergiroRequestTimeout(IntergiroApiError):
+    """408 or 425: the bank gave up on this request for now. Retriable."""
+
+    remedy = "Try again later."
+
+
+class IntergiroServerError(IntergiroApiError):
+    """5xx: the bank has a fault. Retriable."""
+
+    remedy = "The bank has a fault; Airflow retries the task if it has retries left."
+
+
+class IntergiroAuthError(IntergiroError, AirflowFailException):
+    """The bank refuses the API key, or refuses this request although the session lives. Final."""
+
+
+class LoginBudgetExhausted(IntergiroError):
+    """One more login within the hour could trip the bank's fraud prevention, so none is made. Retriable.
+
+    :param next_at: when the next login is allowed; an aware datetime.
+    """
+
+    def __init__(self, next_at: datetime, message: str) -> None:
+        self.next_at = next_at
+        super().__init__(message)
+
+
+class StoreUnavailable(IntergiroError):
+    """The Airflow Variables that hold the session could not be read or written; nothing was asked of the bank. Retriable."""
+
+
+class BankUnavailable(IntergiroError):
+    """The bank gave no usable answer while the session was being renewed. Retriable.
+
+    :param retry_after: seconds after which another try makes sense; None if unknown.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class LockMismatch(IntergiroError):
+    """Tasks that share one session do not share one `lock_conn_id`. Retriable, once all agree."""
+
+
+class ShadowedError(IntergiroError, AirflowFailException):
+    """Something in front of the metadata database hides the session Variable, so a rotated token cannot be kept. Final."""

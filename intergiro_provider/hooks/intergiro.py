@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook: connection → session → requests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import requests
+from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.providers.http.hooks.http import HttpHook
+from requests_toolbelt.adapters.socket_options import TCPKeepAliveAdapter
+
+from intergiro_provider.api.auth import IntergiroAuth, repeatable_body
+from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.errors import described, error_of
+from intergiro_provider.api.http import ApiSession
+from intergiro_provider.api.retries import IDEMPOTENT, send_with_retries
+from intergiro_provider.api.settings import ApiSettings, read_settings
+from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroValueError
+from intergiro_provider.session.driver import SharedSession
+from intergiro_provider.session.effects import Member, Outcome
+from intergiro_provider.session.store import VariableStore, session_variable, uses_execution_api
+from intergiro_provider.session.timings import Timings
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+    from requests.adapters import HTTPAdapter
+
+CONNECTIONS = 32
+"""Connections kept open per hook: as many threads as may pull at once."""
+
+
+class IntergiroHook(HttpHook):
+    """Call the Intergiro API with a session that renews itself and is shared by every task.
+
+    :param intergiro_conn_id: connection of type ``intergiro``, whose password is the API key.
+    :param method: HTTP method of :meth:`run`.
+    :param auth_type: accepted because the stock HttpOperator passes it; an Intergiro connection has its own.
+    :param tcp_keep_alive: whether TCP keep-alive is on.
+    :param tcp_keep_alive_idle: seconds of silence before the first keep-alive probe.
+    :param tcp_keep_alive_count: unanswered probes after which a connection counts as dead.
+    :param tcp_keep_alive_interval: seconds between probes.
+    :param adapter: transport to use instead of the default one.
+
+    The connection is looked up once per hook. Tokens live in an Airflow Variable that all tasks share, and are cached
+    per process; see ``docs/`` for what happens when they expire.
+    """
+
+    conn_name_attr = "intergiro_conn_id"
+    default_conn_name = "intergiro_default"
+    conn_type = "intergiro"
+    hook_name = "Intergiro"
+
+    def __init__(
+        self,
+        intergiro_conn_id: str = default_conn_name,
+        method: str = "GET",
+        auth_type: Any = None,
+        tcp_keep_alive: bool = True,
+        tcp_keep_alive_idle: int = 120,
+        tcp_keep_alive_count: int = 20,
+        tcp_keep_alive_interval: int = 30,
+        adapter: HTTPAdapter | None = None,
+    ) -> None:
+        super().__init__(
+            method=method,
+            http_conn_id=intergiro_conn_id,
+            auth_type=auth_type,
+            tcp_keep_alive=False,
+            adapter=adapter,
+        )
+        self.intergiro_conn_id = intergiro_conn_id
+        self._keep_alive = {
+            "idle": tcp_keep_alive_idle,
+            "count": tcp_keep_alive_count,
+            "interval": tcp_keep_alive_interval,
+        }
+        self._tcp_keep_alive = tcp_keep_alive
+        self._lock = threading.Lock()
+        self._settings: ApiSettings | None = None
+        self._session: ApiSession | None = None
+        self._pid = os.getpid()
+        if auth_type is not None:
+            self.log.warning("auth_type has no effect: an Intergiro connection logs in with its API key.")
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Connection:
+        """The connection, also where Airflow 3 asks only the environment (command line, API server, plain Python)."""
+        if not uses_execution_api():
+            from airflow.models.connection import Connection as DatabaseConnection
+
+            found: Connection = DatabaseConnection.get_connection_from_secrets(conn_id)
+            return found
+        connection: Connection = super().get_connection(conn_id)
+        return connection
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Fields of the connection form on Airflow 2.11 to 3.1; later versions read the provider info."""
+        from intergiro_provider.hooks.form import connection_form_widgets
+
+        return connection_form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Labels and hidden fields of the connection form on Airflow 2.11 to 3.1."""
+        from intergiro_provider.get_provider_info import get_provider_info
+
+        return dict(get_provider_info()["connection-types"][0]["ui-field-behaviour"])
+
+    @property
+    def settings(self) -> ApiSettings:
+        """What the connection says; looked up at the first use."""
+        with self._lock:
+            if self._settings is None:
+                self._settings = self._read_settings()
+                if self._settings.unknown_extras:
+                    self.log.warning(
+                        "The extra of connection %r holds names that mean nothing here: %s.",
+                        self.intergiro_conn_id,
+                        ", ".join(self._settings.unknown_extras),
+                    )
+            return self._settings
+
+    def _read_settings(self) -> ApiSettings:
+        connection = self.get_connection(self.intergiro_conn_id)
+        try:
+            extra = connection.extra_dejson
+        except ValueError:
+            extra = None
+        if not isinstance(extra, dict):
+            raise IntergiroValueError(f"The extra of connection {self.intergiro_conn_id!r} must be a JSON object.")
+        return read_settings(
+            host=connection.host,
+            port=connection.port,
+            schema=connection.schema,
+            password=connection.password,
+            extra=extra,
+            conn_id=self.intergiro_conn_id,
+        )
+
+    def get_conn(
+        self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None
+    ) -> requests.Session:
+        """A pooled session whose every request is authenticated and survives the expiry of the access token.
+
+        Nothing is asked of the bank before the first request. Statuses are not checked and nothing is tried again:
+        :meth:`run` does both.
+
+        :param headers: further headers; with them the session is not the one that the hook itself uses.
+        :param extra_options: as in :meth:`run`; likewise.
+        """
+        settings = self.settings
+        with self._lock:
+            if self._session is None or self._pid != os.getpid():
+                # A connection must not be shared with the parent of a fork.
+                self._session, self._pid = self._new_session(settings), os.getpid()
+            session = self._session
+        if not headers and not extra_options:
+            return session
+        own = self._new_session(settings)
+        own.auth = session.auth
+        own.headers.update(headers or {})
+        for name in ("stream", "verify", "cert", "proxies", "max_redirects", "trust_env", "timeout"):
+            if (value := (extra_options or {}).get(name)) is not None:
+                setattr(own, name, value)
+        return own
+
+    def _new_session(self, settings: ApiSettings) -> ApiSession:
+        session = ApiSession(settings, self.adapter or self._default_adapter())
+        session.auth = IntergiroAuth(self._shared_session(settings), settings.origin)
+        return session
+
+    def _default_adapter(self) -> HTTPAdapter:
+        if not self._tcp_keep_alive:
+            return requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
+        adapter: HTTPAdapter = TCPKeepAliveAdapter(**self._keep_alive, pool_maxsize=CONNECTIONS)
+        return adapter
+
+    def _shared_session(self, settings: ApiSettings) -> SharedSession:
+        if settings.lock_conn_id is not None:
+            raise IntergiroValueError(
+                "`lock_conn_id` is not supported by this version. Remove it from the connection's extra: the session "
+                "is then guarded by the lease Variable alone."
+            )
+        timings = _timings()
+        me = Member(
+            key=settings.key,
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            max_logins=settings.max_logins_per_hour,
+        )
+        store = VariableStore(session_variable(self.intergiro_conn_id, settings.session_variable))
+        return SharedSession(store, BankClient(settings, timings.call, self._read_settings), me, timings)
+
+    def run(
+        self,
+        endpoint: str | None = None,
+        data: Any = None,
+        headers: dict[str, Any] | None = None,
+        extra_options: dict[str, Any] | None = None,
+        **request_kwargs: Any,
+    ) -> requests.Response:
+        """Send one request and return the response.
+
+        :param endpoint: ``transactions``, ``/v3/transactions`` or a full URL on the connection's own origin.
+        :param data: for GET the query, a dict; otherwise the body: a dict or list is sent as JSON, str and bytes as
+            they are.
+        :param headers: further headers of this request.
+        :param extra_options: ``check_response: False`` returns error statuses instead of raising; also ``timeout``,
+            ``stream``, ``verify``, ``proxies``, ``cert``, ``allow_redirects``.
+        :param request_kwargs: passed on to ``requests.Request``, such as ``json`` or ``params``.
+        :raises IntergiroApiError: for a status of 400 or above.
+        :raises IntergiroError: if there is no session, or the request is not possible.
+        """
+        return self._request(self.method, endpoint, data, headers, extra_options or {}, request_kwargs)
+
+    def _request(
+        self,
+        method: str,
+        endpoint: str | None,
+        data: Any,
+        headers: dict[str, Any] | None,
+        options: Mapping[str, Any],
+        request_kwargs: Mapping[str, Any],
+    ) -> requests.Response:
+        url = self.settings.url(endpoint)
+        session = self.get_conn()
+        request = requests.Request(method, url, headers=headers, **_body(method, data, request_kwargs))
+        start = request.data.tell() if hasattr(request.data, "tell") else None
+        repeatable = method in IDEMPOTENT or _has_idempotency_key(request.json)
+
+        def send() -> requests.Response:
+            if start is not None:
+                request.data.seek(start)
+            prepared = session.prepare_request(request)
+            kwargs = session.merge_environment_settings(
+                prepared.url,
+                options.get("proxies", options.get("proxy")) or {},
+                options.get("stream"),
+                options.get("verify", options.get("verify_ssl")),
+                options.get("cert"),
+            )
+            return session.send(
+                prepared,
+                timeout=options.get("timeout"),
+                allow_redirects=options.get("allow_redirects", True),
+                **kwargs,
+            )
+
+        try:
+            response = send_with_retries(send, repeatable=repeatable)
+        except requests.RequestException as error:
+            raise _unreachable(error, method, url) from None
+        if options.get("check_response", True):
+            self.check_response(response)
+        return response
+
+    def check_response(self, response: requests.Response) -> None:
+        """Raise the error that says what a status of 400 or above means; its body is not logged.
+
+        :raises IntergiroApiError: by status.
+        """
+        if response.status_code >= 400:
+            raise error_of(response)
+
+    def url_from_endpoint(self, endpoint: str | None) -> str:
+        """The full URL of an endpoint."""
+        return self.settings.url(endpoint)
+
+    def iter_pages(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Iterator[list[dict[str, Any]]]:
+        """The records of a list endpoint, page by page.
+
+        :param endpoint: a list endpoint, such as ``transactions``.
+        :param params: its filters; `limit` is the size of a page, 1 to 100 (default 100).
+        :return: one list of records per page.
+        :raises IntergiroResponseError: for an answer that is not a page, or a cursor that stands still.
+        """
+        import msgspec
+
+        from intergiro_provider.pull.pages import iter_pages
+
+        for page in iter_pages(lambda query: self._request("GET", endpoint, query, None, {}, {}).content, params):
+            yield [msgspec.json.decode(record) for record in page.records]
+
+    def iter_records(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """The records of a list endpoint, one by one; see :meth:`iter_pages`."""
+        for page in self.iter_pages(endpoint, params):
+            yield from page
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Log in once, keep nothing. Counts as a login at the bank."""
+        try:
+            settings = self._read_settings()
+            session_variable(self.intergiro_conn_id, settings.session_variable)
+        except IntergiroError as error:
+            return False, str(error)
+        except AirflowException as error:
+            return False, f"The connection could not be read: {error}"
+        answer = BankClient(settings, _timings().call, self._read_settings).log_in()
+        note = "This test was a login, and counts as one with the bank's fraud prevention."
+        where = f"{settings.origin} ({settings.api}, {settings.environment})"
+        if answer.outcome is Outcome.OK:
+            return True, f"{where} accepts the API key. {note}"
+        if answer.outcome is Outcome.REFUSED:
+            return False, (
+                f"{where} does not accept the API key (status {answer.status}): it is wrong, frozen or blocked, or "
+                f"belongs to the other `api` or `environment`. {note}"
+            )
+        if answer.outcome is Outcome.UNSENT:
+            return False, f"{settings.origin} cannot be reached. Check the host, the network and `proxies`."
+        status = f"status {answer.status}" if answer.status else "no usable answer"
+        return False, f"{where} did not answer the login as expected ({status}); it was not repeated. {note}"
+
+
+def _timings() -> Timings:
+    if not uses_execution_api():
+        return Timings(lease_write=float("inf"))
+    # Airflow's API client sends a write again after this time; what was acknowledged sooner was sent once.
+    repeats_after = conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0)
+    return Timings(lease_write=min(0.8 * repeats_after, Timings().lease_round))
+
+
+def _body(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Where `data` goes: into the query of a GET, else into the body."""
+    arguments = dict(given)
+    if method in ("GET", "HEAD"):
+        if data:
+            arguments["params"] = {**data, **(arguments.get("params") or {})} if isinstance(data, dict) else data
+    elif isinstance(data, (dict, list)):
+        # The stock HttpOperator passes an empty dict where its user gave nothing.
+        if data or (method in ("POST", "PUT", "PATCH") and "json" not in arguments):
+            arguments.setdefault("json", data)
+    elif data is not None:
+        arguments["data"] = repeatable_body(data)
+    return arguments
+
+
+def _has_idempotency_key(body: Any) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("request_id"), str) and bool(body["request_id"])
+
+
+def _unreachable(error: requests.RequestException, method: str, url: str) -> IntergiroError:
+    """What a failure of the network means; the cause is not chained, since its text holds the URL with its query."""
+    kind = type(error).__name__
+    if isinstance(error, requests.exceptions.SSLError):
+        advice = "The certificate or the TLS settings do not fit: see `verify` in the connection's extra."
+    elif isinstance(error, requests.exceptions.Timeout):
+        advice = "See `connect_timeout` and `read_timeout` in the connection's extra, or try again later."
+    elif isinstance(error, requests.exceptions.ConnectionError):
+        advice = "Check the host, the network and `proxies`, or try again later."
+    else:
+        advice = "The request or the answer is not valid HTTP."
+    return BankUnavailable(f"No answer to {described(method, url)} ({kind}). {advice}")

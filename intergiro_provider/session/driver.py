@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drives the session protocol against the store and the bank, for every thread of this process.
+
+A renewal runs in a thread of its own, all its reads and writes of Variables included. A signal that interrupts the
+caller (an execution timeout, a kill) would otherwise tear apart an exchange with the supervisor or with the bank, and
+every later answer in this process would belong to an earlier question.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import random
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from intergiro_provider.exceptions import IntergiroError, StoreUnavailable
+from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.effects import (
+    Abandoned,
+    Answer,
+    BankTime,
+    ConfirmAbsent,
+    CurrentKey,
+    Effect,
+    LogIn,
+    Member,
+    NewNonce,
+    Now,
+    Probe,
+    Read,
+    Refresh,
+    Renewed,
+    Sleep,
+    Slot,
+    Write,
+)
+from intergiro_provider.session.locks import HostLock
+from intergiro_provider.session.renewal import Renewal
+from intergiro_provider.session.timings import Timings
+
+log = logging.getLogger("intergiro_provider.session")
+
+
+class Store(Protocol):
+    """Where the documents are kept; see :class:`~intergiro_provider.session.store.VariableStore`."""
+
+    name: str
+
+    def read(self, slot: Slot) -> Session | Lease | Ledger | None: ...
+
+    def write(self, slot: Slot, document: Session | Lease | Ledger) -> None: ...
+
+    def is_absent(self, slot: Slot) -> bool: ...
+
+    def mask(self, session: Session) -> None: ...
+
+
+class Bank(Protocol):
+    """The calls that a renewal makes; none repeats by itself, each ends within a known time."""
+
+    def probe(self, access_token: str, refused_path: str) -> Answer: ...
+
+    def refresh(self, refresh_token: str) -> Answer: ...
+
+    def log_in(self) -> Answer: ...
+
+    def time(self, exact: bool) -> float:
+        """Epoch seconds by the bank's clock, or by ours; `exact`: ask the bank if need be."""
+
+    def current_key(self) -> str:
+        """Look the connection up again; the fingerprint of its origin and API key."""
+
+
+@dataclass(slots=True)
+class _Cache:
+    """What the threads of this process share of one session."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    session: Session | None = None
+
+
+_caches: dict[tuple[str, str], _Cache] = {}
+_caches_lock = threading.Lock()
+
+
+def _forget_after_fork() -> None:
+    global _caches_lock
+    # A lock that another thread of the parent held would stay locked in the child for ever.
+    _caches_lock = threading.Lock()
+    _caches.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+class SharedSession:
+    """The session of one connection, as this process sees it.
+
+    :param store: where the session is kept.
+    :param bank: what renews it.
+    :param me: who renews.
+    """
+
+    def __init__(self, store: Store, bank: Bank, me: Member, timings: Timings) -> None:
+        self._store = store
+        self._bank = bank
+        self._me = me
+        self._timings = timings
+
+    def current(self) -> Session:
+        """The session to send the next request with: cached, else stored, else a new one."""
+        return self._cache().session or self._renew(None, "").session
+
+    def renew(self, rejected: Session, refused_path: str) -> Renewed:
+        """Another session than the one that the bank has just answered 401 to.
+
+        :param rejected: the session that was refused.
+        :param refused_path: the path of the refused request, so that the session is proved on another one.
+        :raises IntergiroError: whichever says best why there is none.
+        """
+        return self._renew(rejected, refused_path)
+
+    def _cache(self) -> _Cache:
+        key = (self._store.name, self._me.key)
+        with _caches_lock:
+            return _caches.setdefault(key, _Cache())
+
+    def _renew(self, rejected: Session | None, refused_path: str) -> Renewed:
+        cache = self._cache()
+        longest = self._timings.wait + self._timings.persist_until + self._timings.store
+        if not cache.lock.acquire(timeout=longest):
+            raise StoreUnavailable(
+                f"Another thread of this task has been renewing the Intergiro session for over {longest:.0f} s."
+            )
+        try:
+            known = cache.session
+            if known is not None and (rejected is None or _is_newer(known, rejected)):
+                return Renewed(known, "found")
+            renewed = _Errand(self._store, self._bank, self._me, self._timings, rejected, refused_path).run()
+            self._store.mask(renewed.session)
+            cache.session = renewed.session
+            return renewed
+        finally:
+            cache.lock.release()
+
+
+def _is_newer(known: Session, rejected: Session) -> bool:
+    return known.identity != rejected.identity and known.gen >= rejected.gen
+
+
+class _Errand:
+    """One renewal, run in a thread of its own."""
+
+    def __init__(
+        self, store: Store, bank: Bank, me: Member, timings: Timings, rejected: Session | None, refused_path: str
+    ) -> None:
+        self._store = store
+        self._bank = bank
+        self._me = me
+        self._timings = timings
+        self._rejected = rejected
+        self._refused_path = refused_path
+        self._renewal = Renewal(me, rejected, timings)
+        self._interrupt = threading.Event()
+        self._result: Renewed | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> Renewed:
+        """Run it and wait; an exception that interrupts the wait is raised once nothing is half done."""
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(self._work,), name="intergiro-renewal")
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            self._renewal.abandoned = True
+            self._interrupt.set()
+            thread.join()
+            raise
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise StoreUnavailable("The renewal of the Intergiro session ended without a result.")
+        return self._result
+
+    def _work(self) -> None:
+        began = time.monotonic()
+        try:
+            self._result = self._locked(began)
+            self._report(self._result, time.monotonic() - began)
+        except BaseException as error:
+            self._error = error
+
+    def _locked(self, began: float) -> Renewed:
+        """The renewal under the host's lock; without it where a look at the store is enough."""
+        lock = HostLock(self._store.name)
+        while True:
+            session = self._look()
+            if session is not None:
+                return Renewed(session, "found")
+            if lock.try_acquire():
+                break
+            if self._renewal.abandoned:
+                raise Abandoned
+            if time.monotonic() - began > self._timings.wait:
+                raise StoreUnavailable(
+                    f"Another process of this host has been renewing the Intergiro session for over "
+                    f"{self._timings.wait:.0f} s. The task can be tried again."
+                )
+            self._interrupt.wait(self._timings.poll)
+        try:
+            return self._drive(time.monotonic() - began)
+        finally:
+            lock.release()
+
+    def _look(self) -> Session | None:
+        session = self._store.read("session")
+        if not isinstance(session, Session) or session.key not in ("", self._me.key):
+            return None
+        return session if self._rejected is None or _is_newer(session, self._rejected) else None
+
+    def _drive(self, waited: float) -> Renewed:
+        protocol = self._renewal.run(waited)
+        answer: Any = None
+        failure: IntergiroError | None = None
+        while True:
+            try:
+                effect = protocol.throw(failure) if failure is not None else protocol.send(answer)
+            except StopIteration as end:
+                return _checked(end.value)
+            answer, failure = None, None
+            try:
+                answer = self._perform(effect)
+            except IntergiroError as error:
+                failure = error
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Read(slot):
+                return self._store.read(slot)
+            case Write(slot, document):
+                return self._store.write(slot, document)
+            case ConfirmAbsent(slot):
+                return self._store.is_absent(slot)
+            case Now():
+                return time.monotonic()
+            case BankTime(exact):
+                return self._bank.time(exact)
+            case Sleep(seconds, jitter):
+                return self._sleep(seconds, jitter)
+            case NewNonce():
+                return secrets.token_hex(8)
+            case CurrentKey():
+                return self._bank.current_key()
+            case Probe(access_token):
+                return self._bank.probe(access_token, self._refused_path)
+            case Refresh(refresh_token):
+                return self._bank.refresh(refresh_token)
+            case LogIn():
+                return self._bank.log_in()
+
+    def _sleep(self, seconds: float, jitter: float) -> None:
+        if jitter:
+            # Only pauses between attempts have jitter; the others are timing conditions and must be slept through.
+            self._interrupt.wait(seconds + random.uniform(0, jitter))  # noqa: S311
+        else:
+            time.sleep(seconds)
+
+    def _report(self, renewed: Renewed, took: float) -> None:
+        session = renewed.session
+        facts = (session.gen, self._me.name, took)
+        if renewed.shadowed:
+            log.error(
+                "The renewed Intergiro session (generation %d) could not be kept: its Variable %s is hidden by an "
+                "environment variable or a secrets backend. Remove that, or every task will have to log in. "
+                "This task goes on.",
+                session.gen,
+                self._store.name,
+            )
+        elif not renewed.stored:
+            log.warning(
+                "The renewed Intergiro session (generation %d) could not be stored in time; this task goes on with it, "
+                "others will have to log in once.",
+                session.gen,
+            )
+        if renewed.how == "logged_in":
+            log.info("Logged in to Intergiro: generation %d, by %s, after %.1f s.", *facts)
+        elif renewed.how == "refreshed":
+            log.info("Refreshed the Intergiro session: generation %d, by %s, after %.1f s.", *facts)
+        elif renewed.how == "alive":
+            log.info("The Intergiro session of generation %d is alive although a request was refused.", session.gen)
+        else:
+            log.debug("Using the Intergiro session of generation %d after %.1f s.", session.gen, took)
+
+
+def _checked(value: object) -> Renewed:
+    if not isinstance(value, Renewed):
+        raise TypeError("the session protocol must end with a Renewed")
+    return value

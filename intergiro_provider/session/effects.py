@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The edge of the session protocol: who takes part, what it asks of the world and what it comes to.
+
+The protocol (:mod:`.renewal`) yields these effects and is sent the answers; a failed effect is thrown into it as
+:class:`~intergiro_provider.exceptions.StoreUnavailable` or :class:`~intergiro_provider.exceptions.ShadowedError`.
+The driver carries them out in production, a simulated world does in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from intergiro_provider.session.documents import Lease, Ledger, Session
+
+Slot = Literal["session", "lease", "ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read a document. Answer: the document, or None where there seems to be none."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write a document. After a failure it may have been stored all the same, now or later."""
+
+    slot: Slot
+    document: Session | Lease | Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmAbsent:
+    """Make sure that a document which seemed absent is. Answer: False if it is there; failure if nobody can tell."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Answer: monotonic seconds of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankTime:
+    """Answer: epoch seconds by the bank's clock; by ours where the bank's is not known.
+
+    :param exact: ask the bank for its time if it is not known yet.
+    """
+
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait; up to `jitter` seconds longer, at random."""
+
+    seconds: float
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewNonce:
+    """Answer: a string that nobody used before."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentKey:
+    """Look the connection up again. Answer: the fingerprint of the origin and API key that it holds now."""
+
+
+class Outcome(Enum):
+    """What a bank call came to, as far as the protocol cares."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+    UNSENT = "unsent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The bank's answer.
+
+    :param outcome: OK; REFUSED: a definite no; UNAVAILABLE: not now, and nothing happened; UNSENT: it certainly did
+        not leave; UNKNOWN: it may have been carried out.
+    :param status: the HTTP status, 0 without one.
+    :param at: epoch seconds of the bank's clock when it answered, by its Date header; None without one.
+    :param retry_after: seconds after which the bank allows another try; None if it did not say.
+    """
+
+    outcome: Outcome
+    status: int = 0
+    access_token: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+    at: float | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask a list endpoint with this access token whether it lives. OK: it does; REFUSED: no proof that it does."""
+
+    access_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Exchange this refresh token for a new pair. Answer: :class:`Answer`."""
+
+    refresh_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """Log in with the API key. Answer: :class:`Answer`."""
+
+
+Effect = Read | Write | ConfirmAbsent | Now | BankTime | Sleep | NewNonce | CurrentKey | Probe | Refresh | LogIn
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The process that renews.
+
+    :param key: fingerprint of the origin and the API key.
+    :param lock: fingerprint of the strict lock that it holds; None: none.
+    :param name: host and process, for people.
+    :param max_logins: logins allowed in an hour, for all processes together.
+    """
+
+    key: str
+    lock: str | None = None
+    name: str = ""
+    max_logins: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What a renewal came to.
+
+    :param session: the session to go on with.
+    :param how: found: somebody else had renewed it; alive: the bank still accepts the old one; refreshed; logged_in.
+    :param stored: whether every other process can find it.
+    :param shadowed: whether storing it had no effect because something hides the Variable.
+    """
+
+    session: Session
+    how: Literal["found", "alive", "refreshed", "logged_in"]
+    stored: bool = True
+    shadowed: bool = False
+
+
+class Abandoned(Exception):
+    """The caller no longer wants the session, and nothing was begun that would have to be ended."""

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session's documents in Airflow Variables.
+
+Airflow offers two ways to a Variable: the Execution API in tasks and triggers of Airflow 3, and the metadata database
+everywhere else. Neither has a compare-and-swap; :mod:`.renewal` is written for that. What this module adds is honesty:
+"not found" and "could not be read" are told apart, and a failure is always
+:class:`~intergiro_provider.exceptions.StoreUnavailable`, without the text of the cause, which may quote a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from importlib import import_module
+from typing import Any, Protocol
+
+from intergiro_provider.exceptions import IntergiroValueError, ShadowedError, StoreUnavailable
+from intergiro_provider.session.documents import DocumentError, Lease, Ledger, Session
+from intergiro_provider.session.effects import Slot
+
+DESCRIPTIONS: dict[Slot, str] = {
+    "session": "Intergiro session, kept by airflow-provider-intergiro. To start anew, delete it.",
+    "lease": "Who may renew the Intergiro session, kept by airflow-provider-intergiro.",
+    "ledger": "Logins to Intergiro within the last hour, kept by airflow-provider-intergiro.",
+}
+SUFFIXES: dict[Slot, str] = {"session": "", "lease": "_lease", "ledger": "_logins"}
+DOCUMENTS: dict[Slot, type[Session] | type[Lease] | type[Ledger]] = {
+    "session": Session,
+    "lease": Lease,
+    "ledger": Ledger,
+}
+
+
+def session_variable(conn_id: str, chosen: str | None = None) -> str:
+    """Name of the Variable that holds the session of a connection.
+
+    :param conn_id: the connection.
+    :param chosen: the name from the connection's extra, if it has one.
+    :raises IntergiroValueError: if the chosen name is one whose every value Airflow would keep as a masking pattern.
+    """
+    if chosen:
+        if _is_masked(chosen):
+            raise IntergiroValueError(
+                f"`session_variable` is {chosen!r}, which holds a word that Airflow masks: every rotated value would "
+                "be kept as a masking pattern, and slow Airflow down for ever. Choose a name without such a word."
+            )
+        return chosen
+    name = f"intergiro_session_{conn_id}"
+    if _is_masked(name):
+        name = f"intergiro_session_{hashlib.sha256(conn_id.encode()).hexdigest()[:12]}"
+    return name
+
+
+def _is_masked(name: str) -> bool:
+    return bool(_masker("redact")("value", name) != "value")
+
+
+class VariableStore:
+    """The three documents of one session.
+
+    :param name: the session's Variable; lease and ledger are stored beside it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def read(self, slot: Slot) -> Session | Lease | Ledger | None:
+        """The document; None where there seems to be none.
+
+        :raises ShadowedError: if an environment variable hides the Variable.
+        :raises StoreUnavailable: if it cannot be read, or is not such a document.
+        """
+        key = self._key(slot)
+        if f"AIRFLOW_VAR_{key.upper()}" in os.environ:
+            raise ShadowedError(
+                f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable in which the Intergiro session "
+                "is kept, so a rotated token could not be stored. Remove it from the environment of the workers."
+            )
+        text = self._try("read", key, lambda access: access.get(key))
+        if text is None:
+            return None
+        try:
+            return DOCUMENTS[slot].decode(text)
+        except DocumentError as error:
+            raise StoreUnavailable(
+                f"The Variable {key} cannot be used: {error}. Nothing was asked of the bank. If nobody can mend it, "
+                "delete it; that costs one login."
+            ) from None
+
+    def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+        """Store the document, whatever is there.
+
+        :raises StoreUnavailable: if that failed; it may have been stored all the same.
+        """
+        key = self._key(slot)
+        self._try("written", key, lambda access: access.set(key, document.encode(), DESCRIPTIONS[slot]))
+
+    def is_absent(self, slot: Slot) -> bool:
+        """Whether a document that seemed absent is: with certainty, as far as this Airflow version allows.
+
+        :raises StoreUnavailable: if nobody can tell.
+        """
+        key = self._key(slot)
+        witness = self._key("session" if slot == "lease" else "lease")
+        absent = self._try("looked up", key, lambda access: access.is_absent(key, witness))
+        if absent is None:
+            raise StoreUnavailable(
+                f"The Variable {key} seems to be missing, but so does one that was just written: Airflow's Variables "
+                "cannot be read at present. Nothing was asked of the bank."
+            )
+        return bool(absent)
+
+    def mask(self, session: Session) -> None:
+        """Have Airflow replace the tokens in this task's logs and exceptions, should anybody print them."""
+        if _is_task_process():
+            mask_secret = _masker("mask_secret")
+            mask_secret(session.access_token)
+            mask_secret(session.refresh_token)
+
+    def _key(self, slot: Slot) -> str:
+        return self.name + SUFFIXES[slot]
+
+    def _try(self, what: str, key: str, operation: Any) -> Any:
+        try:
+            return operation(_access())
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # Neither chained nor quoted: a database error holds the statement's parameters.
+            raise StoreUnavailable(
+                f"The Variable {key} could not be {what} ({type(error).__name__}): Airflow's metadata database or API "
+                "server is unavailable here. Nothing is lost; the task can be tried again."
+            ) from None
+
+
+class _Access(Protocol):
+    def get(self, key: str) -> str | None: ...
+
+    def set(self, key: str, value: str, description: str) -> None: ...
+
+    def is_absent(self, key: str, witness: str) -> bool | None: ...
+
+
+class _ExecutionApi:
+    """Variables in a task or trigger of Airflow 3."""
+
+    def get(self, key: str) -> str | None:
+        from airflow.sdk import Variable
+
+        value: str | None = Variable.get(key, None)
+        return value
+
+    def set(self, key: str, value: str, description: str) -> None:
+        from airflow.sdk import Variable
+
+        Variable.set(key, value, description)
+
+    def is_absent(self, key: str, witness: str) -> bool | None:
+        from airflow.sdk import Variable
+
+        if hasattr(Variable, "keys"):  # Airflow ≥ 3.3: it raises where get would answer with the default
+            return key not in list(Variable.keys(prefix=key))
+        first, seen, second = self.get(key), self.get(witness), self.get(key)
+        if first is not None or second is not None:
+            return False
+        # Before anything was ever written there is no witness; the lease, written next and read back, becomes it.
+        return True if seen is not None or key.endswith(SUFFIXES["lease"]) else None
+
+
+class _Database:
+    """Variables where the metadata database can be reached: Airflow 2.11, the command line, plain Python."""
+
+    def get(self, key: str) -> str | None:
+        from airflow.models.variable import Variable
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        with create_session() as session:
+            row = session.scalar(select(Variable).where(Variable.key == key))
+            if row is None:
+                return None
+            value: str | None = row.get_val()
+        if value is None:
+            raise StoreUnavailable(
+                f"The Variable {key} cannot be decrypted: this process has another Fernet key than the one that wrote "
+                "it. Give every component the same `[core] fernet_key`. Nothing was asked of the bank."
+            )
+        return value
+
+    def set(self, key: str, value: str, description: str) -> None:
+        from sqlalchemy.exc import IntegrityError
+        from sqlalchemy.orm.exc import StaleDataError
+
+        try:
+            self._upsert(key, value, description)
+        except (IntegrityError, StaleDataError):
+            # Somebody else inserted or replaced the row between our look and our write.
+            self._upsert(key, value, description)
+
+    def _upsert(self, key: str, value: str, description: str) -> None:
+        from airflow.models.variable import Variable
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        with create_session() as session:
+            row = session.scalar(select(Variable).where(Variable.key == key))
+            if row is None:
+                session.add(Variable(key=key, val=value, description=description))  # type: ignore[no-untyped-call]
+            else:
+                row.set_val(value)
+                row.description = description
+
+    def is_absent(self, key: str, witness: str) -> bool | None:
+        return self.get(key) is None
+
+
+def _comms() -> Any:
+    """The channel to the supervisor, which only tasks and triggers of Airflow 3 have."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    return getattr(runner, "SUPERVISOR_COMMS", None)
+
+
+def _access() -> _Access:
+    return _ExecutionApi() if _comms() is not None else _Database()
+
+
+def uses_execution_api() -> bool:
+    """Whether Variables go through the Execution API here, whose client repeats a slow write by itself."""
+    return _comms() is not None
+
+
+def _is_task_process() -> bool:
+    # In the triggerer and the servers every masked string would stay a pattern for as long as they run.
+    comms = _comms()
+    if comms is not None:
+        return "Trigger" not in type(comms).__name__
+    return "AIRFLOW_CTX_DAG_ID" in os.environ
+
+
+def _masker(function: str) -> Any:
+    """`mask_secret` or `redact`, wherever this version of Airflow keeps it."""
+    # The first of them only from common-compat 1.22 on.
+    for module in (
+        "airflow.providers.common.compat.sdk",
+        "airflow.sdk.log",
+        "airflow.sdk.execution_time.secrets_masker",
+        "airflow.utils.log.secrets_masker",
+    ):
+        try:
+            return getattr(import_module(module), function)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"This version of Airflow has no {function}.")
