@@ -14,7 +14,7 @@ from intergiro_provider import __version__
 from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent
 from intergiro_provider.api.settings import ApiSettings
-from intergiro_provider.session.effects import Answer, Outcome
+from intergiro_provider.session.effects import Answer, Moment, Outcome
 
 LOGIN_REFUSALS = frozenset({400, 401, 403})
 REFRESH_REFUSALS = frozenset({400, 401, 403, 409, 410, 422})
@@ -73,12 +73,14 @@ class BankClient:
             outcome = Outcome.REFUSED
         return self._answer(outcome, response)
 
-    def time(self, exact: bool) -> float:
-        """Epoch seconds by the bank's clock as far as known; `exact`: find out, by a request without a token."""
+    def time(self, exact: bool) -> Moment:
+        """Now by the bank's clock as far as known; `exact`: find out, by a request without a token."""
         origin = self._settings.origin
         if exact and origin not in _offsets:
-            self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
-        return time.time() + _offsets.get(origin, 0.0)
+            response = self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
+            if not isinstance(response, Answer):
+                note_time(origin, response.headers)
+        return Moment(time.time() + _offsets.get(origin, 0.0), exact=origin in _offsets)
 
     def current_key(self) -> str:
         """The fingerprint of the API key that the connection holds now, which is used from here on."""

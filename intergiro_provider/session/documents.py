@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 VERSION = 1
 
-Verdict = Literal["bank", "budget", "key", "alive"]
+Verdict = Literal["bank", "budget", "key", "free"]
 
 
 class DocumentError(ValueError):
@@ -105,6 +105,7 @@ class Lease:
     :param nonce: fresh for every attempt to take the lease.
     :param owner: host and process, for people.
     :param floor: highest generation known to have existed; keeps generations rising when the session is deleted.
+    :param about: nonce of the session that `verdict` and `refused_at` speak of; "" where there is none.
     :param verdict: set when the owner has ended without a new session, with the reason: the lease is then free again.
     :param verdict_at: epoch seconds at which the verdict was given.
     :param verdict_until: epoch seconds until which everybody may take the verdict for their own.
@@ -116,6 +117,7 @@ class Lease:
     nonce: str
     owner: str = ""
     floor: int = 0
+    about: str = ""
     verdict: Verdict | None = None
     verdict_at: float = 0.0
     verdict_until: float = 0.0
@@ -130,13 +132,14 @@ class Lease:
         document = _decode(text)
         _check_kind(document, "lease")
         verdict = document.get("verdict")
-        if verdict not in (None, "bank", "budget", "key", "alive"):
+        if verdict not in (None, *get_args(Verdict)):
             raise DocumentError("its field verdict is unknown")
         return cls(
             gen=_field(document, "gen", int),
             nonce=_field(document, "nonce", str),
             owner=_field(document, "owner", str, may_be_empty=True),
             floor=_field(document, "floor", int),
+            about=_field(document, "about", str, may_be_empty=True),
             verdict=verdict,
             verdict_at=float(_field(document, "verdict_at", (int, float))),
             verdict_until=float(_field(document, "verdict_until", (int, float))),
@@ -147,10 +150,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One login, made or about to be made: when (epoch seconds, the bank's clock) and under which lease."""
+    """One login, made or about to be made.
+
+    :param at: epoch seconds.
+    :param nonce: of the lease under which it was made.
+    :param exact: whether by the bank's clock; else by a clock that may be wrong.
+    """
 
     at: float
     nonce: str
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +169,7 @@ class Ledger:
     logins: tuple[Login, ...] = ()
 
     def encode(self) -> str:
-        return _encode("logins", logins=[{"at": entry.at, "nonce": entry.nonce} for entry in self.logins])
+        return _encode("logins", logins=[asdict(entry) for entry in self.logins])
 
     @classmethod
     def decode(cls, text: str) -> Ledger:
@@ -170,7 +179,14 @@ class Ledger:
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DocumentError("its field logins is not a list of objects")
         return cls(
-            tuple(Login(float(_field(entry, "at", (int, float))), _field(entry, "nonce", str)) for entry in entries)
+            tuple(
+                Login(
+                    at=float(_field(entry, "at", (int, float))),
+                    nonce=_field(entry, "nonce", str),
+                    exact=entry.get("exact") is True,
+                )
+                for entry in entries
+            )
         )
 
 

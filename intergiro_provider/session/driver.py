@@ -29,6 +29,7 @@ from intergiro_provider.session.effects import (
     Effect,
     LogIn,
     Member,
+    Moment,
     NewNonce,
     Now,
     Probe,
@@ -69,8 +70,8 @@ class Bank(Protocol):
 
     def log_in(self) -> Answer: ...
 
-    def time(self, exact: bool) -> float:
-        """Epoch seconds by the bank's clock, or by ours; `exact`: ask the bank if need be."""
+    def time(self, exact: bool) -> Moment:
+        """Now, by the bank's clock or else by ours; `exact`: ask the bank if need be."""
 
     def current_key(self) -> str:
         """Look the connection up again; the fingerprint of its origin and API key."""
@@ -166,7 +167,8 @@ class _Errand:
         self._rejected = rejected
         self._refused_path = refused_path
         self._renewal = Renewal(me, rejected, timings)
-        self._interrupt = threading.Event()
+        self._abandoned = threading.Event()
+        self._done = threading.Event()
         self._result: Renewed | None = None
         self._error: BaseException | None = None
 
@@ -176,11 +178,12 @@ class _Errand:
         thread = threading.Thread(target=context.run, args=(self._work,), name="intergiro-renewal")
         thread.start()
         try:
-            thread.join()
+            # Not join(): before Python 3.13 a join that a signal interrupts takes the thread for ended.
+            self._done.wait()
         except BaseException:
-            self._renewal.abandoned = True
-            self._interrupt.set()
-            thread.join()
+            self._renewal.abandon()
+            self._abandoned.set()
+            self._done.wait()
             raise
         if self._error is not None:
             raise self._error
@@ -195,6 +198,8 @@ class _Errand:
             self._report(self._result, time.monotonic() - began)
         except BaseException as error:
             self._error = error
+        finally:
+            self._done.set()
 
     def _locked(self, began: float) -> Renewed:
         """The renewal under the host's lock; without it where a look at the store is enough."""
@@ -205,14 +210,14 @@ class _Errand:
                 return Renewed(session, "found")
             if lock.try_acquire():
                 break
-            if self._renewal.abandoned:
+            if self._abandoned.is_set():
                 raise Abandoned
             if time.monotonic() - began > self._timings.wait:
                 raise StoreUnavailable(
                     f"Another process of this host has been renewing the Intergiro session for over "
                     f"{self._timings.wait:.0f} s. The task can be tried again."
                 )
-            self._interrupt.wait(self._timings.poll)
+            self._abandoned.wait(self._timings.poll)
         try:
             return self._drive(time.monotonic() - began)
         finally:
@@ -267,7 +272,7 @@ class _Errand:
     def _sleep(self, seconds: float, jitter: float) -> None:
         if jitter:
             # Only pauses between attempts have jitter; the others are timing conditions and must be slept through.
-            self._interrupt.wait(seconds + random.uniform(0, jitter))  # noqa: S311
+            self._abandoned.wait(seconds + random.uniform(0, jitter))  # noqa: S311
         else:
             time.sleep(seconds)
 

@@ -46,12 +46,24 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class BankTime:
-    """Answer: epoch seconds by the bank's clock; by ours where the bank's is not known.
+    """Answer: the :class:`Moment` by the bank's clock; by ours where the bank's is not known.
 
     :param exact: ask the bank for its time if it is not known yet.
     """
 
     exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time.
+
+    :param at: epoch seconds.
+    :param exact: whether by the bank's clock; else ours, which may be wrong.
+    """
+
+    at: float
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)

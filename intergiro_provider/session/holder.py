@@ -9,16 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from intergiro_provider.exceptions import (
-    BankUnavailable,
-    IntergiroAuthError,
-    LoginBudgetExhausted,
-    ShadowedError,
-    StoreUnavailable,
-)
+from intergiro_provider.exceptions import StoreUnavailable
 from intergiro_provider.session.documents import Lease, Ledger, Login, Session, Verdict
 from intergiro_provider.session.effects import (
     Answer,
@@ -27,6 +20,7 @@ from intergiro_provider.session.effects import (
     Effect,
     LogIn,
     Member,
+    Moment,
     NewNonce,
     Now,
     Outcome,
@@ -35,13 +29,15 @@ from intergiro_provider.session.effects import (
     Refresh,
     Renewed,
     Sleep,
+    Slot,
     Write,
 )
+from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, shadowed
 from intergiro_provider.session.timings import Timings
 
-HOUR = 3600.0
-BUDGET_WINDOW = HOUR
-CLOCK_SLACK = 60.0
+BUDGET_WINDOW = 3600.0 + 30.0
+"""Seconds for which a login counts: an hour by the bank's clock, which sees it up to a call after it was entered."""
+CLOCK_SLACK = 5.0
 
 Step = Generator[Effect, Any, Any]
 
@@ -51,24 +47,6 @@ def is_usable(session: Session | None, rejected: Session | None) -> bool:
     if session is None:
         return False
     return rejected is None or (session.identity != rejected.identity and session.gen >= rejected.gen)
-
-
-def key_refused() -> IntergiroAuthError:
-    return IntergiroAuthError(
-        "Intergiro does not accept the API key: it is wrong, frozen or blocked, or belongs to the other `api` or "
-        "`environment`. Check the connection's password and extra; a frozen 2d key is renewed in the customer portal."
-    )
-
-
-def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
-    at = datetime.fromtimestamp(next_at, UTC)
-    return LoginBudgetExhausted(
-        at,
-        f"The Intergiro session has ended and cannot be refreshed, and {max_logins} logins within an hour are used up "
-        f"(`max_logins_per_hour`). The next one is allowed at {at:%Y-%m-%d %H:%M:%S} UTC. If sessions keep ending "
-        "early, something else logs in with the same API key: another deployment, or a connection with another "
-        "`session_variable`.",
-    )
 
 
 @dataclass(slots=True)
@@ -81,8 +59,10 @@ class Holder:
     :param foreign: it belongs to another origin or API key.
     :param lease: the lease, which is mine.
     :param acked: monotonic seconds at which the lease write was acknowledged.
+    :param strict: a strict lock excludes everybody else; no timing is needed.
     :param backwards: the session is older than the lease says: restored, seeded, or hidden by something.
     :param unsettled: a former owner of the lease may have rotated the token without storing the new one.
+    :param unspent: nonces of this process under which a login was entered into the ledger, but certainly not made.
     """
 
     me: Member
@@ -92,10 +72,22 @@ class Holder:
     foreign: bool
     lease: Lease
     acked: float
+    strict: bool
     backwards: bool
     unsettled: bool
+    unspent: set[str]
+    _asked: bool = False
 
     def run(self) -> Step:
+        """The stay; ends with :class:`Renewed`, or with None to start again."""
+        try:
+            return (yield from self._run())
+        except StoreUnavailable:
+            if not self._asked:
+                yield from self.leave("free", 0.0)
+            raise
+
+    def _run(self) -> Step:
         current = yield Read("session")
         if current != self.session:
             if current is None:
@@ -106,22 +98,24 @@ class Holder:
             return self._take_up(current)
         if current is None and not (yield ConfirmAbsent("session")):
             return None
-        if self.session is not None and not self.foreign and (self.session.seeded or self.backwards):
-            yield from self._rewrite(self.session)
-        old = self._newest_known()
+        seeded = self.session is not None and self.session.seeded
+        if (seeded or self.backwards) and not self.foreign and not (yield from self._rewrite()):
+            return None
+        old = self._newest_known(seeded)
         if old is not None:
             ended = yield from self._exchange(old)
             if ended is not None:
                 return ended.renewed
-        return (yield from self._log_in())
+        return (yield from self._log_in(settled=old is not None))
 
-    def _newest_known(self) -> Session | None:
+    def _newest_known(self, seeded: bool) -> Session | None:
         """The session to refresh: the stored one, or the refused one where that is newer; None: log in."""
         if self.session is None or self.foreign:
             return None
         newest = self.session
-        if self.rejected is not None and self.rejected.gen > newest.gen and self.rejected.key == self.me.key:
-            newest = self.rejected
+        rejected = self.rejected
+        if rejected is not None and rejected.gen > newest.gen and rejected.key == self.me.key and not seeded:
+            newest = rejected
         return newest if newest.refresh_token else None
 
     def _take_up(self, current: Session) -> Renewed | None:
@@ -130,29 +124,34 @@ class Holder:
             return Renewed(current, "found")
         return None
 
-    def _rewrite(self, session: Session) -> Step:
-        """Give a seeded or restored session a mark of mine, and see whether the mark can be read."""
+    def _rewrite(self) -> Step:
+        """Give a seeded or restored session a mark of mine, and see if it can be read; False: start again."""
+        session: Session = self.session  # type: ignore[assignment] # there is one to rewrite
         marked = replace(session, key=self.me.key, lock=self.me.lock, writer=f"{self.me.name} {self.lease.nonce}")
         if session.seeded:
             marked = replace(marked, nonce=(yield NewNonce()))
-        yield Write("session", marked)
-        if (yield Read("session")) != marked:
-            raise _shadowed()
+        if not (yield from self._write_in_time("session", marked)):
+            return False
+        back = yield Read("session")
+        if back == session:
+            raise shadowed()
+        if back is None:
+            raise StoreUnavailable("The Intergiro session that was just written cannot be read. Nothing was burnt.")
         self.session = marked
+        return back == marked
 
     # Refresh.
 
     def _exchange(self, old: Session) -> Step:
         """Refresh, if that is due; `_Ended` when the renewal is over, None when the way to a login is free."""
         memo = self.lease.refused_at
-        refused_before = memo and (yield BankTime()) - memo < self.timings.refused_memo
-        if not refused_before:
+        if not memo or (yield BankTime()).at - memo >= self.timings.refused_memo:
             if not (yield from self._in_time()):
                 return _Ended(None)
             probe: Answer = yield Probe(old.access_token)
             if probe.outcome is Outcome.OK:
-                yield from self._leave("alive", 0.0)
-                return _Ended(Renewed(old, "alive"))
+                yield from self.leave("free", 0.0)
+                return _Ended(Renewed(old, "alive", stored=old is self.session))
             if probe.outcome is not Outcome.REFUSED:
                 yield from self._bank_unavailable(probe, "a request that tells whether the session lives")
             answer = yield from self._refresh(old)
@@ -160,7 +159,7 @@ class Holder:
                 return _Ended(None)
             if answer.outcome is Outcome.OK:
                 return _Ended((yield from self._store(answer, old, "refreshed")))
-            self.lease = replace(self.lease, refused_at=(yield BankTime()))
+            self.lease = replace(self.lease, refused_at=(yield BankTime()).at)
         return (yield from self._settle())
 
     def _refresh(self, old: Session) -> Step:
@@ -171,6 +170,7 @@ class Holder:
                 if unknown:
                     yield from self._bank_unavailable(Answer(Outcome.UNKNOWN), "the refresh")
                 return None
+            self._asked = True
             answer: Answer = yield Refresh(old.refresh_token)
             if answer.outcome in (Outcome.OK, Outcome.REFUSED):
                 return answer
@@ -208,27 +208,35 @@ class Holder:
 
     # Log in.
 
-    def _log_in(self) -> Step:
-        if self.session is None and self.unsettled:
-            ended = yield from self._settle()
-        else:
-            ended = yield from self._superseded()
+    def _log_in(self, settled: bool) -> Step:
+        ended = yield from (self._superseded() if settled else self._settle())
         if ended is not None:
             return ended.renewed
+        reserved_at = yield Now()
         ledger = yield from self._reserve()
-        if ledger is None or not (yield from self._is_mine()) or not (yield from self._in_time()):
+        if ledger is None:
             return None
+        if (
+            not (yield from self._is_mine())
+            or not (yield from self._in_time())
+            or (yield Now()) - reserved_at > self.timings.reserve
+        ):
+            self.unspent.add(self.lease.nonce)
+            return None
+        self._asked = True
         answer: Answer = yield LogIn()
         if answer.outcome is Outcome.UNSENT:
             if (yield from self._is_mine()):
                 yield from self._write_quietly(Ledger(tuple(e for e in ledger.logins if e.nonce != self.lease.nonce)))
             yield from self._bank_unavailable(answer, "the login")
-        elif answer.at is not None:
-            yield from self._restamp(ledger, answer.at)
         if answer.outcome is Outcome.OK:
-            return (yield from self._store(answer, None, "logged_in"))
+            # Stored first: whoever settles waits for no more than one call and one write.
+            renewed = yield from self._store(answer, None, "logged_in")
+            yield from self._restamp(ledger, answer)
+            return renewed
+        yield from self._restamp(ledger, answer)
         if answer.outcome is Outcome.REFUSED:
-            yield from self._leave("key", self.timings.takeover)
+            yield from self.leave("key", self.timings.takeover)
             raise key_refused()
         yield from self._bank_unavailable(answer, "the login")
 
@@ -242,39 +250,42 @@ class Holder:
             if not (yield ConfirmAbsent("ledger")):
                 return None
             ledger = Ledger()
-        now = yield BankTime(exact=bool(ledger.logins))
-        counted = tuple(sorted((e for e in ledger.logins if e.at > now - BUDGET_WINDOW), key=lambda e: e.at))
+        now: Moment = yield BankTime(exact=bool(ledger.logins))
+        counted = tuple(e for e in ledger.logins if _counts_until(e) > now.at and e.nonce not in self.unspent)
         if len(counted) >= self.me.max_logins:
-            next_at = counted[-self.me.max_logins].at + BUDGET_WINDOW
-            yield from self._leave("budget", next_at - now)
+            next_at = sorted(map(_counts_until, counted))[-self.me.max_logins]
+            yield from self.leave("budget", next_at - now.at)
             raise budget_exhausted(next_at, self.me.max_logins)
         if not (yield from self._in_time(self.timings.reserve)):
             return None
-        reserved = Ledger((*counted, Login(now, self.lease.nonce)))
-        try:
-            yield Write("ledger", reserved)
-        except StoreUnavailable:
-            if (yield Read("ledger")) != reserved:
-                raise
-            return reserved
-        if (yield Read("ledger")) != reserved:
-            if (yield from self._is_mine()):
-                raise _shadowed()
+        reserved = Ledger((*counted, Login(now.at, self.lease.nonce, now.exact)))
+        self.unspent.add(self.lease.nonce)
+        if not (yield from self._write_in_time("ledger", reserved)):
             return None
+        back = yield Read("ledger")
+        if back == ledger and (yield from self._is_mine()):
+            raise shadowed()
+        if back is None:
+            raise StoreUnavailable("The ledger of logins that was just written cannot be read. Nothing was burnt.")
+        if back != reserved:
+            return None
+        self.unspent.discard(self.lease.nonce)
         return reserved
 
-    def _restamp(self, ledger: Ledger, at: float) -> Step:
-        """Correct the entry of this login where my clock was far from the bank's."""
+    def _restamp(self, ledger: Ledger, answer: Answer) -> Step:
+        """Give the entry of this login the bank's time, where that was not known or is another."""
+        if answer.at is None:
+            return
         mine = [e for e in ledger.logins if e.nonce == self.lease.nonce]
-        if any(abs(e.at - at) > CLOCK_SLACK for e in mine) and (yield from self._is_mine()):
-            entries = (Login(at, e.nonce) if e.nonce == self.lease.nonce else e for e in ledger.logins)
-            yield from self._write_quietly(Ledger(tuple(entries)))
+        if any(not e.exact or abs(e.at - answer.at) > CLOCK_SLACK for e in mine) and (yield from self._is_mine()):
+            stamped = Login(answer.at, self.lease.nonce, exact=True)
+            yield from self._write_quietly(Ledger(tuple(stamped if e in mine else e for e in ledger.logins)))
 
     # Store.
 
     def _store(self, answer: Answer, old: Session | None, how: Any) -> Step:
         """Store the new pair, unless a newer one is there; keep it in memory where that fails."""
-        now = yield BankTime()
+        now: Moment = yield BankTime()
         known = [s.gen for s in (self.session, self.rejected) if s is not None]
         fresh = Session(
             access_token=answer.access_token,
@@ -283,7 +294,7 @@ class Holder:
             gen=max(self.lease.gen, self.lease.floor, *known) + 1,
             nonce=self.lease.nonce,
             lock=self.me.lock,
-            login_at=old.login_at if old is not None else now,
+            login_at=old.login_at if old is not None else now.at,
             writer=self.me.name,
         )
         unread = 0
@@ -300,8 +311,10 @@ class Holder:
                     return Renewed(fresh, how, stored=False)
                 yield Write("session", fresh)
                 back = yield Read("session")
+                if back == fresh:
+                    return Renewed(fresh, how)
                 if back is not None and back.gen >= fresh.gen:
-                    return Renewed(fresh if back == fresh else back, how if back == fresh else "found")
+                    continue
                 unread += 1
                 if unread > 1 and back is not None:
                     return Renewed(fresh, how, stored=False, shadowed=True)
@@ -321,18 +334,24 @@ class Holder:
         lease = yield Read("lease")
         return lease is not None and lease.nonce == self.lease.nonce
 
+    def _write_in_time(self, slot: Slot, document: Session | Ledger) -> Step:
+        """Write; False if it took so long that a late second copy could overwrite what comes after it."""
+        began = yield Now()
+        yield Write(slot, document)
+        return self.strict or (yield Now()) - began <= self.timings.lease_write
+
     def _write_quietly(self, ledger: Ledger) -> Step:
         try:
             yield Write("ledger", ledger)
         except StoreUnavailable:
             return
 
-    def _leave(self, verdict: Verdict, holds: float) -> Step:
+    def leave(self, verdict: Verdict, holds: float) -> Step:
         """Free the lease and leave word why. If that fails, others find out by waiting."""
         try:
             if not (yield from self._is_mine()):
                 return
-            now = yield BankTime()
+            now = (yield BankTime()).at
             self.lease = replace(
                 self.lease, verdict=verdict, verdict_at=now, verdict_until=now + holds, verdict_key=self.me.key
             )
@@ -342,16 +361,8 @@ class Holder:
 
     def _bank_unavailable(self, answer: Answer, what: str) -> Step:
         holds = answer.retry_after if answer.retry_after is not None else self.timings.bank_verdict
-        yield from self._leave("bank", holds)
-        said = {
-            Outcome.UNSENT: "the bank cannot be reached",
-            Outcome.UNKNOWN: "no usable answer came",
-        }.get(answer.outcome, f"the bank answered {answer.status}" if answer.status else "no usable answer came")
-        raise BankUnavailable(
-            f"The Intergiro session could not be renewed: {said} to {what}. No login was made instead, since that "
-            "could trip fraud prevention. The task can be tried again later.",
-            retry_after=holds,
-        )
+        yield from self.leave("bank", holds)
+        raise bank_unavailable(answer, what, holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,9 +372,6 @@ class _Ended:
     renewed: Renewed | None
 
 
-def _shadowed() -> ShadowedError:
-    return ShadowedError(
-        "What was written to the Intergiro session's Variables cannot be read back: an AIRFLOW_VAR_… environment "
-        "variable or a secrets backend, on the worker or on the API server, hides them. Remove it, or set another "
-        "`session_variable` in the connection's extra."
-    )
+def _counts_until(login: Login) -> float:
+    """When a login no longer counts. A clock that may be wrong is trusted to the hour, but not further."""
+    return login.at + (BUDGET_WINDOW if login.exact else 2 * BUDGET_WINDOW)

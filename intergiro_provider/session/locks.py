@@ -56,6 +56,8 @@ class HostLock:
         """Give the lock back; does nothing where it is not held."""
         if self._descriptor is not None and self._descriptor in _open:
             _open.discard(self._descriptor)
+            # Closing alone would leave it to a child forked a moment ago, which has not closed its copy yet.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
         self._descriptor = None
 

@@ -32,11 +32,13 @@ from intergiro_provider.session.effects import (
     Sleep,
     Write,
 )
-from intergiro_provider.session.holder import Holder, budget_exhausted, is_usable, key_refused
+from intergiro_provider.session.holder import Holder, is_usable
+from intergiro_provider.session.reasons import budget_exhausted, key_refused, shadowed
 from intergiro_provider.session.timings import Timings
 
 LEASE_WRITES = 3
 SLOW_WRITES = 2
+UNREAD_WRITES = 2
 
 Step = Generator[Effect, Any, Any]
 
@@ -49,7 +51,7 @@ class Renewal:
     """
 
     def __init__(self, me: Member, rejected: Session | None, timings: Timings) -> None:
-        self.abandoned = False
+        self._abandoned = False
         self._me = me
         self._rejected = rejected
         self._timings = timings
@@ -59,14 +61,16 @@ class Renewal:
         self._failed_writes = 0
         self._slow_writes = 0
         self._unsettled = False
-        self._refused = (0, 0.0)
+        self._unread_writes = 0
+        self._refused = ("", 0.0)
+        self._unspent: set[str] = set()
 
     def run(self, waited: float = 0.0) -> Generator[Effect, Any, Renewed]:
         """The protocol; returns what to go on with.
 
         :param waited: seconds already spent on waiting for locks; they count towards the deadline.
         :raises IntergiroError: whichever says best why there is no session; nothing is lost then.
-        :raises Abandoned: after :attr:`abandoned` was set and before the bank was asked.
+        :raises Abandoned: after :meth:`abandon` was called and before the bank was asked.
         """
         started = (yield Now()) - waited
         while True:
@@ -81,9 +85,16 @@ class Renewal:
                     "happens often, set `lock_conn_id` in the connection's extra."
                 )
 
+    def abandon(self) -> None:
+        """End as soon as nothing is half done."""
+        self._abandoned = True
+
+    def _is_abandoned(self) -> bool:
+        return self._abandoned
+
     def _attempt(self) -> Step:
         """From the first read to a session; None: the world has changed meanwhile, start again."""
-        if self.abandoned:
+        if self._is_abandoned():
             raise Abandoned
         session, foreign = yield from self._look()
         if not foreign and is_usable(session, self._rejected):
@@ -105,8 +116,9 @@ class Renewal:
             gen = lease.gen
         # Under a strict lock no timing is needed, once a session says that everybody else is under it too.
         strict = self._me.lock is not None and session is not None and session.lock == self._me.lock
+        about = session.nonce if session is not None else ""
         if lease is not None and lease.gen == gen:
-            yield from self._heed_verdict(lease)
+            yield from self._heed_verdict(lease, about)
             if not (strict or (yield from self._is_free(lease))):
                 return None
         mine = yield from self._write_lease(lease, gen, session, strict)
@@ -121,9 +133,10 @@ class Renewal:
         self._slow_writes = 0
         current = yield Read("lease")
         if current is None or current.nonce != mine.nonce:
+            self._unread_writes += current is not None and current == lease
+            if self._unread_writes >= UNREAD_WRITES:
+                raise shadowed()
             return None
-        if self.abandoned:
-            raise Abandoned
         holder = Holder(
             me=self._me,
             rejected=self._rejected,
@@ -132,11 +145,16 @@ class Renewal:
             foreign=foreign,
             lease=mine,
             acked=acked,
+            strict=strict,
             backwards=backwards,
             unsettled=self._unsettled,
+            unspent=self._unspent,
         )
+        if self._is_abandoned():
+            yield from holder.leave("free", 0.0)
+            raise Abandoned
         renewed = yield from holder.run()
-        self._refused = (gen, holder.lease.refused_at)
+        self._refused = (about, holder.lease.refused_at)
         return renewed
 
     def _look(self) -> Step:
@@ -148,11 +166,11 @@ class Renewal:
         self._me = replace(self._me, key=(yield CurrentKey()))
         return session, session.key != self._me.key
 
-    def _heed_verdict(self, lease: Lease) -> Step:
+    def _heed_verdict(self, lease: Lease, about: str) -> Step:
         """Fail at once with what the last owner of this lease found out, while that holds."""
-        if lease.verdict in (None, "alive") or lease.verdict_key != self._me.key:
+        if lease.verdict in (None, "free") or lease.verdict_key != self._me.key or lease.about != about:
             return
-        now = yield BankTime()
+        now = (yield BankTime()).at
         if not lease.verdict_at - self._timings.call <= now < lease.verdict_until:
             return
         if lease.verdict == "key":
@@ -175,19 +193,24 @@ class Renewal:
 
     def _write_lease(self, displaced: Lease | None, gen: int, session: Session | None, strict: bool) -> Step:
         """Write a lease of mine, which also probes that the store can be written; None: start again."""
-        refused = [at for at_gen, at in (self._refused,) if at_gen == gen]
-        if displaced is not None and displaced.gen == gen:
+        about = session.nonce if session is not None else ""
+        refused = [at for nonce, at in (self._refused,) if nonce == about]
+        if displaced is not None and displaced.gen == gen and displaced.about == about:
             refused.append(displaced.refused_at)
         mine = Lease(
             gen,
             nonce=(yield NewNonce()),
             owner=self._me.name,
             floor=max(displaced.floor, displaced.gen) if displaced is not None else 0,
+            about=about,
             refused_at=max(refused, default=0.0),
         )
-        if displaced is not None and displaced.verdict is None:
-            # Its owner may have rotated the token and died, or may be about to store the new one.
+        # The owner of the displaced lease may have rotated the token and died, or may be about to store the new one;
+        # even where it left word that it has ended, for that word may have come late and over somebody else's lease.
+        if displaced is not None:
             self._unsettled |= session is None or displaced.nonce != session.nonce
+        else:
+            self._unsettled |= session is not None and not session.seeded
         self._own_nonces.add(mine.nonce)
         began = yield Now()
         try:

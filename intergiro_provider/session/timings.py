@@ -54,8 +54,8 @@ class Timings:
             "settle_lease > lease_round": self.settle_lease > self.lease_round,
             "lease_write ≤ lease_round, or infinite": self.lease_write <= self.lease_round
             or math.isinf(self.lease_write),
-            "takeover ≥ critical + call + persist + store": self.takeover
-            >= self.critical + self.call + self.persist + self.store,
+            "takeover ≥ critical + call + persist + store + 2 · lease_round": self.takeover
+            >= self.critical + self.call + self.persist + self.store + 2 * self.lease_round,
             "settle_session > call": self.settle_session > self.call,
             "critical > settle_session + reserve": self.critical > self.settle_session + self.reserve,
             "wait > takeover + settle_lease": self.wait > self.takeover + self.settle_lease,

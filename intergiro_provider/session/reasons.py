@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why there is no session: the errors of a renewal, each with what to do about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from intergiro_provider.exceptions import BankUnavailable, IntergiroAuthError, LoginBudgetExhausted, ShadowedError
+from intergiro_provider.session.effects import Answer, Outcome
+
+
+def key_refused() -> IntergiroAuthError:
+    return IntergiroAuthError(
+        "Intergiro does not accept the API key: it is wrong, frozen or blocked, or belongs to the other `api` or "
+        "`environment`. Check the connection's password and extra; a frozen 2d key is renewed in the customer portal."
+    )
+
+
+def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
+    at = datetime.fromtimestamp(next_at, UTC)
+    return LoginBudgetExhausted(
+        at,
+        f"The Intergiro session has ended and cannot be refreshed, and {max_logins} logins within an hour are used up "
+        f"(`max_logins_per_hour`). The next one is allowed at {at:%Y-%m-%d %H:%M:%S} UTC. If sessions keep ending "
+        "early, something else logs in with the same API key: another deployment, or a connection with another "
+        "`session_variable`.",
+    )
+
+
+def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnavailable:
+    """The bank gave no answer to `what` that a session could come of."""
+    if answer.outcome is Outcome.UNSENT:
+        said = "the bank cannot be reached"
+    elif answer.status and answer.status >= 300:
+        said = f"the bank answered {answer.status}"
+    else:
+        said = "no usable answer came"
+    return BankUnavailable(
+        f"The Intergiro session could not be renewed: {said} to {what}. No login was made instead, since that could "
+        "trip fraud prevention. The task can be tried again later.",
+        retry_after=retry_after,
+    )
+
+
+def shadowed() -> ShadowedError:
+    return ShadowedError(
+        "What was written to the Intergiro session's Variables cannot be read back: an AIRFLOW_VAR_… environment "
+        "variable or a secrets backend, on the worker or on the API server, hides them. Remove it, or set another "
+        "`session_variable` in the connection's extra."
+    )

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from intergiro_provider.session.locks import HostLock
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def test_one_at_a_time() -> None:
+    first, second, other = HostLock("session"), HostLock("session"), HostLock("another")
+
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    assert other.try_acquire()
+    first.release()
+    assert second.try_acquire()
+    second.release()
+    assert os.path.exists(first.path)
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        f"""
+        import tempfile, time
+        tempfile.tempdir = {str(tmp_path)!r}
+        from intergiro_provider.session.locks import HostLock
+        lock = HostLock("session")
+        assert lock.try_acquire()
+        print("held", flush=True)
+        time.sleep(60)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert not HostLock("session").try_acquire()
+        process.kill()
+        process.wait()
+        lock = HostLock("session")
+        assert lock.try_acquire()
+        lock.release()
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        f"""
+        import os, signal, tempfile, time
+        tempfile.tempdir = {str(tmp_path)!r}
+        from intergiro_provider.session.locks import HostLock
+        lock = HostLock("session")
+        assert lock.try_acquire()
+        if os.fork() == 0:
+            print("forked", os.getpid(), flush=True)
+            time.sleep(60)
+        time.sleep(60)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline().split()[1])
+        try:
+            assert not HostLock("session").try_acquire()
+            parent.kill()
+            parent.wait()
+            lock = HostLock("session")
+            assert lock.try_acquire()
+            lock.release()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_the_lock() -> None:
+    first = HostLock("session")
+    assert first.try_acquire()
+    os.unlink(first.path)
+    second = HostLock("session")
+
+    assert second.try_acquire()
+    assert os.fstat(second._descriptor or 0).st_ino == os.stat(second.path).st_ino
+    first.release()
+    second.release()
+
+
+def test_where_no_file_can_be_opened_everybody_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    lock = HostLock("session")
+
+    assert lock.try_acquire()
+    lock.release()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    lock = HostLock("session")
+    target = tmp_path / "target"
+    os.symlink(target, lock.path)
+
+    assert lock.try_acquire()
+    lock.release()
+    assert not target.exists()
