@@ -56,6 +56,11 @@ class Session:
         return self.gen, self.nonce
 
     @property
+    def mark(self) -> str:
+        """What a lease names this session by."""
+        return self.nonce or fingerprint(self.refresh_token)
+
+    @property
     def seeded(self) -> bool:
         """Whether a person, and not this provider, wrote it."""
         return not self.nonce
@@ -105,7 +110,7 @@ class Lease:
     :param nonce: fresh for every attempt to take the lease.
     :param owner: host and process, for people.
     :param floor: highest generation known to have existed; keeps generations rising when the session is deleted.
-    :param about: nonce of the session that `verdict` and `refused_at` speak of; "" where there is none.
+    :param about: mark of the session that `verdict` and `refused_at` speak of; "" where there is none.
     :param verdict: set when the owner has ended without a new session, with the reason: the lease is then free again.
     :param verdict_at: epoch seconds at which the verdict was given.
     :param verdict_until: epoch seconds until which everybody may take the verdict for their own.
@@ -154,12 +159,12 @@ class Login:
 
     :param at: epoch seconds.
     :param nonce: of the lease under which it was made.
-    :param exact: whether by the bank's clock; else by a clock that may be wrong.
+    :param until: epoch seconds until which it counts.
     """
 
     at: float
     nonce: str
-    exact: bool = False
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ class Ledger:
                 Login(
                     at=float(_field(entry, "at", (int, float))),
                     nonce=_field(entry, "nonce", str),
-                    exact=entry.get("exact") is True,
+                    until=float(_field(entry, "until", (int, float))),
                 )
                 for entry in entries
             )

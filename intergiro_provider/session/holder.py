@@ -35,9 +35,13 @@ from intergiro_provider.session.effects import (
 from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, shadowed
 from intergiro_provider.session.timings import Timings
 
-BUDGET_WINDOW = 3600.0 + 30.0
-"""Seconds for which a login counts: an hour by the bank's clock, which sees it up to a call after it was entered."""
-CLOCK_SLACK = 5.0
+HOUR = 3600.0
+CALL_SLACK = 30.0
+"""Seconds by which the bank may see a login earlier or later than its answer says."""
+PAUSE_SLACK = 600.0
+"""Seconds that this process may be stopped between entering a login and making it."""
+CLOCK_SLACK = 3600.0
+"""Seconds by which this machine's clock may be wrong, where the bank's is not known."""
 
 Step = Generator[Effect, Any, Any]
 
@@ -101,22 +105,19 @@ class Holder:
         seeded = self.session is not None and self.session.seeded
         if (seeded or self.backwards) and not self.foreign and not (yield from self._rewrite()):
             return None
-        old = self._newest_known(seeded)
-        if old is not None:
+        for old in self._refreshable():
             ended = yield from self._exchange(old)
             if ended is not None:
                 return ended.renewed
-        return (yield from self._log_in(settled=old is not None))
+        return (yield from self._log_in())
 
-    def _newest_known(self, seeded: bool) -> Session | None:
-        """The session to refresh: the stored one, or the refused one where that is newer; None: log in."""
-        if self.session is None or self.foreign:
-            return None
-        newest = self.session
-        rejected = self.rejected
-        if rejected is not None and rejected.gen > newest.gen and rejected.key == self.me.key and not seeded:
-            newest = rejected
-        return newest if newest.refresh_token else None
+    def _refreshable(self) -> list[Session]:
+        """The sessions whose refresh is due: the refused one where it is newer than the stored one, and that one."""
+        stored, rejected = self.session, self.rejected
+        if stored is None or self.foreign:
+            return []
+        newer = rejected is not None and rejected.gen > stored.gen and rejected.key == self.me.key
+        return [s for s in (rejected if newer else None, stored) if s is not None and s.refresh_token]
 
     def _take_up(self, current: Session) -> Renewed | None:
         """A session that appeared meanwhile, if it can be used; else start again."""
@@ -138,13 +139,14 @@ class Holder:
         if back is None:
             raise StoreUnavailable("The Intergiro session that was just written cannot be read. Nothing was burnt.")
         self.session = marked
+        self.lease = replace(self.lease, about=marked.mark)
         return back == marked
 
     # Refresh.
 
     def _exchange(self, old: Session) -> Step:
-        """Refresh, if that is due; `_Ended` when the renewal is over, None when the way to a login is free."""
-        memo = self.lease.refused_at
+        """Refresh, unless that was refused before; `_Ended` when the renewal is over, None after a refusal."""
+        memo = self.lease.refused_at if old is self.session else 0.0
         if not memo or (yield BankTime()).at - memo >= self.timings.refused_memo:
             if not (yield from self._in_time()):
                 return _Ended(None)
@@ -159,8 +161,9 @@ class Holder:
                 return _Ended(None)
             if answer.outcome is Outcome.OK:
                 return _Ended((yield from self._store(answer, old, "refreshed")))
-            self.lease = replace(self.lease, refused_at=(yield BankTime()).at)
-        return (yield from self._settle())
+            if old is self.session:
+                self.lease = replace(self.lease, refused_at=(yield BankTime()).at)
+        return None
 
     def _refresh(self, old: Session) -> Step:
         """The bank's definite answer: OK or REFUSED; None: out of time, nothing sent."""
@@ -183,7 +186,7 @@ class Holder:
             yield Sleep(self.timings.repeat)
 
     def _settle(self) -> Step:
-        """After a refusal: has somebody else rotated the token, or does somebody else hold the lease now?"""
+        """Has somebody else rotated the token, or does somebody else hold the lease now?"""
         began = yield Now()
         while True:
             ended = yield from self._superseded()
@@ -208,8 +211,8 @@ class Holder:
 
     # Log in.
 
-    def _log_in(self, settled: bool) -> Step:
-        ended = yield from (self._superseded() if settled else self._settle())
+    def _log_in(self) -> Step:
+        ended = yield from self._settle()
         if ended is not None:
             return ended.renewed
         reserved_at = yield Now()
@@ -251,14 +254,15 @@ class Holder:
                 return None
             ledger = Ledger()
         now: Moment = yield BankTime(exact=bool(ledger.logins))
-        counted = tuple(e for e in ledger.logins if _counts_until(e) > now.at and e.nonce not in self.unspent)
+        counted = tuple(e for e in ledger.logins if e.until > now.at and e.nonce not in self.unspent)
         if len(counted) >= self.me.max_logins:
-            next_at = sorted(map(_counts_until, counted))[-self.me.max_logins]
+            next_at = sorted(e.until for e in counted)[-self.me.max_logins]
             yield from self.leave("budget", next_at - now.at)
             raise budget_exhausted(next_at, self.me.max_logins)
         if not (yield from self._in_time(self.timings.reserve)):
             return None
-        reserved = Ledger((*counted, Login(now.at, self.lease.nonce, now.exact)))
+        until = now.at + HOUR + (PAUSE_SLACK if now.exact else CLOCK_SLACK)
+        reserved = Ledger((*counted, Login(now.at, self.lease.nonce, until)))
         self.unspent.add(self.lease.nonce)
         if not (yield from self._write_in_time("ledger", reserved)):
             return None
@@ -273,13 +277,11 @@ class Holder:
         return reserved
 
     def _restamp(self, ledger: Ledger, answer: Answer) -> Step:
-        """Give the entry of this login the bank's time, where that was not known or is another."""
-        if answer.at is None:
-            return
-        mine = [e for e in ledger.logins if e.nonce == self.lease.nonce]
-        if any(not e.exact or abs(e.at - answer.at) > CLOCK_SLACK for e in mine) and (yield from self._is_mine()):
-            stamped = Login(answer.at, self.lease.nonce, exact=True)
-            yield from self._write_quietly(Ledger(tuple(stamped if e in mine else e for e in ledger.logins)))
+        """Give the entry of this login the bank's own time, by which it counts for an hour."""
+        if answer.at is not None and (yield from self._is_mine()):
+            stamped = Login(answer.at, self.lease.nonce, answer.at + HOUR + CALL_SLACK)
+            others = (e for e in ledger.logins if e.nonce != self.lease.nonce)
+            yield from self._write_quietly(Ledger((*others, stamped)))
 
     # Store.
 
@@ -370,8 +372,3 @@ class _Ended:
     """The end of a stay: with a session, or with None to start again."""
 
     renewed: Renewed | None
-
-
-def _counts_until(login: Login) -> float:
-    """When a login no longer counts. A clock that may be wrong is trusted to the hour, but not further."""
-    return login.at + (BUDGET_WINDOW if login.exact else 2 * BUDGET_WINDOW)

@@ -116,7 +116,7 @@ class Renewal:
             gen = lease.gen
         # Under a strict lock no timing is needed, once a session says that everybody else is under it too.
         strict = self._me.lock is not None and session is not None and session.lock == self._me.lock
-        about = session.nonce if session is not None else ""
+        about = session.mark if session is not None else ""
         if lease is not None and lease.gen == gen:
             yield from self._heed_verdict(lease, about)
             if not (strict or (yield from self._is_free(lease))):
@@ -154,7 +154,7 @@ class Renewal:
             yield from holder.leave("free", 0.0)
             raise Abandoned
         renewed = yield from holder.run()
-        self._refused = (about, holder.lease.refused_at)
+        self._refused = (holder.lease.about, holder.lease.refused_at)
         return renewed
 
     def _look(self) -> Step:
@@ -193,8 +193,8 @@ class Renewal:
 
     def _write_lease(self, displaced: Lease | None, gen: int, session: Session | None, strict: bool) -> Step:
         """Write a lease of mine, which also probes that the store can be written; None: start again."""
-        about = session.nonce if session is not None else ""
-        refused = [at for nonce, at in (self._refused,) if nonce == about]
+        about = session.mark if session is not None else ""
+        refused = [at for mark, at in (self._refused,) if mark == about]
         if displaced is not None and displaced.gen == gen and displaced.about == about:
             refused.append(displaced.refused_at)
         mine = Lease(

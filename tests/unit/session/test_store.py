@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,12 @@ from intergiro_provider.session.store import VariableStore, session_variable
 
 SESSION = Session("eyJ.access", "refresh-1", key="k", gen=4, nonce="n4", login_at=12.5, writer="host:1")
 LEASE = Lease(4, "n5", owner="host:1", floor=3, verdict="bank", verdict_at=1.0, verdict_until=2.5, refused_at=9.0)
-LEDGER = Ledger((Login(10.0, "n1", exact=True), Login(20.0, "n2")))
+LEDGER = Ledger((Login(10.0, "n1", 3640.0), Login(20.0, "n2", 4220.5)))
 
 
 @pytest.fixture
-def store(airflow_db: Path, request: pytest.FixtureRequest) -> Iterator[VariableStore]:
-    yield VariableStore(f"intergiro_session_{abs(hash(request.node.name))}")
+def store(airflow_db: Path, request: pytest.FixtureRequest) -> VariableStore:
+    return VariableStore(f"intergiro_session_{abs(hash(request.node.name))}")
 
 
 def rows(name: str) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandbox as a context manager: in a thread of this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode, urlsplit
+
+import intergiro_provider
+from intergiro_provider.sandbox.counters import Counters
+from intergiro_provider.sandbox.settings import Settings, parse_key
+
+START = 30.0
+"""Seconds that a start may take."""
+
+
+class Sandbox:
+    """An Intergiro look-alike that runs inside a `with` block.
+
+    It listens on loopback only. Its methods go through its control API, so they are the same for both ways of running.
+
+    :param process: run it as a process of its own, for benchmarks and wherever this process forks.
+    :param python: the interpreter of that process; it needs the `sandbox` extra.
+    :param port: 0 takes a free one.
+    :param settings: any of `settings.Settings`, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        process: bool = False,
+        python: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        verbose: bool = False,
+        **settings: Any,
+    ) -> None:
+        self._settings = Settings().changed(settings)
+        self._process_wanted, self._python = process or python is not None, python or sys.executable
+        self._host, self._port, self._verbose = host, port, verbose
+        self._running: _Thread | _Process | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start it, where `with` is not at hand.
+
+        :raises RuntimeError: it did not come up.
+        """
+        if self._running is not None:
+            raise RuntimeError("the sandbox runs already")
+        if self._process_wanted:
+            self._running = _Process(self._python, self._settings, self._host, self._port, self._verbose)
+        else:
+            self._running = _Thread(self._settings, self._host, self._port, self._verbose)
+        return self
+
+    def stop(self) -> None:
+        """Stop it; harmless where it does not run."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:<port>`."""
+        return self._alive().url
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(urlsplit(self.url).port or 0)
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return str(urlsplit(self.url).hostname)
+
+    @property
+    def pid(self) -> int:
+        """The process it runs in."""
+        return self._alive().pid
+
+    @property
+    def api_key(self) -> str:
+        """The first API key."""
+        return parse_key(self._settings.api_keys[0])[0]
+
+    def connection(self, **extra: Any) -> str:
+        """An Airflow connection to it, as the JSON that AIRFLOW_CONN_<ID> takes.
+
+        :param extra: entries of the connection's extra.
+        """
+        described: dict[str, Any] = {
+            "conn_type": "intergiro",
+            "host": f"http://{self.host}",
+            "port": self.port,
+            "password": self.api_key,
+        }
+        if extra:
+            described["extra"] = extra
+        return json.dumps(described)
+
+    def counters(self) -> Counters:
+        """What it has counted so far."""
+        return Counters.from_dict(self._call("GET", "counters"))
+
+    def reset_counters(self) -> None:
+        """Count from zero again."""
+        self._call("DELETE", "counters")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings in force."""
+        found: dict[str, Any] = self._call("GET", "settings")
+        return found
+
+    def set(self, **settings: Any) -> None:
+        """Change settings while it runs.
+
+        :raises ValueError: there is no such setting or value; nothing was changed.
+        """
+        self._call("PATCH", "settings", settings)
+
+    def fault(self, kind: str, path: str = "/v", **described: Any) -> int:
+        """Set a fault; see `faults.KINDS`. Returns its number.
+
+        :param path: prefix of the paths it strikes, `/v3/transactions`; with `$` at the end only that path.
+        :param described: `method`, `times`, `skip`, `probability`, `seed`, and the kind's own parameters.
+        :raises ValueError: there is no such fault.
+        """
+        return int(self._call("POST", "faults", {"kind": kind, "path": path, **described})["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults set, with how often each has struck."""
+        found: list[dict[str, Any]] = self._call("GET", "faults")
+        return found
+
+    def clear_faults(self, number: int | None = None) -> None:
+        """Take back one fault, or all."""
+        self._call("DELETE", "faults" if number is None else f"faults/{number}")
+
+    def reset(self) -> None:
+        """Back to the start: settings, data, sessions, blocks, faults, counters, time. `tokens` still tells all."""
+        self._call("POST", "reset")
+
+    def tokens(self) -> list[str]:
+        """Every access and refresh token it ever issued."""
+        found: list[str] = self._call("GET", "tokens")["tokens"]
+        return found
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The last requests: number, method, path, query, headers, body, status, fault, connection."""
+        found: list[dict[str, Any]] = self._call("GET", "requests")
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Living `sessions` and `access_tokens`, and the bank's `now` in epoch seconds."""
+        found: dict[str, Any] = self._call("GET", "state")
+        return found
+
+    def end_sessions(self) -> int:
+        """Every session is over now. Returns how many lived."""
+        return int(self._call("POST", "end_sessions")["ended"])
+
+    def expire_access_tokens(self) -> int:
+        """Every access token is expired now. Returns how many lived."""
+        return int(self._call("POST", "expire_access_tokens")["expired"])
+
+    def lift_fraud_blocks(self) -> None:
+        """A person at the bank lifts every fraud block."""
+        self._call("POST", "lift_fraud_blocks")
+
+    def approve_consents(self) -> int:
+        """A person consents to everything that is pending. Returns how much that was."""
+        return int(self._call("POST", "approve_consents")["approved"])
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at the bank: token and session lives, login windows, its Date header."""
+        self._call("POST", "advance", {"seconds": seconds})
+
+    def outage(self, seconds: float) -> None:
+        """Refuse connections for so long: the listener and every connection are closed. Returns when it has begun.
+
+        With 0, only the connections that clients keep are lost.
+        """
+        self._call("POST", "outage", {"seconds": seconds})
+        time.sleep(0.1)
+
+    def add_transactions(
+        self, count: int = 1, created_at: str | None = None, api: str = "v3", **fields: Any
+    ) -> list[str]:
+        """Book transactions, now or at `created_at`. Returns their ids."""
+        described = {"count": count, "api": api, "fields": fields}
+        if created_at is not None:
+            described["created_at"] = created_at
+        found: list[str] = self._call("POST", "transactions", described)["ids"]
+        return found
+
+    def change_transactions(self, ids: list[str], api: str = "v3", **fields: Any) -> None:
+        """Change fields of transactions, as `status="completed"`; `updated_at` becomes now."""
+        self._call("PATCH", "transactions", {"ids": ids, "api": api, "fields": fields})
+
+    def records(
+        self, path: str = "/v3/transactions", created_from: str | None = None, created_to: str | None = None
+    ) -> list[bytes]:
+        """The truth to compare a pull with: each record's bytes, in the order of creation; from <= created_at < to."""
+        given = {"path": path, "created_from": created_from, "created_to": created_to}
+        query = urlencode({name: value for name, value in given.items() if value is not None})
+        return self._read("GET", f"records?{query}").splitlines()
+
+    def _alive(self) -> _Thread | _Process:
+        if self._running is None:
+            raise RuntimeError("the sandbox does not run: use it in a `with` block")
+        return self._running
+
+    def _call(self, method: str, name: str, sent: dict[str, Any] | None = None) -> Any:
+        return json.loads(self._read(method, name, sent))
+
+    def _read(self, method: str, name: str, sent: dict[str, Any] | None = None) -> bytes:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        try:
+            body = None if sent is None else json.dumps(sent)
+            connection.request(method, f"/_sandbox/{name}", body)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status == 400:
+            raise ValueError(json.loads(text)["error"])
+        if answer.status >= 300:
+            raise RuntimeError(f"the sandbox answered {answer.status} to {method} {name.partition('?')[0]}")
+        return text
+
+
+class _Thread:
+    """A sandbox in a daemon thread of this process."""
+
+    def __init__(self, settings: Settings, host: str, port: int, verbose: bool) -> None:
+        from intergiro_provider.sandbox.server import Server, listen
+
+        ready = threading.Event()
+        self._server = Server(settings, listen(host, port), verbose=verbose, ready=ready.set)
+        self.url, self.pid = self._server.url, os.getpid()
+        self._thread = threading.Thread(target=self._server.run_until_stopped, name="sandbox", daemon=True)
+        self._thread.start()
+        if not ready.wait(START):
+            raise RuntimeError("the sandbox did not start")
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._thread.join(10)
+
+
+class _Process:
+    """A sandbox in a process of its own, which ends with this one whatever happens."""
+
+    def __init__(self, python: str, settings: Settings, host: str, port: int, verbose: bool) -> None:
+        with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
+            ready = Path(folder, "ready.json")
+            command = [python, "-m", "intergiro_provider.sandbox", f"--host={host}", f"--port={port}"]
+            command += [f"--ready-file={ready}", "--until-stdin-closes", f"--settings={json.dumps(settings.as_dict())}"]
+            command += ["--verbose"] if verbose else []
+            root = str(Path(intergiro_provider.__file__).parent.parent)
+            paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+            )
+            until = time.monotonic() + START
+            while not ready.exists():
+                if self._process.poll() is not None or time.monotonic() > until:
+                    self.stop()
+                    raise RuntimeError("the sandbox did not start; its reason is on stderr")
+                time.sleep(0.01)
+            found = json.loads(ready.read_text())
+        self.url, self.pid = str(found["url"]), int(found["pid"])
+
+    def stop(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session rules of the bank, enforced strictly; a clock is given, nothing here waits or does I/O."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from intergiro_provider.sandbox import tokens
+from intergiro_provider.sandbox.counters import Counters
+from intergiro_provider.sandbox.settings import Settings, parse_key
+
+
+class Refused(Exception):
+    """A login, a refresh or an access token that is not accepted."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass
+class Session:
+    """What one login began: one key, one API, one line of refresh tokens."""
+
+    id: str
+    key: str
+    api: str
+    ends_at: float
+
+
+@dataclass
+class Access:
+    """An access token's record: epoch seconds of its end, and the session it belongs to."""
+
+    session: Session
+    expires_at: float
+
+
+@dataclass
+class Refresh:
+    """A refresh token's record: the access token issued with it, and whether it was used."""
+
+    session: Session
+    access: Access
+    used: bool = False
+
+
+@dataclass
+class KeyState:
+    """What fraud prevention remembers of a key, in one API."""
+
+    logins: deque[float] = field(default_factory=deque)
+    blocked_until: float = 0.0
+
+
+class Sessions:
+    """Every session of the bank.
+
+    :param settings: a function, because settings change while the sandbox runs.
+    :param clock: epoch seconds.
+    """
+
+    def __init__(self, settings: Callable[[], Settings], counters: Counters, clock: Callable[[], float]) -> None:
+        self._settings, self._clock = settings, clock
+        self.counters = counters
+        self._access: dict[str, Access] = {}
+        self._refresh: dict[str, Refresh] = {}
+        self._sessions: list[Session] = []
+        self._keys: dict[tuple[str, str], KeyState] = {}
+        self._issued: list[str] = []
+        self._specs: tuple[str, ...] = ()
+        self._roles: dict[str, frozenset[str]] = {}
+
+    # What clients call
+
+    def login(self, api: str, key: str) -> dict[str, str]:
+        """Begin a session at `api` (`v1` or `v3`).
+
+        :raises Refused: wrong or frozen key, or fraud prevention.
+        """
+        settings, now = self._settings(), self._clock()
+        if key not in self.roles():
+            self.counters.login_refused += 1
+            raise Refused(settings.wrong_key_status, "invalid_api_key", "The API key is not valid.")
+        if settings.frozen and api == "v1":
+            self.counters.login_refused += 1
+            message = "The API key is frozen: renew it in the customer portal."
+            raise Refused(settings.frozen_status, "api_key_frozen", message)
+        self._fraud_prevention(api, key, now)
+        if settings.login_ends_session:
+            for former in self._sessions:
+                if former.key == key and former.api == api:
+                    former.ends_at = min(former.ends_at, now)
+        session = Session(secrets.token_hex(8), key, api, now + settings.session_life)
+        self._sessions.append(session)
+        self.counters.logins += 1
+        return self._issue(session)
+
+    def refresh(self, api: str, token: str) -> dict[str, str]:
+        """Renew a session whose access token has expired.
+
+        :raises Refused: too early, token used before or unknown, session over.
+        """
+        settings, now = self._settings(), self._clock()
+        known = self._refresh.get(token)
+        if known is None or self._wrong_api(known.session, api) or known.session.key not in self.roles():
+            self.counters.refresh_refused += 1
+            raise Refused(settings.refresh_refused_status, "invalid_refresh_token", "The refresh token is not valid.")
+        if known.used:
+            self.counters.refresh_reused += 1
+            if settings.old_refresh_token == "revokes":
+                known.session.ends_at = min(known.session.ends_at, now)
+            if settings.old_refresh_token != "works":
+                message = "The refresh token was used before."
+                raise Refused(settings.refresh_reused_status, "refresh_token_used", message)
+        if now >= known.session.ends_at:
+            self.counters.refresh_refused += 1
+            raise Refused(settings.refresh_refused_status, "session_expired", "The session is over.")
+        if now < known.access.expires_at:
+            self.counters.refresh_early += 1
+            raise Refused(settings.refresh_early_status, "too_early", "The access token has not expired.")
+        self.counters.refreshes += 1
+        if settings.refresh_omits_token:
+            return {"access_token": self._new_access(known)}
+        known.used = True
+        return self._issue(known.session)
+
+    def authorize(self, api: str, token: str) -> frozenset[str] | None:
+        """The roles that a bearer has at `api`, or None where it is expired, unknown or over."""
+        access = self._access.get(token)
+        if access is None:
+            self.counters.unknown_tokens += 1
+            return None
+        now = self._clock()
+        if now >= access.expires_at or now >= access.session.ends_at or self._wrong_api(access.session, api):
+            return None
+        return self.roles().get(access.session.key)
+
+    # What people and tests do to it
+
+    def end_sessions(self) -> int:
+        """End every session now. Returns how many lived."""
+        now = self._clock()
+        living = [session for session in self._sessions if session.ends_at > now]
+        for session in living:
+            session.ends_at = now
+        return len(living)
+
+    def expire_access(self) -> int:
+        """Let every access token expire now. Returns how many lived."""
+        now = self._clock()
+        living = [access for access in self._access.values() if access.expires_at > now]
+        for access in living:
+            access.expires_at = now
+        return len(living)
+
+    def lift_fraud_blocks(self) -> None:
+        """Forget the logins and blocks of every key, as a person at the bank would."""
+        self._keys.clear()
+
+    def forget(self) -> None:
+        """Forget every session and key state; issued tokens stay on the list of `issued`."""
+        self._access.clear()
+        self._refresh.clear()
+        self._sessions.clear()
+        self._keys.clear()
+
+    @property
+    def issued(self) -> list[str]:
+        """Every access and refresh token ever issued."""
+        return list(self._issued)
+
+    def state(self) -> dict[str, Any]:
+        """Living sessions and access tokens, as numbers."""
+        now = self._clock()
+        return {
+            "sessions": sum(session.ends_at > now for session in self._sessions),
+            "access_tokens": sum(min(a.expires_at, a.session.ends_at) > now for a in self._access.values()),
+        }
+
+    def roles(self) -> dict[str, frozenset[str]]:
+        """The roles of each API key."""
+        specs = self._settings().api_keys
+        if specs is not self._specs:
+            self._specs, self._roles = specs, dict(map(parse_key, specs))
+        return self._roles
+
+    # Inside
+
+    def _fraud_prevention(self, api: str, key: str, now: float) -> None:
+        settings = self._settings()
+        state = self._keys.setdefault((api, key), KeyState())
+        while state.logins and state.logins[0] <= now - settings.login_window:
+            state.logins.popleft()
+        if now >= state.blocked_until and len(state.logins) >= settings.login_limit:
+            state.blocked_until = now + settings.fraud_block if settings.fraud_block else float("inf")
+        if now < state.blocked_until:
+            self.counters.fraud_blocks += 1
+            raise Refused(403, "blocked", "Too many logins: this API key is blocked by fraud prevention.")
+        state.logins.append(now)
+
+    def _wrong_api(self, session: Session, api: str) -> bool:
+        return self._settings().separate_apis and session.api != api
+
+    def _issue(self, session: Session) -> dict[str, str]:
+        token = tokens.refresh_token(session=session.id)
+        # The access token is made first: a refresh token remembers the one that must expire before it may be used.
+        pair = Refresh(session, Access(session, 0.0))
+        access = self._new_access(pair)
+        self._refresh[token] = pair
+        self._issued.append(token)
+        return {"access_token": access, "refresh_token": token}
+
+    def _new_access(self, pair: Refresh) -> str:
+        settings, now = self._settings(), self._clock()
+        expires_at = min(now + settings.access_token_life, pair.session.ends_at)
+        token = tokens.access_token(
+            settings.access_token_format, session=pair.session.id, issued_at=now, expires_at=expires_at
+        )
+        pair.access = self._access[token] = Access(pair.session, expires_at)
+        self._issued.append(token)
+        return token

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be set about the look-alike: one dataclass, from which the flags and the run-time settings are made."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+DEFAULT_API_KEY = "5a4db0c5-0000-4000-8000-5a4db0c5a4db"
+ROLES = ("transactions", "accounts", "payments")
+
+
+class SettingsError(ValueError):
+    """A setting that does not exist, or a value it cannot have. The message names the setting."""
+
+
+def _set(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, with the defaults that match what the bank documents.
+
+    Seconds are floats. What the bank does not document is marked (?): a client must get along with every value of it.
+    """
+
+    # Keys and logins
+    api_keys: tuple[str, ...] = _set(
+        (DEFAULT_API_KEY,), "API key, all roles; or KEY:role+role with roles of transactions, accounts, payments"
+    )
+    login_limit: int = _set(10, "logins of one key that a window allows; one more trips fraud prevention (?)", low=1)
+    login_window: float = _set(3600.0, "seconds of that rolling window (?)", low=0)
+    fraud_block: float = _set(
+        0.0, "seconds for which a fraud block refuses logins (403); 0: until the sandbox is reset (?)", low=0
+    )
+    wrong_key_status: int = _set(401, "status of a login with a wrong key (?)", low=400, high=499)
+    frozen: bool = _set(False, "2d API keys are frozen: logins at /v1 are refused until a person renews them")
+    frozen_status: int = _set(403, "status of a login with a frozen key (?)", low=400, high=499)
+    login_ends_session: bool = _set(False, "a login ends the former sessions of its key (?)")
+
+    # The life of a session
+    access_token_life: float = _set(900.0, "seconds that an access token lives", low=0)
+    session_life: float = _set(3600.0, "seconds from a login to the end of its session", low=0)
+    access_token_format: Literal["jwt", "jwt_without_exp", "opaque"] = _set("jwt", "what access tokens look like (?)")
+    refresh_early_status: int = _set(
+        400, "status of a refresh before the access token has expired (?)", low=400, high=499
+    )
+    refresh_refused_status: int = _set(
+        400, "status of a refresh of an ended session or with an unknown token (?)", low=400, high=499
+    )
+    refresh_reused_status: int = _set(
+        400, "status of a refresh with a token that was used before (?)", low=400, high=499
+    )
+    old_refresh_token: Literal["refused", "works", "revokes"] = _set(
+        "refused", "what a used refresh token does: is refused, still works, or revokes its session (?)"
+    )
+    refresh_omits_token: bool = _set(False, "refresh answers hold no refresh_token: the old one stays valid (?)")
+    separate_apis: bool = _set(True, "a session made at /v3 is unknown at /v1 and the other way round")
+
+    # Lists
+    created_from_inclusive: bool = _set(True, "created_from includes its instant (?)")
+    created_to_inclusive: bool = _set(True, "created_to includes its instant (?)")
+    list_parameters: Literal["repeated", "comma", "both"] = _set(
+        "repeated", "how list parameters are sent: as repeated keys, comma-separated, or either (?)"
+    )
+    unknown_parameters: Literal["ignore", "refuse"] = _set(
+        "ignore", "what happens to query parameters that an endpoint does not know (?)"
+    )
+    default_sort_type: Literal["ASC", "DESC"] = _set("DESC", "order of a list when sort_type is not given (?)")
+
+    # Access
+    always_401: tuple[str, ...] = _set(
+        (), "path prefix that answers 401 although the token lives, as a missing permission might"
+    )
+    pay_consent_above: int = _set(
+        0, "payments above this amount (minor units) need a person's consent: 412; 0: none does", low=0
+    )
+    payment_methods_consent: bool = _set(False, "reading an individual's payment methods needs consent: 412")
+
+    # The wire
+    latency: float = _set(0.0, "seconds added to each answer", low=0)
+    requests_per_second: float = _set(0.0, "more than this is answered 429; 0: no limit", low=0)
+    max_concurrency: int = _set(0, "more requests at once than this are answered 429; 0: no limit", low=0)
+    retry_after: float = _set(1.0, "seconds in the Retry-After of those 429 answers", low=0)
+    retry_after_form: Literal["seconds", "date", "none"] = _set("seconds", "form of that header (?)")
+    date_skew: float = _set(0.0, "seconds by which the Date header is ahead of the clock")
+    compress: bool = _set(False, "answers are gzipped for clients that accept it")
+
+    # Data
+    seed: int = _set(1, "seed of the data", low=0)
+    transactions: int = _set(2000, "number of transactions in each API", low=0, high=5_000_000)
+    days: float = _set(30.0, "days over which the transactions are spread, up to `now`", low=0.001)
+    now: str = _set("", "end of the data, ISO 8601 with an offset; empty: the moment of the start")
+    heavy_share: float = _set(0.0, "share of the transactions that fall on one day, the heavy one", low=0, high=1)
+    heavy_day: int = _set(7, "the heavy day: whole days (UTC) before `now`", low=0)
+    cached_records: int = _set(200_000, "serialised records kept in memory, about 700 bytes each", low=0)
+    prepare: bool = _set(False, "serialise that many 3d transactions at the start: for benchmarks")
+    kept_requests: int = _set(1000, "requests kept for /_sandbox/requests", low=0)
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            _check(each, getattr(self, each.name))
+        if not self.api_keys:
+            raise SettingsError("api_keys: at least one key is needed")
+        for spec in self.api_keys:
+            parse_key(spec)
+        parse_now(self.now)
+
+    def changed(self, changes: Mapping[str, Any]) -> Settings:
+        """A copy with these settings changed; numbers may come as int or float, tuples as lists.
+
+        :raises SettingsError: an unknown setting, or a value it cannot have. Nothing is changed then.
+        """
+        known = {each.name for each in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise SettingsError(f"{name}: no such setting; there are {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **{name: _coerce(name, value) for name, value in changes.items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as JSON can carry them."""
+        return dataclasses.asdict(self)
+
+
+DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "heavy_share", "heavy_day"})
+"""Settings whose change makes the data anew."""
+
+_TYPES = get_type_hints(Settings)
+
+
+def parse_key(spec: str) -> tuple[str, frozenset[str]]:
+    """An entry of `api_keys` as (key, roles)."""
+    key, colon, roles = spec.partition(":")
+    names = frozenset(roles.split("+")) if colon else frozenset(ROLES)
+    if not key.strip() or key != key.strip():
+        raise SettingsError("api_keys: a key must not be empty or have spaces around it")
+    if unknown := names - set(ROLES) - {""}:
+        raise SettingsError(f"api_keys: unknown role {', '.join(sorted(unknown))}; there are {', '.join(ROLES)}")
+    return key, names - {""}
+
+
+def parse_now(text: str) -> datetime:
+    """The setting `now` as an aware datetime; empty means the present moment, to the second."""
+    if not text:
+        return datetime.now(UTC).replace(microsecond=0)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"now: {text!r} is not an ISO 8601 date-time") from None
+    if len(text) == len("2025-01-31"):
+        moment = moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None:
+        raise SettingsError(f"now: {text!r} has no offset; add one, for example Z")
+    return moment.astimezone(UTC)
+
+
+def _coerce(name: str, value: Any) -> Any:
+    kind = _TYPES[name]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if get_origin(kind) is tuple and isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(value)
+    return value
+
+
+def _check(setting: dataclasses.Field[Any], value: Any) -> None:
+    name, kind = setting.name, _TYPES[setting.name]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise SettingsError(f"{name}: {value!r} is not one of {', '.join(get_args(kind))}")
+        return
+    if get_origin(kind) is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise SettingsError(f"{name}: {value!r} is not a list of strings")
+        return
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise SettingsError(f"{name}: {value!r} is not of type {kind.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{name}: {value!r} is not a finite number")
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    if low is not None and value < low:
+        raise SettingsError(f"{name}: {value!r} is below {low}")
+    if high is not None and value > high:
+        raise SettingsError(f"{name}: {value!r} is above {high}")
+
+
+def add_flags(parser: argparse._ArgumentGroup) -> None:
+    """One flag for each setting: `access_token_life` is `--access-token-life`."""
+    for each in dataclasses.fields(Settings):
+        kind = _TYPES[each.name]
+        flag = "--" + each.name.replace("_", "-")
+        text = each.metadata["help"].replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif get_origin(kind) is tuple:
+            singular = "--api-key" if each.name == "api_keys" else flag
+            text += "; may be given more than once"
+            parser.add_argument(singular, dest=each.name, action="append", default=None, help=text, metavar="X")
+        elif get_origin(kind) is Literal:
+            text += f" (default: {each.default})"
+            parser.add_argument(flag, choices=get_args(kind), default=None, help=text)
+        else:
+            text += f" (default: {each.default!r})"
+            parser.add_argument(flag, type=kind, default=None, help=text, metavar=kind.__name__.upper())
+
+
+def from_flags(arguments: argparse.Namespace, base: Mapping[str, Any]) -> Settings:
+    """The settings that parsed flags ask for, on top of `base`.
+
+    :raises SettingsError: a value that its setting cannot have.
+    """
+    given = {each.name: getattr(arguments, each.name) for each in dataclasses.fields(Settings)}
+    return Settings().changed({**base, **{name: value for name, value in given.items() if value is not None}})

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transactions: any number of them, each made from its serial number when it is asked for, the same each time."""
+
+from __future__ import annotations
+
+import json
+import random
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from intergiro_provider.sandbox.collection import Collection, encode, iso
+from intergiro_provider.sandbox.ids import Ids
+
+# Sixteen, eight and eight of them, picked by bits of noise: how often a word is there is how likely it is.
+STATUSES = (
+    *("pending", "pending_approval", "processing", "rejected", "failed", "cancelled", "returned"),
+    *["completed"] * 9,
+)
+_STATUSES = tuple(map(str.encode, STATUSES))
+_TYPES = (b"bank-transfer", b"bank-transfer", b"bank-transfer", b"card", b"card", b"fee", b"exchange", b"move")
+_CURRENCIES = (b"EUR", b"EUR", b"EUR", b"SEK", b"SEK", b"GBP", b"USD", b"PLN")
+# How the bank spells a string is the bank's affair: escapes that a re-encoding would change must survive a pull.
+NAMES = tuple(
+    name.encode()
+    for name in (
+        "Åsa Öberg",
+        "Zażółć gęślą jaźń Sp. z o.o.",
+        "Müller & Söhne GmbH",
+        "José Ñúñez",
+        "Café de l’Étoile",
+        "北京科技有限公司",
+        "株式会社さくら",
+        "Ελληνική Ναυτιλία",
+        "ООО «Ромашка»",
+        "شركة النور",
+        "חברת השמש",
+        'O\'Brien \\"Paddy\\" Ltd',
+        "Þór Sigurðsson",
+        "Ğülşen İnce",
+        "Nguyễn Văn Đức",
+        "दिल्ली ट्रेडर्स",
+        "Emma Lindqvist",
+        "Kafé 🍰 Södermalm",
+        "AB Skog\\/Papper",
+        "J\\u00fcrgen \\u00c4hrlich",
+        "Acme\\tTrading",
+        "Back\\\\slash Oy",
+        "Łukasz Wiśniewski",
+        "Plain Payments Ltd",
+    )
+)
+REFERENCES = tuple(
+    text.encode()
+    for text in (
+        "Invoice",
+        "Faktura \\u2116",
+        "Löner nov.",
+        'Rent \\"flat 4\\"',
+        "Zwrot kosztów",
+        "a\\/b\\/c",
+        "Cafe\\u0301",
+        "💸 refund \\ud83d\\ude00",
+        "家賃",
+        "Line\\nbreak",
+    )
+)
+BIG = 2**53 + 1
+"""The smallest integer that a double cannot hold."""
+
+_MASK = 2**64 - 1
+_DAY = 86_400_000
+_TEMPLATE = (
+    b'{"id":"%b","type":"%b","amount":%d,"currency":"%b","status":"%b","account_id":"%b","reference":"%b %d",'
+    b'"request_id":"%b","correlation_id":"%b","exchange_rate":%b,"payment_amount":%d,"payment_currency":"%b",'
+    b'"counterparty":{"name":"%b","account_id":%b,"account_details":{"iban":"%b","bic":"%b","country":"%b"}},'
+    b'"created_at":"%b","updated_at":"%b"%b}'
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How many transactions, and when: between `now - days` and `now`, a share of them on one heavy UTC day."""
+
+    count: int
+    now: datetime
+    days: float
+    heavy_share: float = 0.0
+    heavy_day: int = 7
+
+
+class Transactions(Collection):
+    """The transactions of one API.
+
+    :param seed: another seed gives other ids, moments and contents.
+    :param accounts: ids of the accounts that they belong to.
+    :param cached: how many serialised records are kept.
+    """
+
+    facets = True
+
+    def __init__(self, seed: int, accounts: Sequence[str], spread: Spread, cached: int) -> None:
+        self._ids = Ids(seed * 2 + 1)
+        self._salt = (seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
+        self._accounts = tuple(accounts)
+        self._account_bytes = tuple(account.encode() for account in accounts)
+        self._ibans = _ibans(seed)
+        self._cached = cached
+        self._cache: dict[int, bytes] = {}
+        self._written: dict[int, dict[str, Any]] = {}
+        moments = _moments(seed, spread)
+        super().__init__(moments, array("I", range(len(moments))))
+
+    def raw(self, serial: int) -> bytes:
+        found = self._cache.get(serial)
+        if found is None:
+            found = encode(self._written[serial]) if serial in self._written else self._make(serial)
+            if len(self._cache) < self._cached:
+                self._cache[serial] = found
+        return found
+
+    def id(self, serial: int) -> str:
+        return self._ids.of(serial)
+
+    def serial(self, id: str) -> int | None:
+        serial = self._ids.serial(id)
+        return serial if serial is not None and serial < len(self.order) else None
+
+    def updated(self, serial: int) -> int:
+        written = self._written.get(serial)
+        if written is not None:
+            return round(datetime.fromisoformat(written["updated_at"]).timestamp() * 1000)
+        return self.created[self.place[serial]] + self._delay(self._noise(serial))
+
+    def facet(self, serial: int) -> tuple[str, str, str]:
+        written = self._written.get(serial)
+        if written is not None:
+            return written["account_id"], written["status"], written.get("correlation_id", "")
+        noise = self._noise(serial)
+        return self._accounts[noise % len(self._accounts)], STATUSES[noise >> 8 & 15], _correlation(noise).decode()
+
+    def prepare(self) -> None:
+        """Serialise as many records as are kept, so that the first reader waits no longer than the second."""
+        for serial in range(min(len(self.order), self._cached)):
+            self.raw(serial)
+
+    def add(self, record: dict[str, Any], created: int) -> dict[str, Any]:
+        """Book a transaction at epoch milliseconds; its id and moments are filled in. Returns it."""
+        serial = len(self.order)
+        written = {"id": self.id(serial), **record, "created_at": iso(created), "updated_at": iso(created)}
+        self._written[serial] = written
+        self.insert(serial, created)
+        return written
+
+    def change(self, serial: int, changes: dict[str, Any], updated: int) -> None:
+        """Change fields of a transaction, as a status changes in the life of a payment."""
+        record = self._written.get(serial) or json.loads(self._make(serial))
+        self._written[serial] = {**record, **changes, "updated_at": iso(updated)}
+        self._cache.pop(serial, None)
+        self.touched()
+
+    def _noise(self, serial: int) -> int:
+        # A 64-bit mixer: neighbouring serials get unrelated bits, and no state is needed to make the millionth record.
+        x = (serial * 0x9E3779B97F4A7C15 + self._salt) & _MASK
+        x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+        x = ((x ^ x >> 27) * 0x94D049BB133111EB) & _MASK
+        return x ^ x >> 31
+
+    def _delay(self, noise: int) -> int:
+        return (noise >> 20) % 90_000 if noise & 3 else 0
+
+    def _make(self, serial: int) -> bytes:
+        noise = self._noise(serial)
+        created = self.created[self.place[serial]]
+        amount = (noise >> 16) % 250_000 + 1
+        if serial % 97 == 5:
+            amount += BIG
+        if noise & 4:
+            amount = -amount
+        currency = _CURRENCIES[noise >> 5 & 7]
+        rate, payment_amount, payment_currency = b"null", amount, currency
+        if not noise >> 12 & 7:
+            # Trailing zeros and exponents: spellings that a float does not keep.
+            rate = (b"10.4500", b"0.0930", b"1.10", b"4.2e-2")[noise >> 40 & 3]
+            payment_amount, payment_currency = amount * 11 // 10, b"NOK"
+        extra = b""
+        if not noise >> 44 & 7:
+            extra = b',"risk":{"score":0.%02d0,"flags":[]},"x_ledger":%d' % (noise >> 48 & 63, BIG + serial)
+        iban, bic, country = self._ibans[noise >> 34 & 63]
+        return _TEMPLATE % (
+            self._ids.of(serial).encode(),
+            _TYPES[noise >> 24 & 7],
+            amount,
+            currency,
+            _STATUSES[noise >> 8 & 15],
+            self._account_bytes[noise % len(self._accounts)],
+            REFERENCES[(noise >> 27) % len(REFERENCES)],
+            serial,
+            b"%08x-5a4d-4b0c-8a5d-%012x" % (noise >> 32, serial),
+            _correlation(noise),
+            rate,
+            payment_amount,
+            payment_currency,
+            NAMES[(noise >> 3) % len(NAMES)],
+            b"null" if noise >> 50 & 1 else b'"%09d"' % (noise >> 30 & 0x1FFFFFFF),
+            iban,
+            bic,
+            country,
+            _iso(created),
+            _iso(created + self._delay(noise)),
+            extra,
+        )
+
+
+def _correlation(noise: int) -> bytes:
+    return b"batch-%03d" % (noise >> 52 & 255)
+
+
+_DAYS: dict[int, bytes] = {}
+
+
+def _iso(ms: int) -> bytes:
+    day, ms = divmod(ms, _DAY)
+    date = _DAYS.get(day)
+    if date is None:
+        date = _DAYS[day] = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).strftime("%Y-%m-%d").encode()
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    return b"%bT%02d:%02d:%02d.%03dZ" % (date, *divmod(minutes, 60), seconds, ms)
+
+
+def _moments(seed: int, spread: Spread) -> array[int]:
+    """Sorted epoch milliseconds, some of them equal, so that ties lie on page boundaries too."""
+    draw = random.Random(seed).random
+    end = int(spread.now.timestamp() * 1000)
+    length = max(int(spread.days * _DAY), 1)
+    heavy = round(spread.count * spread.heavy_share)
+    midnight = (end // _DAY - spread.heavy_day) * _DAY
+    heavy_length = min(_DAY, max(end - midnight, 1))
+    moments = [end - 1 - int(draw() * length) for _ in range(spread.count - heavy)]
+    moments += [midnight + int(draw() * heavy_length) for _ in range(heavy)]
+    moments.sort()
+    for start in range(0, len(moments), 10):
+        # Two of ten are equal, and of every fifth ten four; more than a page of them can be made with `add`.
+        for tied in range(start + 1, min(start + (2 if start % 50 else 4), len(moments))):
+            moments[tied] = moments[start]
+    return array("q", moments)
+
+
+def _ibans(seed: int) -> tuple[tuple[bytes, bytes, bytes], ...]:
+    draw = random.Random(seed ^ 0x1BA)
+    kinds = (("SE", 20, "ESSESESS"), ("DE", 18, "DEUTDEFF"), ("PL", 24, "BREXPLPW"), ("FR", 23, "BNPAFRPP"))
+    made = []
+    for _ in range(64):
+        country, digits, bic = draw.choice(kinds)
+        number = "".join(draw.choice("0123456789") for _ in range(digits))
+        made.append(((country + number).encode(), bic.encode(), country.encode()))
+    return tuple(made)

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What faults look like to a client, over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from intergiro_provider.sandbox import Sandbox
+from tests.integration.sandbox.client import Client
+
+pytestmark = pytest.mark.integration
+
+PATH = "/v3/transactions"
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Client:
+    return Client(sandbox)
+
+
+class Raw:
+    """One connection, read to its end."""
+
+    def __init__(self, client: Client) -> None:
+        self.sock = socket.create_connection((client.bank.host, client.bank.port), timeout=5)
+        token = client.pair["access_token"]
+        self.sock.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+
+    def read(self) -> bytes:
+        received = b""
+        while part := self.sock.recv(65536):
+            received += part
+        return received
+
+
+@pytest.fixture
+def raw(client: Client) -> Iterator[list[Raw]]:
+    made: list[Raw] = []
+    yield made
+    for one in made:
+        one.sock.close()
+
+
+@pytest.mark.parametrize("kind", ["drop", "lose_answer"])
+def test_no_answer_at_all(client: Client, kind: str, raw: list[Raw]) -> None:
+    client.bank.fault(kind, PATH, times=2)
+    raw.append(Raw(client))
+    assert raw[0].read() == b""
+    with pytest.raises(requests.ConnectionError):
+        client.get(PATH)
+    assert client.get(PATH).status_code == 200
+    counters = client.bank.counters()
+    assert counters.by_status["none"] == counters.faults[kind] == 2
+    assert counters.by_path[f"GET {PATH}"] == 3
+
+
+@pytest.mark.parametrize("kind", ["drop", "lose_answer"])
+def test_a_reset_instead_of_an_end(client: Client, kind: str, raw: list[Raw]) -> None:
+    client.bank.fault(kind, PATH, reset=True)
+    raw.append(Raw(client))
+    with pytest.raises(ConnectionResetError):
+        raw[0].read()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_half_a_body(client: Client, reset: bool, raw: list[Raw]) -> None:
+    whole = client.get(PATH).content
+    client.bank.fault("drop_body", PATH, fraction=0.25, reset=reset)
+    with pytest.raises(requests.exceptions.RequestException):
+        client.get(PATH)
+    raw.append(Raw(client))
+    received = b""
+    try:
+        while part := raw[0].sock.recv(100):
+            received += part
+        assert not reset
+    except ConnectionResetError:
+        assert reset
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert f"content-length: {len(whole)}".encode() in head
+    assert body == whole[: len(whole) // 4]
+
+
+def test_a_dropped_answer_may_have_been_executed(client: Client) -> None:
+    bank = client.bank
+    account = client.get("/v3/accounts").json()["data"][0]["id"]
+    sent = {
+        "request_id": "0b8f2f6e-4d35-4a5e-9d27-7b3a7d1c9e10",
+        "account_id": account,
+        "amount": 5,
+        "reference": "x",
+        "counterparty": {"name": "Åsa"},
+    }
+    for handled, writes in ((False, 0), (True, 1)):
+        bank.fault("drop", "/v3/transactions/pay", times=1, handled=handled)
+        with pytest.raises(requests.ConnectionError):
+            client.session.post(f"{bank.url}/v3/transactions/pay", json=sent, headers=client.headers, timeout=5)
+        assert bank.counters().writes == writes
+    bank.fault("status", "/v3/transactions/pay", times=1, handled=True, status=502)
+    answers = [
+        client.session.post(f"{bank.url}/v3/transactions/pay", json=sent, headers=client.headers, timeout=5)
+        for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [502, 200]
+    assert (bank.counters().writes, bank.counters().duplicates) == (1, 2)
+
+
+def test_a_refresh_that_rotates_and_loses_its_answer(client: Client) -> None:
+    bank = client.bank
+    bank.expire_access_tokens()
+    bank.fault("lose_answer", "/v3/auth/refresh", times=1)
+    with pytest.raises(requests.ConnectionError):
+        client.refreshed()
+    assert bank.counters().refreshes == 1
+    assert client.refreshed().status_code == 400
+    assert bank.counters().refresh_reused == 1
+    bank.set(old_refresh_token="works")
+    client.refresh()
+    assert client.get(PATH).status_code == 200
+
+
+def test_a_hanging_answer_ends_with_a_drop(client: Client) -> None:
+    client.bank.fault("hang", PATH, seconds=0.4, times=1)
+    started = time.perf_counter()
+    with pytest.raises(requests.ConnectionError):
+        client.get(PATH)
+    assert 0.4 <= time.perf_counter() - started < 2
+
+
+def test_a_hanging_answer_outlasts_a_clients_patience(client: Client) -> None:
+    client.bank.fault("hang", PATH, times=1)
+    with pytest.raises(requests.ReadTimeout):
+        client.session.get(client.bank.url + PATH, headers=client.headers, timeout=0.3)
+    for _ in range(100):  # the sandbox sees that the client has gone
+        if client.bank.counters().by_status["none"]:
+            break
+        time.sleep(0.02)
+    assert client.bank.counters().by_status["none"] == 1
+    assert client.get(PATH).status_code == 200
+
+
+def test_a_dripping_body_arrives_whole_but_late(client: Client) -> None:
+    whole = client.get(PATH).content
+    client.bank.fault("drip", PATH, chunk=len(whole) // 4, pause=0.1, times=1)
+    started = time.perf_counter()
+    assert client.get(PATH).content == whole
+    assert time.perf_counter() - started >= 0.3
+
+
+def test_latency_is_added_by_setting_and_by_fault(client: Client) -> None:
+    client.bank.set(latency=0.1)
+    client.bank.fault("latency", PATH, seconds=0.2, times=1)
+    took = []
+    for _ in range(2):
+        started = time.perf_counter()
+        assert client.get(PATH).status_code == 200
+        took.append(time.perf_counter() - started)
+    assert took[0] >= 0.3
+    assert took[1] >= 0.1
+    assert client.bank.faults()[0]["struck"] == 1
+
+
+def test_too_many_requests(client: Client) -> None:
+    client.bank.fault("rate_limit", PATH, retry_after=3, times=2)
+    answers = [client.get(PATH) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [429, 429, 200]
+    assert answers[0].headers["retry-after"] == "3"
+    assert client.bank.counters().too_many_requests == 2
+
+
+@pytest.mark.parametrize("how", ["cut", "noise", "html", "empty", "not_utf8"])
+def test_garbled_answers_arrive_whole(client: Client, how: str) -> None:
+    client.bank.fault("garbled", PATH, how=how, times=1)
+    answer = client.get(PATH)
+    assert answer.status_code == 200
+    with pytest.raises(ValueError):
+        json.loads(answer.content)
+    assert client.get(PATH).json()["data"]
+
+
+def test_pages_that_lie(client: Client) -> None:
+    first = client.get(PATH).json()["data"]
+    after = {"starting_after": first[-1]["id"]}
+    second = client.get(PATH, **after).json()["data"]
+    client.bank.fault("stuck_page", PATH, times=1)
+    assert client.get(PATH, **after).json()["data"] == first
+    client.bank.fault("empty_page", PATH, times=1)
+    assert client.get(PATH, **after).json() == {"data": [], "has_more": True}
+    client.bank.fault("repeat_record", PATH, times=1)
+    assert client.get(PATH, **after).json()["data"] == [*second, second[-1]]
+    client.bank.fault("answer", PATH, body=[1, 2], times=1)
+    assert client.get(PATH, **after).json() == [1, 2]
+    assert client.get(PATH, **after).json()["data"] == second
+
+
+def test_what_spoils_good_answers_leaves_refusals_alone(client: Client) -> None:
+    client.bank.fault("empty_page", PATH, times=1)
+    client.bank.expire_access_tokens()
+    assert client.get(PATH).status_code == 401
+    client.refresh()
+    assert client.get(PATH).json() == {"data": [], "has_more": True}
+
+
+def test_a_redirect(client: Client) -> None:
+    with Sandbox() as elsewhere:
+        client.bank.fault("redirect", PATH, to=f"{elsewhere.url}/v3/cards", status=302)
+        answer = client.get(PATH)
+        assert (answer.status_code, answer.headers["location"]) == (302, f"{elsewhere.url}/v3/cards")
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("missing", "-"), ("empty", ""), ("null", None), ("number", 17)])
+def test_auth_answers_with_a_broken_field(client: Client, value: str, wanted: object) -> None:
+    client.bank.fault("auth_answer", "/v3/auth/", field="refresh_token", value=value, times=1)
+    answer = client.logged_in().json()
+    assert answer.get("refresh_token", "-") == wanted
+    assert answer["access_token"] in client.bank.tokens()
+    assert isinstance(client.logged_in().json()["refresh_token"], str)
+
+
+def test_consent_on_demand(client: Client) -> None:
+    client.bank.fault("consent", "/v3/cards", scope="read_cards")
+    client.bank.expire_access_tokens()
+    assert client.get("/v3/cards").status_code == 401
+    client.refresh()
+    refused = client.get("/v3/cards")
+    assert refused.status_code == 412
+    assert refused.json()["consent"]["scope"] == ["read_cards"]
+    assert client.bank.counters().consents_required == 1
+    assert client.bank.approve_consents() == 1
+    assert client.get("/v3/cards").status_code == 200
+
+
+def test_connections_are_counted_when_they_are_used(client: Client) -> None:
+    idle = socket.create_connection((client.bank.host, client.bank.port))
+    for _ in range(3):
+        client.get(PATH)
+    assert client.bank.counters().connections == 1
+    other = http.client.HTTPConnection(client.bank.host, client.bank.port)
+    for _ in range(2):
+        other.request("GET", PATH)
+        other.getresponse().read()
+    assert client.bank.counters().connections == 2
+    client.bank.reset_counters()
+    client.get(PATH)
+    assert client.bank.counters().connections == 0  # no new one
+    other.close()
+    idle.close()
+
+
+def test_pipelined_and_chunked_requests(client: Client) -> None:
+    sock = socket.create_connection((client.bank.host, client.bank.port), timeout=5)
+    key = client.bank.api_key
+    body = json.dumps({"api_key": key})
+    sock.sendall(
+        f"POST /v3/auth/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{len(body):x}\r\n{body}\r\n0\r\n\r\n"
+        "GET /v3/cards HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    )
+    received = b""
+    while part := sock.recv(65536):
+        received += part
+    sock.close()
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+    assert received.count(b"HTTP/1.1 401 Unauthorized") == 1
