@@ -12,7 +12,7 @@ def connection_form_widgets() -> dict[str, Any]:
     """One form field for each setting in the connection's extra, keyed by its name."""
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
-    from wtforms import BooleanField, IntegerField, PasswordField, SelectField, StringField
+    from wtforms import IntegerField, PasswordField, StringField
     from wtforms.validators import Optional
 
     widgets = {}
@@ -20,11 +20,8 @@ def connection_form_widgets() -> dict[str, Any]:
         schema = field["schema"]
         common = {"description": field["description"]}
         label = lazy_gettext(field["label"])
-        if "enum" in schema:
-            widget = SelectField(label, choices=["", *schema["enum"]], validators=[Optional()], **common)
-        elif "boolean" in schema["type"]:
-            widget = BooleanField(label, default=True, **common)
-        elif "integer" in schema["type"]:
+        # These versions take no select field.
+        if "integer" in schema["type"]:
             widget = IntegerField(label, validators=[Optional()], widget=BS3TextFieldWidget(), **common)
         elif name == "proxies":
             widget = PasswordField(label, widget=BS3PasswordFieldWidget(), **common)
