@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import ssl
 import time
@@ -14,6 +15,8 @@ import tenacity
 import urllib3.exceptions
 
 from intergiro_provider.api.errors import retry_after_of
+
+log = logging.getLogger("intergiro_provider.api")
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -40,10 +43,11 @@ def certainly_unsent(error: BaseException) -> bool:
     return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
 
 
-def send_with_retries(send: Callable[[], requests.Response], *, repeatable: bool) -> requests.Response:
+def send_with_retries(send: Callable[[], requests.Response], *, what: str, repeatable: bool) -> requests.Response:
     """Send a request, and again where that is safe and may help.
 
     :param send: sends it once.
+    :param what: the request, for the log.
     :param repeatable: whether it may be sent again although the bank may have carried it out.
     :return: the response, whatever its status; of the last try, where trying again did not help.
     """
@@ -67,10 +71,23 @@ def send_with_retries(send: Callable[[], requests.Response], *, repeatable: bool
             return jitter
         return (retry_after_of(outcome.result().headers) or 0.0) + jitter
 
-    def release(state: tenacity.RetryCallState) -> None:
+    def before_sleep(state: tenacity.RetryCallState) -> None:
         outcome = state.outcome
-        if outcome is not None and not outcome.failed:
+        if outcome is None:
+            return
+        if outcome.failed:
+            happened: object = type(outcome.exception()).__name__
+        else:
             outcome.result().close()
+            happened = outcome.result().status_code
+        log.warning(
+            "%s: %s; trying again in %.1f s (try %d of %d).",
+            what,
+            happened,
+            state.upcoming_sleep,
+            state.attempt_number + 1,
+            ATTEMPTS,
+        )
 
     def last(state: tenacity.RetryCallState) -> requests.Response:
         if state.outcome is None:
@@ -82,7 +99,7 @@ def send_with_retries(send: Callable[[], requests.Response], *, repeatable: bool
         retry=again,
         wait=wait,
         stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(DEADLINE),
-        before_sleep=release,
+        before_sleep=before_sleep,
         retry_error_callback=last,
         sleep=time.sleep,
     )

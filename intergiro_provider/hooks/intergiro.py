@@ -252,7 +252,7 @@ class IntergiroHook(HttpHook):
             )
 
         try:
-            response = send_with_retries(send, repeatable=repeatable)
+            response = send_with_retries(send, what=described(method, url), repeatable=repeatable)
         except requests.RequestException as error:
             raise _unreachable(error, method, url) from None
         if options.get("check_response", True):
