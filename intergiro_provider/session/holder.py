@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from math import isinf
 from typing import Any
 
 from intergiro_provider.exceptions import StoreUnavailable
@@ -63,7 +64,6 @@ class Holder:
     :param foreign: it belongs to another origin or API key.
     :param lease: the lease, which is mine.
     :param acked: monotonic seconds at which the lease write was acknowledged.
-    :param strict: a strict lock excludes everybody else; no timing is needed.
     :param backwards: the session is older than the lease says: restored, seeded, or hidden by something.
     :param unsettled: a former owner of the lease may have rotated the token without storing the new one.
     :param unspent: nonces of this process under which a login was entered into the ledger, but certainly not made.
@@ -76,7 +76,6 @@ class Holder:
     foreign: bool
     lease: Lease
     acked: float
-    strict: bool
     backwards: bool
     unsettled: bool
     unspent: set[str]
@@ -105,19 +104,21 @@ class Holder:
         seeded = self.session is not None and self.session.seeded
         if (seeded or self.backwards) and not self.foreign and not (yield from self._rewrite()):
             return None
-        for old in self._refreshable():
-            ended = yield from self._exchange(old)
-            if ended is not None:
-                return ended.renewed
+        ended = yield from self._exchange((yield from self._due()))
+        if ended is not None:
+            return ended.renewed
         return (yield from self._log_in())
 
-    def _refreshable(self) -> list[Session]:
-        """The sessions whose refresh is due: the refused one where it is newer than the stored one, and that one."""
+    def _due(self) -> Step:
+        """The sessions to refresh: the refused one where it is newer than the stored one, and the stored one."""
         stored, rejected = self.session, self.rejected
         if stored is None or self.foreign:
             return []
         newer = rejected is not None and rejected.gen > stored.gen and rejected.key == self.me.key
-        return [s for s in (rejected if newer else None, stored) if s is not None and s.refresh_token]
+        memo = self.lease.refused_at
+        refused_before = memo and (yield BankTime()).at - memo < self.timings.refused_memo
+        due = (rejected if newer else None, None if refused_before else stored)
+        return [s for s in due if s is not None and s.refresh_token]
 
     def _take_up(self, current: Session) -> Renewed | None:
         """A session that appeared meanwhile, if it can be used; else start again."""
@@ -144,10 +145,9 @@ class Holder:
 
     # Refresh.
 
-    def _exchange(self, old: Session) -> Step:
-        """Refresh, unless that was refused before; `_Ended` when the renewal is over, None after a refusal."""
-        memo = self.lease.refused_at if old is self.session else 0.0
-        if not memo or (yield BankTime()).at - memo >= self.timings.refused_memo:
+    def _exchange(self, due: list[Session]) -> Step:
+        """Refresh; `_Ended` when the renewal is over, None when all of them were refused."""
+        for old in due:
             if not (yield from self._in_time()):
                 return _Ended(None)
             probe: Answer = yield Probe(old.access_token)
@@ -156,6 +156,7 @@ class Holder:
                 return _Ended(Renewed(old, "alive", stored=old is self.session))
             if probe.outcome is not Outcome.REFUSED:
                 yield from self._bank_unavailable(probe, "a request that tells whether the session lives")
+        for old in due:
             answer = yield from self._refresh(old)
             if answer is None:
                 return _Ended(None)
@@ -337,10 +338,18 @@ class Holder:
         return lease is not None and lease.nonce == self.lease.nonce
 
     def _write_in_time(self, slot: Slot, document: Session | Ledger) -> Step:
-        """Write; False if it took so long that a late second copy could overwrite what comes after it."""
+        """Write; False, or the failure, only once no late copy can come and overwrite what is stored after it."""
         began = yield Now()
-        yield Write(slot, document)
-        return self.strict or (yield Now()) - began <= self.timings.lease_write
+        try:
+            yield Write(slot, document)
+        except StoreUnavailable:
+            if not isinf(self.timings.lease_write):
+                yield Sleep(self.timings.store)
+            raise
+        if (yield Now()) - began <= self.timings.lease_write:
+            return True
+        yield Sleep(self.timings.store)
+        return False
 
     def _write_quietly(self, ledger: Ledger) -> Step:
         try:

@@ -145,7 +145,6 @@ class Renewal:
             foreign=foreign,
             lease=mine,
             acked=acked,
-            strict=strict,
             backwards=backwards,
             unsettled=self._unsettled,
             unspent=self._unspent,
