@@ -176,6 +176,7 @@ class Holder:
                 return None
             self._asked = True
             answer: Answer = yield Refresh(old.refresh_token)
+            self._asked = answer.outcome is not Outcome.REFUSED
             if answer.outcome in (Outcome.OK, Outcome.REFUSED):
                 return answer
             if answer.outcome is Outcome.UNAVAILABLE or (answer.outcome is Outcome.UNKNOWN and unknown):
