@@ -1,0 +1,66 @@
+# `make` alone lists the targets. Needs Python ≥ 3.11 (with venv and pip), git and make; the rest is installed
+# into .venv and .venv-2.11.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PY_211 := .venv-2.11/bin/python
+# What a test run leaves out. `make exhaustive` runs those.
+SELECT := not exhaustive
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest exhaustive demo up down pins clean
+
+help: ## show this list
+	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: setup-3.3 setup-2.11 ## make both environments (.venv: Airflow 3.3, .venv-2.11); quick when nothing changed
+
+setup-3.3:
+	@$(PYTHON) scripts/set_up.py airflow-3.3
+
+# Airflow 2.11 has no Python 3.13: without an older one its tests are skipped, loudly.
+setup-2.11:
+	@$(PYTHON) scripts/set_up.py airflow-2.11 || [ $$? -eq 3 ]
+
+check: lint ## lint, types and unit tests on Airflow 3.3: under a minute
+	$(PY) -m pytest tests/unit -q -m "$(SELECT) and not slow"
+
+lint: setup-3.3
+	$(PY) -m ruff check --output-format concise .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: lint test-3.3 test-2.11 ## everything: lint, types, unit, integration and system tests on Airflow 3.3 and 2.11
+
+test-3.3: setup-3.3
+	$(PY) -m pytest -m "$(SELECT)"
+
+test-2.11: setup-2.11
+	@if [ -x $(PY_211) ]; then \
+	  echo '$(PY_211) -m pytest -m "$(SELECT)"'; $(PY_211) -m pytest -m "$(SELECT)"; \
+	else \
+	  echo "SKIPPED: every test on Airflow 2.11, which needs Python 3.11 or 3.12"; [ -z "$$CI" ]; \
+	fi
+
+test-lowest: ## unit and integration tests with every dependency at its lower bound
+	@$(PYTHON) scripts/set_up.py lowest
+	.venv-lowest/bin/python -m pytest tests/unit tests/integration -m "$(SELECT)"
+
+exhaustive: setup-3.3 ## the tests that explore every state: minutes
+	$(PY) -m pytest -m exhaustive --timeout 0
+
+demo: setup-3.3 ## the product's main job in a real Airflow, then a summary; about a minute
+	@$(PY) -m scripts.demo run
+
+up: setup-3.3 ## the same, and leave it running with the UI's address printed
+	@$(PY) -m scripts.demo up
+
+down: ## end what `make up` has left running
+	@if [ -x $(PY) ]; then $(PY) -m scripts.demo down; else echo "nothing is running"; fi
+
+pins: setup-3.3 ## resolve the pins in requirements/ anew
+	$(PY) scripts/make_pins.py
+
+clean: down ## remove the environments, caches and the demo's files
+	rm -rf .venv .venv-2.11 .venv-lowest .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow's provider manager reads, through the entry point `apache_airflow_provider`.
+
+Airflow calls `get_provider_info` without a try: an exception here, or an answer against its schema, makes
+every `airflow` command fail. So it is a pure dictionary, and nothing of Airflow is imported.
+
+From Airflow 3.2 on the connection form is built from `conn-fields` and `ui-field-behaviour` below, without
+importing the hook; older versions ask the hook's form methods, which read this dictionary too.
+Every field's type admits null: the form saves an empty field as null, which means "not set".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from intergiro_provider import __version__
+
+_INTEGRATION = "Intergiro"
+
+
+def _field(label: str, kind: str, description: str, **schema: Any) -> dict[str, Any]:
+    """One optional field of the connection's extra, for the form."""
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this package to Airflow: what it integrates with, its modules and its connection type."""
+    return {
+        "package-name": "airflow-provider-intergiro",
+        "name": "Intergiro",
+        "description": "`Intergiro <https://www.intergiro.com/>`__ banking APIs: accounts, cards, transactions "
+        "and events, through one self-renewing session.\n",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://www.intergiro.com/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["intergiro_provider.operators.intergiro"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["intergiro_provider.hooks.intergiro"],
+            }
+        ],
+        "transfers": [
+            {
+                "source-integration-name": _INTEGRATION,
+                # Airflow's own name for whatever an ObjectStoragePath can reach.
+                "target-integration-name": "Common IO",
+                "python-module": "intergiro_provider.transfers.intergiro_to_object_storage",
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "intergiro",
+                "hook-class-name": "intergiro_provider.hooks.intergiro.IntergiroHook",
+                "hook-name": "Intergiro",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "schema"],
+                    "relabeling": {"password": "API key"},
+                    "placeholders": {
+                        "host": "empty: the host that API and Environment name",
+                        "port": "empty: the usual one",
+                        "password": "the API key, as Intergiro gave it to you",
+                    },
+                },
+                "conn-fields": _conn_fields(),
+            }
+        ],
+    }
+
+
+def _conn_fields() -> dict[str, dict[str, Any]]:
+    """Return the settings in the connection's extra, in the order of the form."""
+    return {
+        "api": _field(
+            "API",
+            "string",
+            "3d: banking as a service (individuals, accounts, cards, transactions, events). "
+            "2d: business banking (a company's own accounts and payments). Empty: 3d.",
+            enum=["3d", "2d"],
+        ),
+        "environment": _field(
+            "Environment",
+            "string",
+            "live moves real money; staging is for trying out. Empty: live. Not used when Host is set.",
+            enum=["live", "staging"],
+        ),
+        "lock_conn_id": _field(
+            "Lock connection",
+            "string",
+            "The id of a postgres or redis connection. Needed where tasks run on many hosts: it lets only one "
+            "task at a time renew the session. The same on every connection that shares a session.",
+        ),
+        "session_variable": _field(
+            "Session Variable",
+            "string",
+            "The Airflow Variable that holds the session. Empty: intergiro_session_<connection id>. Set it where "
+            "two connections use one API key, so that they share one session.",
+        ),
+        "max_logins_per_hour": _field(
+            "Logins per hour",
+            "integer",
+            "More logins than this in an hour are refused, so that the bank's fraud prevention is not tripped. "
+            "Empty: 3. A normal hour needs one.",
+            minimum=1,
+        ),
+        "connect_timeout": _field("Connect timeout", "number", "In seconds. Empty: 5.", exclusiveMinimum=0),
+        "read_timeout": _field(
+            "Read timeout",
+            "number",
+            "Longest wait for the next bytes of an answer, in seconds. Empty: 60.",
+            exclusiveMinimum=0,
+        ),
+        "verify": _field(
+            "Verify TLS",
+            "string",
+            "The path of a file with your own certificate authorities, or true or false. Empty: true.",
+        ),
+        "proxies": _field(
+            "Proxies",
+            "object",
+            'A JSON object: {"https": "http://proxy.example:3128"}. Empty: as the environment says.',
+        ),
+        "headers": _field(
+            "Headers",
+            "object",
+            "A JSON object of further request headers. Not the place for a key: it is not masked.",
+        ),
+    }

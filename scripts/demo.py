@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo`: the product's main job in a real Airflow 3, then a summary a person can read.
+
+A sandbox stands in for the bank, with access tokens that live a few seconds, so that the one session which all
+tasks share has to be renewed during the run. The nightly DAG is unpaused, and Airflow's scheduler makes its
+run. Everything listens on loopback only, lives in `.demo/` and is ended at the end, whatever happens.
+
+    python -m scripts.demo run     # and end everything
+    python -m scripts.demo up      # leave it running
+    python -m scripts.demo down
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from scripts.airflow_stack import ROOT, AirflowStack
+from scripts.bank import Bank
+from scripts.demo_summary import describe
+from scripts.processes import Group, ProcessDied, interrupt_on_sigterm
+
+HOME = ROOT / ".demo"
+AIRFLOW_HOME = HOME / "airflow"
+DATA = HOME / "data"
+DAG_ID = "intergiro_nightly"
+
+#: The bank's real tokens live 15 minutes. A renewal takes about three seconds, see the session protocol.
+ACCESS_TOKEN_LIFE = 8
+SANDBOX_FLAGS = (
+    *("--access-token-life", str(ACCESS_TOKEN_LIFE)),
+    *("--transactions", "150000"),
+    *("--latency", "0.4"),
+)
+
+#: How long the scheduled run may take to appear and to end, in seconds. About 30 are usual.
+RUN_TIMEOUT = 240.0
+
+
+class Progress:
+    """Tells what is going on, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+        self._last = ""
+        self._told_at = 0.0
+
+    def __call__(self, message: str) -> None:
+        """Print one line."""
+        elapsed = time.monotonic() - self._start
+        print(f"{elapsed:6.1f} s  {message}", flush=True)
+        self._last, self._told_at = message, elapsed
+
+    def still(self, message: str) -> None:
+        """Print one line if it says something new, or when nothing was said for five seconds."""
+        if message != self._last or time.monotonic() - self._start - self._told_at > 5:
+            self(message)
+
+
+def leftover() -> Group:
+    """Return what an earlier command has left running."""
+    return Group.from_file(AIRFLOW_HOME / "processes.json", AIRFLOW_HOME / "component-logs")
+
+
+def start(tell: Progress) -> tuple[AirflowStack, Bank]:
+    """Start the sandbox and Airflow in a fresh home, and store the connection between them."""
+    if (old := leftover()).started:
+        tell("ending what an earlier demo has left running")
+        old.stop()
+    shutil.rmtree(HOME, ignore_errors=True)
+    AIRFLOW_HOME.mkdir(parents=True)
+    DATA.mkdir()
+    airflow = AirflowStack(
+        AIRFLOW_HOME,
+        ROOT / "dags_examples",
+        env={
+            "INTERGIRO_EXAMPLE_TARGET": f"file://{DATA}",
+            # The button that tests a connection is off by default.
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        },
+        progress=tell,
+    )
+    try:
+        tell(f"starting the sandbox; an access token lives {ACCESS_TOKEN_LIFE} s")
+        bank = Bank.start(airflow.processes, airflow.env, HOME, *SANDBOX_FLAGS)
+        airflow.start()
+        airflow.rest.put_connection(
+            "intergiro_default",
+            conn_type="intergiro",
+            description="The sandbox of this demo",
+            host="http://127.0.0.1",
+            port=bank.port,
+            password=bank.settings()["api_keys"][0],
+        )
+        airflow.wait_for_dags({DAG_ID})
+    except BaseException:
+        airflow.stop()
+        raise
+    return airflow, bank
+
+
+def scheduled_run(airflow: AirflowStack, bank: Bank, tell: Progress) -> dict[str, str]:
+    """Unpause the DAG, wait for the run that the scheduler makes of it, and return the ended run."""
+    tell(f"Airflow is up; unpausing {DAG_ID} and waiting for its scheduled run")
+    airflow.rest.set_paused(DAG_ID, False)
+    deadline = time.monotonic() + RUN_TIMEOUT
+    runs: list[dict[str, str]] = []
+    while not runs:
+        airflow.processes.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the scheduler has made no run of {DAG_ID} within {RUN_TIMEOUT:.0f} s")
+        runs = [run for run in airflow.rest.runs(DAG_ID) if run["run_type"] == "scheduled"]
+        time.sleep(0.3)
+    run_id = runs[0]["dag_run_id"]
+    tell(f"the scheduler has made {run_id}")
+
+    def tick() -> None:
+        airflow.processes.check()
+        counters = bank.counters()
+        states: dict[str, int] = {}
+        for instance in airflow.rest.task_instances(DAG_ID, run_id):
+            state = instance["state"] or "waiting"
+            states[state] = states.get(state, 0) + 1
+        tasks = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        renewals = f"logins {counters['logins']}, refreshes {counters['refreshes']}"
+        tell.still(f"tasks: {tasks}; session: {renewals}")
+
+    return airflow.rest.wait_for_run(DAG_ID, run_id, max(10.0, deadline - time.monotonic()), tick)
+
+
+def demo(keep: bool) -> int:
+    """Do it all; return an exit code."""
+    tell = Progress()
+    airflow, bank = start(tell)
+    kept = False
+    try:
+        run = scheduled_run(airflow, bank, tell)
+        exposed = airflow.processes.exposed()
+        tell(f"the run has ended: {run['state']}")
+        print(describe(airflow, bank, run, DATA))
+        if exposed:
+            print(f"Something listens beyond loopback: {exposed}", file=sys.stderr)
+        if run["state"] != "success" or exposed:
+            return 1
+        kept = keep
+        if keep:
+            print(f"Airflow:  {airflow.url}  (no password: it listens on this machine only)")
+            print(f"Sandbox:  {bank.url}")
+            print("It runs until you say `make down`.")
+        return 0
+    finally:
+        if not kept:
+            tell("stopping everything")
+            airflow.stop()
+            tell("nothing of it is left running")
+
+
+def main() -> int:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(description="The demo: see the module's documentation.")
+    parser.add_argument("command", choices=("run", "up", "down"))
+    command = parser.parse_args().command
+    interrupt_on_sigterm()
+    if command == "down":
+        group = leftover()
+        print("stopping " + ", ".join(group.started) if group.started else "nothing is running", flush=True)
+        group.stop()
+        return 0
+    try:
+        return demo(keep=command == "up")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ProcessDied, RuntimeError, TimeoutError) as error:
+        print(f"The demo has failed: {error}\nLogs are in {Path(AIRFLOW_HOME).relative_to(ROOT)}/", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resolve `requirements/*.txt`: exact versions of everything, for every supported Python and platform.
+
+Run by `make pins`. No index address gets into the files: whoever installs uses their own. A pin that still
+satisfies the requirements stays as it is; `make pins UPGRADE=1` takes the newest of everything.
+
+`lowest.txt` is for testing our lower bounds: every requirement in pyproject.toml at exactly its bound.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+
+
+def lower_bounds() -> list[str]:
+    """Return our runtime requirements, the extras' included, each at its lower bound: `requests==2.32.2`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    return [re.sub(r">=\s*([^,;\s]+)[^;]*", r"==\1", requirement) for requirement in project["dependencies"] + extras]
+
+
+def resolve(name: str, sources: list[str], stdin: str, upgrade: bool) -> None:
+    """Write the pins for one environment."""
+    target = REQUIREMENTS / f"{name}.txt"
+    command = [
+        str(Path(sys.executable).with_name("uv")),
+        *("pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
+        *("--no-emit-index-url", "--no-annotate", "--custom-compile-command", "make pins"),
+        *("--group", "pyproject.toml:dev", *(["--upgrade"] if upgrade else [])),
+        *(*sources, "--output-file", str(target)),
+    ]
+    subprocess.run(command, cwd=ROOT, input=stdin, text=True, check=True)
+    print(f"{target.relative_to(ROOT)}: {target.read_text().count('==')} pins")
+
+
+def main() -> None:
+    """Resolve every .in file in requirements/, and the lower bounds."""
+    upgrade = bool(os.environ.get("UPGRADE"))
+    for source in sorted(REQUIREMENTS.glob("*.in")):
+        resolve(source.stem, ["pyproject.toml", "--all-extras", str(source)], "", upgrade)
+    resolve("lowest", ["-"], "\n".join(lower_bounds()), upgrade)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test has: an Airflow home of its own, and nothing of the developer's Airflow.
+
+Airflow reads its settings when it is first imported, so this module sets them while pytest is loading it,
+before any test module, and refuses to go on where something has imported Airflow earlier.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+if "airflow" in sys.modules:
+    raise RuntimeError("airflow was imported before tests/conftest.py could give it a private home")
+
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
+    del os.environ[_name]
+
+# One home for each process: with pytest-xdist every worker has its own.
+_HOME = Path(tempfile.mkdtemp(prefix="intergiro-tests-"))
+_OWNER = os.getpid()
+(_HOME / "dags").mkdir()
+os.environ["AIRFLOW_HOME"] = str(_HOME)
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(_HOME / "dags")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+@atexit.register
+def _remove_home() -> None:
+    # A forked child that ends by sys.exit comes by here too, and must leave its parent's home alone.
+    if os.getpid() == _OWNER:
+        shutil.rmtree(_HOME, ignore_errors=True)
+
+
+pytest_plugins = ["tests.sandbox_fixture"]
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Path:
+    """Return the private AIRFLOW_HOME of this test process."""
+    return _HOME
+
+
+@pytest.fixture(scope="session")
+def airflow_db(airflow_home: Path) -> Path:
+    """Migrate the metadata database (SQLite) of the private home, once; return its file."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return airflow_home / "airflow.db"

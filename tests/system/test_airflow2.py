@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same DAGs on Airflow 2.11, where tasks read and write Variables straight in the metadata database.
+
+Its scheduler cannot run tasks side by side on SQLite, so each DAG runs by `dag.test()`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.bank import Bank
+from scripts.processes import Group
+from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS
+from tests.system.leaks import database_cells, files, find
+
+pytestmark = pytest.mark.skipif(AIRFLOW >= (3, 0), reason="the DAGs run in the real scheduler of Airflow 3 instead")
+
+#: Runs one DAG and prints what the tests look at. The DAG's file, its id and the run's conf are the arguments.
+RUN_DAG = """
+import json, sys
+from airflow.models import DagBag
+file, dag_id, conf = sys.argv[1:]
+bag = DagBag(file, include_examples=False)
+assert not bag.import_errors, bag.import_errors
+run = bag.get_dag(dag_id).test(run_conf=json.loads(conf))
+found = [
+    [ti.task_id, ti.map_index, str(ti.state), ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index)]
+    for ti in run.get_task_instances()
+]
+print("RESULT " + json.dumps([str(run.state), found], default=str))
+"""
+
+
+@dataclass
+class Airflow2:
+    """The home of an Airflow 2.11 and the bank that its connection points at."""
+
+    home: Path
+    env: dict[str, str]
+    bank: Bank
+
+    def run(self, dag_id: str, file: Path, **conf: Any) -> dict[tuple[str, int], Any]:
+        """Run a DAG; return the result of each task instance by its id and map index."""
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_DAG, str(file), dag_id, json.dumps(conf)],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        (self.home / "logs" / f"{dag_id}.txt").write_text(done.stdout + done.stderr)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, (done.stdout + done.stderr)[-4000:]
+        state, found = json.loads(lines[-1].removeprefix("RESULT "))
+        assert state == "success", f"{found}\n{(done.stdout + done.stderr)[-6000:]}"
+        return {(task, index): value for task, index, _, value in found}
+
+
+@pytest.fixture(scope="module")
+def airflow2(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow2]:
+    """Start a sandbox and point a connection, given by the environment, at it."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    processes = Group(folder / "processes.json", folder)
+    try:
+        bank = Bank.start(
+            processes,
+            dict(os.environ),
+            folder,
+            *("--access-token-life", str(ACCESS_TOKEN_LIFE), "--transactions", str(TRANSACTIONS)),
+        )
+        connection = {
+            "conn_type": "intergiro",
+            "host": "http://127.0.0.1",
+            "port": bank.port,
+            "password": bank.settings()["api_keys"][0],
+        }
+        env = {**os.environ, "AIRFLOW_CONN_INTERGIRO_DEFAULT": json.dumps(connection)}
+        (airflow_db.parent / "logs").mkdir(exist_ok=True)
+        yield Airflow2(airflow_db.parent, env, bank)
+    finally:
+        processes.stop()
+
+
+def dag_file(name: str) -> Path:
+    """Return the path of one of the system tests' DAGs."""
+    return Path(__file__).with_name("dags") / name
+
+
+def test_every_door_leads_to_the_bank(airflow2: Airflow2, tmp_path: Path) -> None:
+    result = airflow2.run("doors", dag_file("doors.py"), target=f"file://{tmp_path}")
+    accounts = len(result["call_operator", -1])
+    assert accounts > 1
+    assert result["hook_in_task", -1] == {
+        "accounts": accounts,
+        "by_full_path": accounts,
+        "transactions": TRANSACTIONS,
+        "pooled_status": 200,
+    }
+    assert result["stock_http_operator", -1] == {"pages": TRANSACTIONS // 50, "records": TRANSACTIONS}
+    assert result["transfer", -1] == json.loads((tmp_path / "_manifest.json").read_bytes())
+    assert result["transfer", -1]["rows"] == TRANSACTIONS
+
+
+def test_a_later_process_goes_on_with_the_session(airflow2: Airflow2) -> None:
+    """The process of the test before is gone; its session is not, and expires several times during this one."""
+    before = airflow2.bank.counters()
+    result = airflow2.run("shared_session", dag_file("shared_session.py"), seconds=3)
+    assert min(result.values()) >= 1, "a renewal takes up to three of a task's seconds"
+    after = airflow2.bank.counters()
+    assert after["logins"] == 1
+    assert after["refreshes"] > before["refreshes"]
+    assert (after["refresh_early"], after["refresh_reused"], after["refresh_refused"]) == (0, 0, 0)
+
+
+def test_connection_test_by_cli(airflow2: Airflow2) -> None:
+    before = airflow2.bank.counters()
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "connections", "test", "intergiro_default"],
+        env={**airflow2.env, "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert airflow2.bank.counters()["logins"] == before["logins"] + 1
+
+
+def test_no_token_is_written_anywhere(airflow2: Airflow2) -> None:
+    """After all of the above: in no log and in no row of the database but the encrypted Variable."""
+    secrets = airflow2.bank.tokens() | set(airflow2.bank.settings()["api_keys"])
+    cells = list(database_cells(airflow2.home / "airflow.db"))
+    places = list(files(airflow2.home))
+    assert {"xcom.value", "variable.val"} <= {name for name, _ in cells}
+    assert [name for name, _ in places if name.startswith("logs/")]
+    assert find(secrets, places) == []
+    assert find(secrets, cells) == []

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The product in a real Airflow 3: scheduler, LocalExecutor, API server, against a sandbox process."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import ACCESS_TOKEN_LIFE, TRANSACTIONS, System
+from tests.system.leaks import database_cells, files, find
+
+#: An API key that the sandbox does not know.
+WRONG_KEY = "5a4db0c5-0000-4000-8000-00000badc0de"
+
+
+def difference(after: dict[str, Any], before: dict[str, Any], *names: str) -> dict[str, int]:
+    """Return by how much these counters have grown."""
+    return {name: after[name] - before[name] for name in names}
+
+
+def test_every_door_leads_to_the_bank(system: System) -> None:
+    before = system.bank.counters()
+    target = system.data / "doors"
+    run = system.run("doors", target=f"file://{target}")
+
+    result = {
+        task: system.airflow.rest.xcom("doors", run, task)
+        for task in ("hook_in_task", "call_operator", "stock_http_operator", "transfer")
+    }
+    accounts = len(result["call_operator"])
+    assert accounts > 1
+    assert result["hook_in_task"] == {
+        "accounts": accounts,
+        "by_full_path": accounts,
+        "transactions": TRANSACTIONS,
+        "pooled_status": 200,
+    }
+    assert result["stock_http_operator"] == {"pages": TRANSACTIONS // 50, "records": TRANSACTIONS}
+
+    manifest = json.loads((target / "_manifest.json").read_bytes())
+    assert result["transfer"] == manifest
+    assert manifest["rows"] == TRANSACTIONS
+    lines = [
+        line
+        for part in manifest["parts"]
+        for line in gzip.decompress((target / part["path"]).read_bytes()).splitlines()
+    ]
+    assert len({json.loads(line)["id"] for line in lines}) == TRANSACTIONS
+    assert difference(system.bank.counters(), before, "refresh_early", "refresh_reused", "fraud_blocks") == {
+        "refresh_early": 0,
+        "refresh_reused": 0,
+        "fraud_blocks": 0,
+    }
+
+
+def test_mapped_tasks_share_one_session(system: System) -> None:
+    """Six tasks in four processes, and a token that expires under each of them: one login serves all."""
+    seconds = 12
+    before = system.bank.counters()
+    run = system.run("shared_session", timeout=240, seconds=seconds)
+    after = system.bank.counters()
+
+    instances = system.airflow.rest.task_instances("shared_session", run)
+    assert [(item["state"], item["try_number"]) for item in instances] == [("success", 1)] * 6
+    calls = [system.airflow.rest.xcom("shared_session", run, "call_for_a_while", index) for index in range(6)]
+    assert min(calls) > 5
+    assert after["logins"] - before["logins"] <= (0 if before["logins"] else 1)
+    assert after["logins"] == 1, "the only login since the stack was started"
+    assert after["refreshes"] - before["refreshes"] >= seconds // ACCESS_TOKEN_LIFE
+    assert difference(after, before, "refresh_early", "refresh_reused", "refresh_refused", "fraud_blocks") == {
+        "refresh_early": 0,
+        "refresh_reused": 0,
+        "refresh_refused": 0,
+        "fraud_blocks": 0,
+    }
+
+
+def connection(system: System, key: str, port: int | None = None) -> dict[str, Any]:
+    """Return the body of a connection test, as the form sends it."""
+    return {
+        "connection_id": "intergiro_trial",
+        "conn_type": "intergiro",
+        "host": "http://127.0.0.1",
+        "port": port or system.bank.port,
+        "password": key,
+        "extra": json.dumps({"api": None, "max_logins_per_hour": None}),
+    }
+
+
+def good_key(system: System) -> str:
+    """Return the API key that the sandbox takes."""
+    key: str = system.bank.settings()["api_keys"][0]
+    return key
+
+
+def test_the_test_button_logs_in_once_and_says_so(system: System) -> None:
+    before = system.bank.counters()
+    answer = system.airflow.rest.call("POST", "/connections/test", json=connection(system, good_key(system)))
+    assert answer["status"] is True, answer["message"]
+    assert "login" in answer["message"].lower()
+    assert system.bank.counters()["logins"] == before["logins"] + 1
+    assert not [key for key in system.airflow.rest.variables() if "trial" in key], "it keeps nothing"
+
+
+def test_the_test_button_with_a_wrong_key(system: System) -> None:
+    before = system.bank.counters()
+    answer = system.airflow.rest.call("POST", "/connections/test", json=connection(system, WRONG_KEY))
+    assert answer["status"] is False
+    assert WRONG_KEY not in answer["message"]
+    assert difference(system.bank.counters(), before, "logins", "login_refused") == {"logins": 0, "login_refused": 1}
+
+
+def test_the_test_button_with_an_unreachable_host(system: System) -> None:
+    answer = system.airflow.rest.call("POST", "/connections/test", json=connection(system, WRONG_KEY, port=1))
+    assert answer["status"] is False
+    assert WRONG_KEY not in answer["message"]
+
+
+def test_connection_test_in_a_worker(system: System) -> None:
+    rest = system.airflow.rest
+    if "/api/v2/connections/enqueue-test" not in rest.request("GET", "/openapi.json").json()["paths"]:
+        pytest.skip("this Airflow cannot test connections in a worker")
+    before = system.bank.counters()
+    queued = rest.call("POST", "/connections/enqueue-test", json=connection(system, good_key(system)))
+    state: dict[str, Any] = queued
+    deadline = time.monotonic() + 60
+    while state["state"] not in {"success", "failed"} and time.monotonic() < deadline:
+        time.sleep(0.5)
+        state = rest.call(
+            "GET", "/connections/enqueue-test", headers={"Airflow-Connection-Test-Token": queued["token"]}
+        )
+    assert state["state"] == "success", state
+    assert "login" in state["result_message"].lower()
+    assert system.bank.counters()["logins"] == before["logins"] + 1
+
+
+def test_connection_test_by_cli(system: System) -> None:
+    before = system.bank.counters()
+    done = system.airflow.airflow("connections", "test", "intergiro_default")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "success" in done.stdout.lower()
+    assert good_key(system) not in done.stdout + done.stderr
+    assert system.bank.counters()["logins"] == before["logins"] + 1
+
+
+def test_connection_form_is_built_from_the_provider_info(system: System) -> None:
+    """What the form in the browser is drawn from, as the API server sends it."""
+    answer = system.airflow.rest.request("GET", "/ui/connections/hook_meta")
+    answer.raise_for_status()
+    (form,) = [item for item in answer.json() if item["connection_type"] == "intergiro"]
+    assert form["hook_name"] == "Intergiro"
+    assert form["standard_fields"]["password"]["title"] == "API key"
+    assert form["standard_fields"]["login"]["hidden"] is True
+    assert form["standard_fields"]["url_schema"]["hidden"] is True
+    assert form["extra_fields"]["api"]["schema"]["enum"] == ["3d", "2d"]
+    assert form["extra_fields"]["api"]["value"] is None
+
+
+def test_tokens_are_masked_where_people_look(system: System) -> None:
+    session = json.loads(system.airflow.rest.variables()["intergiro_session_intergiro_default"])
+    assert session["access_token"] == "***"
+    assert session["refresh_token"] == "***"
+
+
+def test_nothing_listens_beyond_loopback(system: System) -> None:
+    assert len(system.airflow.processes.listeners()) >= 2
+    assert system.airflow.processes.exposed() == []
+
+
+def test_no_token_is_written_anywhere(system: System) -> None:
+    """After all of the above: in no log, no row of the database but the encrypted Variable, no file of a pull."""
+    secrets = system.bank.tokens() | {good_key(system), WRONG_KEY}
+    assert len(secrets) > 10
+    home = system.airflow.home
+    cells = list(database_cells(home / "airflow.db"))
+    places = list(files(home, without=[home / "dags"]))
+    assert {"xcom.value", "variable.val", "log.extra"} <= {name for name, _ in cells}
+    assert any(name.startswith("logs/dag_id=doors") for name, _ in places)
+    sandbox_log = "component-logs/sandbox.log"  # it tells on start which API key it takes
+    assert [name for name in find(secrets, places) if name != sandbox_log] == []
+    assert find(secrets, cells) == []
+    # The search itself can find something: the connection's id is all over the place.
+    assert find(["intergiro_default"], cells)
