@@ -5,7 +5,7 @@ Airflow retries a task that fails with an :class:`IntergiroError`, unless the er
 ``AirflowFailException``: then trying again cannot help, and the task fails at once.
 
 No message, ``repr`` or argument holds a token, an API key or account data: what the bank wrote in free text is kept
-in :attr:`IntergiroApiError.errors` for code to look at, and only its machine-readable codes and field names are printed.
+in :attr:`IntergiroApiError.errors` for code to look at; only its machine-readable codes and field names are printed.
 """
 
 from __future__ import annotations
@@ -163,7 +163,8 @@ class IntergiroConsentRequired(IntergiroClientError):
         scope = ", ".join(self.scope) or "an unnamed scope"
         until = f", open until {self.expires_at}" if self.expires_at else ""
         return (
-            f"Intergiro answered 412{asked}: a person has to give consent for {scope} (consent {self.consent_id}{until}). "
+            f"Intergiro answered 412{asked}: a person has to give consent for {scope} "
+            f"(consent {self.consent_id}{until}). "
             f'POST {{"return_url": …}} to consents/{self.consent_id}, send the person to the redirect_url of the '
             "answer, then clear this task."
         )
@@ -203,7 +204,7 @@ class LoginBudgetExhausted(IntergiroError):
 
 
 class StoreUnavailable(IntergiroError):
-    """The Airflow Variables that hold the session could not be read or written; nothing was asked of the bank. Retriable."""
+    """The Airflow Variables that hold the session cannot be read or written here. Retriable."""
 
 
 class BankUnavailable(IntergiroError):
@@ -222,4 +223,4 @@ class LockMismatch(IntergiroError):
 
 
 class ShadowedError(IntergiroError, AirflowFailException):
-    """Something in front of the metadata database hides the session Variable, so a rotated token cannot be kept. Final."""
+    """Something hides the session's Variable, so a rotated token cannot be kept there. Final."""

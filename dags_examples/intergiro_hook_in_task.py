@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook in a task of one's own: for whatever no operator does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import dag, task
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    tags=["intergiro", "example"],
+    doc_md=__doc__,
+)
+def intergiro_hook_in_task() -> None:
+    @task
+    def count_transactions() -> dict[str, int]:
+        """Go through a list of any length, one page in memory at a time."""
+        from intergiro_provider.hooks.intergiro import IntergiroHook  # here, so that parsing this file stays cheap
+
+        hook = IntergiroHook("intergiro_default")
+        return dict(Counter(transaction["status"] for transaction in hook.iter_records("transactions")))
+
+    @task
+    def newest_account() -> str:
+        """Make one request. `get_conn()` is a requests.Session that renews itself, for those who need one."""
+        from intergiro_provider.hooks.intergiro import IntergiroHook
+
+        hook = IntergiroHook("intergiro_default")
+        answer = hook.run("accounts", {"limit": 1, "sort_by": "created_at", "sort_type": "DESC"}).json()
+        return str(answer["data"][0]["created_at"]) if answer["data"] else "none"
+
+    count_transactions()
+    newest_account()
+
+
+intergiro_hook_in_task()

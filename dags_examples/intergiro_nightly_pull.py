@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every night, the day before: transactions of that day, and everything there is of a few smaller lists.
+
+Each pull is a directory `<target>/<list>/day=<day>/` with compressed JSON lines and a `_manifest.json`. The environment
+variable INTERGIRO_EXAMPLE_TARGET says where, by any ObjectStoragePath URL such as `s3://aws_default@lake/intergiro`.
+Without it, files go to a directory in Airflow's own, which suits a single machine.
+
+When all lists of a night are there, an asset `intergiro://<list>` for each says so, with the number of rows: schedule
+the DAGs that read them on these.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import Asset, dag, task
+
+from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
+
+try:
+    from airflow.sdk import CronDataIntervalTimetable
+except ImportError:  # Airflow 2.11
+    from airflow.timetables.interval import CronDataIntervalTimetable  # type: ignore[assignment]
+
+AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+TARGET = os.environ.get("INTERGIRO_EXAMPLE_TARGET") or f"file://{AIRFLOW_HOME}/intergiro"
+
+BY_DAY = ["transactions"]  # lists that can be asked for a span of time
+WHOLE = ["accounts", "cards", "individuals"]
+ASSETS = {name: Asset(f"intergiro://{name}") for name in BY_DAY + WHOLE}
+
+
+@dag(
+    # Not "@daily", nor the cron expression itself: in Airflow 3 their data intervals are empty.
+    schedule=CronDataIntervalTimetable("0 2 * * *", timezone="UTC"),
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    tags=["intergiro", "example"],
+    doc_md=__doc__,
+)
+def intergiro_nightly() -> None:
+    @task
+    def plan(data_interval_end: datetime | None = None, dag_run: Any = None) -> list[dict[str, Any]]:
+        """One pull for each list. The day is the last one that had ended, in UTC, when the run became due."""
+        due = data_interval_end or dag_run.run_after  # in Airflow 3 a run made by hand may have no interval
+        end = due.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        start = end - timedelta(days=1)
+        directory = f"day={start:%Y-%m-%d}"
+        bounds = {"created_from": start.isoformat(), "created_to": end.isoformat()}
+        return [
+            *({"endpoint": name, "path": f"{TARGET}/{name}/{directory}", **bounds} for name in BY_DAY),
+            *({"endpoint": name, "path": f"{TARGET}/{name}/{directory}"} for name in WHOLE),
+        ]
+
+    pull = IntergiroToObjectStorageOperator.partial(
+        task_id="pull",
+        compression="gzip",
+        execution_timeout=timedelta(hours=2),
+        map_index_template="{{ task.endpoint }}",
+    ).expand_kwargs(plan())
+
+    @task(outlets=list(ASSETS.values()))
+    def announce(manifests: Any, outlet_events: Any = None) -> dict[str, int]:
+        """Tell whoever waits for the assets what has come."""
+        for manifest in manifests:
+            event = outlet_events[ASSETS[manifest["endpoint"]]]
+            event.extra = {"rows": manifest["rows"], "pull_id": manifest["pull_id"]}
+        return {manifest["endpoint"]: manifest["rows"] for manifest in manifests}
+
+    announce(pull.output)
+
+
+intergiro_nightly()

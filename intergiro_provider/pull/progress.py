@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saying every few seconds how far a pull is; never a line per page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Progress:
+    """Counts records and pages, and logs one line at most every ``every`` seconds. Any thread may count.
+
+    :param log: where the lines go. :param what: what is pulled, for the lines.
+    """
+
+    def __init__(self, log: Any, what: str, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rows = 0
+        self.pages = 0
+        self._log = log
+        self._what = what
+        self._every = every
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = self._said = clock()
+
+    def add(self, rows: int) -> None:
+        """Count one page and what was kept of it."""
+        with self._lock:
+            self.pages += 1
+            self.rows += rows
+            now = self._clock()
+            if now - self._said < self._every:
+                return
+            self._said = now
+            rate = self.rows / (now - self._began)
+        self._log.info(
+            "%s: %s records so far, from %s pages (%.0f records/s)",
+            self._what,
+            f"{self.rows:,}",
+            f"{self.pages:,}",
+            rate,
+        )
+
+    def summary(self, parts: int, stored_bytes: int) -> None:
+        """Say what it came to."""
+        seconds = self._clock() - self._began
+        self._log.info(
+            "%s: pulled %s records from %s pages in %.1f s, %s bytes in %d part(s)",
+            self._what, f"{self.rows:,}", f"{self.pages:,}", seconds, f"{stored_bytes:,}", parts,
+        )  # fmt: skip

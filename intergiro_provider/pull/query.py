@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be asked of a list, checked before anything is asked. Light: DAG files get here while they are parsed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from intergiro_provider.exceptions import IntergiroValueError
+
+MAX_LIMIT = 100
+"""The most records that the bank puts on a page; also what we ask for unless told otherwise."""
+
+
+def page_query(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The query of the first page: ``params`` with a checked ``limit``.
+
+    :raises IntergiroValueError: ``limit`` is not a whole number from 1 to 100, or ``ending_before`` is given.
+    """
+    query = dict(params or {})
+    if query.get("ending_before") is not None:
+        raise IntergiroValueError(
+            "`ending_before` walks a list backwards and cannot be combined with pulling all pages; "
+            "use `sort_type` for the other direction, or `starting_after` for another beginning"
+        )
+    limit = query.pop("limit", MAX_LIMIT)
+    if limit is not None:
+        query["limit"] = _checked_limit(limit)
+    return query
+
+
+def _checked_limit(limit: Any) -> int:
+    text = limit.strip() if isinstance(limit, str) else limit
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 3:  # what a template renders to
+        text = int(text)
+    if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= MAX_LIMIT:
+        raise IntergiroValueError(f"`limit` has to be a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
+    return text
+
+
+def refuse_bounds_in(params: Mapping[str, Any]) -> None:
+    """Refuse a query that has bounds beside those of the pull.
+
+    :raises IntergiroValueError: ``params`` holds ``created_from`` or ``created_to``.
+    """
+    for name in ("created_from", "created_to"):
+        if params.get(name) is not None:
+            raise IntergiroValueError(
+                f"`{name}` is given twice, as an argument and in `params`: leave it out of `params`"
+            )
+
+
+_TEMPLATE = re.compile(r"{{|{%")
+
+
+def is_pending(value: Any) -> bool:
+    """Whether an operator's argument gets its value only when the task runs: a template, or another task's result."""
+    return bool(_TEMPLATE.search(value)) if isinstance(value, str) else hasattr(value, "resolve")

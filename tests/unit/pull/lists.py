@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A list of a bank in memory: what a pull is tested against where no socket is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def record(number: int, **fields: Any) -> bytes:
+    """One record, written as a bank writes it: compact, in the order of its fields."""
+    content = {"id": f"r{number:05d}", "amount": -number, "created_at": f"2026-01-01T00:00:{number % 60:02d}.000Z"}
+    return json.dumps({**content, **fields}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def page(records: Sequence[bytes], *, has_more: bool) -> bytes:
+    """A page's body."""
+    return b'{"data":[' + b",".join(records) + b'],"has_more":' + (b"true" if has_more else b"false") + b"}"
+
+
+class ListInMemory:
+    """Serves records by cursor, and keeps the queries that it was asked.
+
+    :param records: in the order of the list; each has an `id`.
+    :param broken: called with the number of the request, from 1; what it returns is the answer, unless it is None.
+    """
+
+    def __init__(self, records: Sequence[bytes], broken: Callable[[int], bytes | None] = lambda number: None) -> None:
+        self.records = list(records)
+        self.queries: list[dict[str, Any]] = []
+        self._ids = [json.loads(r)["id"] for r in self.records]
+        self._broken = broken
+
+    def __call__(self, query: dict[str, Any]) -> bytes:
+        self.queries.append(query)
+        if (answer := self._broken(len(self.queries))) is not None:
+            return answer
+        after = query.get("starting_after")
+        start = self._ids.index(after) + 1 if after is not None else 0
+        end = start + query.get("limit", 10)
+        return page(self.records[start:end], has_more=end < len(self.records))

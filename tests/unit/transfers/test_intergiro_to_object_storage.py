@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transfer's arguments: what is refused while the DAG is parsed, and what waits for the run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
+
+DAY = {"created_from": "2026-01-31", "created_to": "2026-02-01"}
+
+
+def operator(**arguments: Any) -> IntergiroToObjectStorageOperator:
+    return IntergiroToObjectStorageOperator(
+        **{"task_id": "pull", "endpoint": "transactions", "path": "file:///nowhere", **arguments}
+    )
+
+
+class TestConstruction:
+    def test_every_argument_of_the_contract(self) -> None:
+        made = operator(
+            params={"limit": 50},
+            **DAY,
+            file_format="parquet",
+            compression="zstd",
+            max_parallel_windows=8,
+            lookback=timedelta(days=3),
+            intergiro_conn_id="other",
+        )
+        assert (made.file_format, made.compression, made.max_parallel_windows) == ("parquet", "zstd", 8)
+        assert made.intergiro_conn_id == "other"
+
+    def test_defaults(self) -> None:
+        made = operator()
+        assert (made.file_format, made.compression, made.max_parallel_windows) == ("jsonl", None, 4)
+        assert (made.created_from, made.created_to, made.lookback) == (None, None, None)
+        assert made.intergiro_conn_id == "intergiro_default"
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"file_format": "csv"}, "`file_format`"),
+            ({"compression": "lz4"}, "`compression`"),
+            ({"max_parallel_windows": 0}, "`max_parallel_windows`"),
+            ({"max_parallel_windows": "4"}, "`max_parallel_windows`"),
+            ({"max_parallel_windows": True}, "`max_parallel_windows`"),
+            ({"params": {"limit": 101}}, "`limit`"),
+            ({"params": {"ending_before": "x"}}, "`ending_before`"),
+            ({"params": {"created_from": "2026-01-01"}, **DAY}, "`created_from`"),
+            ({"created_from": "2026-01-31"}, "`created_to`"),
+            ({"created_to": "{{ data_interval_end }}"}, "`created_from`"),
+            ({"created_from": "2026-01-31", "created_to": "2026-01-31"}, "empty"),
+            ({"created_from": "2026-02-01", "created_to": "2026-01-31"}, "reversed"),
+            ({"created_from": datetime(2026, 1, 31), "created_to": "2026-02-01"}, "time zone"),
+            ({"lookback": timedelta(days=1)}, "`lookback`"),
+            ({"lookback": -timedelta(days=1), **DAY}, "`lookback`"),
+            ({"lookback": "1 day", **DAY}, "`lookback`"),
+        ],
+    )
+    def test_what_cannot_work_is_refused_when_the_dag_is_parsed(self, arguments: dict[str, Any], named: str) -> None:
+        with pytest.raises(IntergiroValueError, match=named):
+            operator(**arguments)
+
+    def test_templates_are_not_judged_yet(self) -> None:
+        operator(params={"limit": "{{ params.limit }}"}, created_from="{{ a }}", created_to="{% if b %}{% endif %}")
+        operator(created_from=datetime(2026, 1, 31, tzinfo=UTC), created_to="{{ ds }}")
+
+    def test_results_of_other_tasks_are_not_judged_yet(self) -> None:
+        with DAG("dag", schedule=None):
+            before = operator(task_id="before")
+            made = operator(created_from=before.output["created_to"], created_to="2026-01-31")
+        assert made.upstream_task_ids == {"before"}
+
+    def test_templated_fields(self) -> None:
+        made = operator(
+            endpoint="{{ e }}", path="{{ p }}", params={"account_ids": ["{{ a }}"], "limit": "{{ l }}"},
+            created_from="{{ f }}", created_to="{{ t }}", intergiro_conn_id="{{ c }}",
+        )  # fmt: skip
+        made.render_template_fields({name: name.upper() for name in "epalftc"})  # type: ignore[typeddict-item]
+        assert (made.endpoint, made.path, made.intergiro_conn_id) == ("E", "P", "C")
+        assert (made.created_from, made.created_to) == ("F", "T")
+        assert made.query == {"account_ids": ["A"], "limit": "L"}
+
+
+class TestParams:
+    """Airflow has an argument `params` of its own and mixes the DAG's into it; the bank must not see those."""
+
+    PARAMS: ClassVar[dict[str, Any]] = {"country": Param("SE", type="string"), "limit": 100}
+
+    def test_the_dags_are_not_sent(self) -> None:
+        with DAG("dag", schedule=None, params=self.PARAMS):
+            assert operator(task_id="a").query == {}
+            assert operator(task_id="b", params={}).query == {}
+            assert operator(task_id="c", params=None).query == {}
+            assert operator(task_id="d", params={"sort_by": "created_at"}).query == {"sort_by": "created_at"}
+
+    def test_the_tasks_are_even_where_the_names_are_the_same(self) -> None:
+        with DAG("dag", schedule=None, params=self.PARAMS):
+            assert operator(params={"limit": 100, "country": "NO"}).query == {"limit": 100, "country": "NO"}
+
+    def test_the_tasks_are_no_params_of_airflow(self) -> None:
+        with DAG("dag", schedule=None, params={"country": "SE"}):
+            assert dict(operator(params={"limit": 100}).params) == {"country": "SE"}
+
+    def test_default_args_are_not_sent(self) -> None:
+        with DAG("dag", schedule=None, default_args={"params": {"country": "SE"}}):
+            assert "limit" in operator(params={"limit": 5}).query
+
+    def test_the_dags_may_lack_a_value_still(self) -> None:
+        with DAG("dag", schedule=None, params={"country": Param(type="string")}):
+            assert operator().query == {}
+
+    def test_subclasses(self) -> None:
+        class Small(IntergiroToObjectStorageOperator):
+            def __init__(self, **kwargs: Any) -> None:
+                kwargs.pop("params", None)
+                super().__init__(params={"limit": 5}, **kwargs)
+
+        with DAG("dag", schedule=None, params=self.PARAMS):
+            assert Small(task_id="a", endpoint="x", path="file:///x").query == {"limit": 5}
+
+    def test_copies(self) -> None:
+        import copy
+
+        with DAG("dag", schedule=None, params=self.PARAMS):
+            made = operator(params={"limit": 5})
+        assert copy.deepcopy(made).query == {"limit": 5}
+
+    def test_mapped_tasks(self) -> None:
+        with DAG("dag", schedule=None, params=self.PARAMS):
+            mapped = IntergiroToObjectStorageOperator.partial(
+                task_id="pull", endpoint="x", params={"limit": 5}
+            ).expand_kwargs([{"path": "file:///x", "params": {"sort_by": "created_at"}}])
+        unmapped = mapped.unmap({"path": "file:///x", "params": {"sort_by": "created_at"}})
+        assert unmapped.query == {"limit": 5, "sort_by": "created_at"}
+
+
+class TestPath:
+    @pytest.mark.parametrize("path", ["", "data/x", "./x", "transactions", "None"])
+    def test_a_relative_path_is_refused(self, path: str) -> None:
+        with pytest.raises(IntergiroValueError, match="`path` has to be a URL"):
+            operator(path=path)._target({})
+
+    def test_an_unknown_protocol_is_refused(self) -> None:
+        with pytest.raises(IntergiroValueError, match="`path`: there is no file system for nosuch://"):
+            operator(path="nosuch://bucket/x")._target({})
+
+
+def test_on_kill_without_a_pull_does_nothing() -> None:
+    operator().on_kill()
