@@ -45,7 +45,7 @@ class IntergiroOperator(BaseOperator):
                 "request_id": "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_OID, 'rent ' ~ run_id) }}",
                 "account_id": "{{ params.account_id }}",
                 "amount": 125000,
-                "reference": "Rent {{ ds }}",
+                "reference": "Rent",
                 "counterparty": {"name": "{{ params.landlord }}", "account_details": {"iban": "{{ params.iban }}"}},
             },
         )

@@ -45,6 +45,9 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             compression="gzip",
         )
 
+    In Airflow 3 the data interval of a plain ``@daily`` or cron schedule is empty, which is an error here: schedule the
+    DAG with ``CronDataIntervalTimetable``, or compute the bounds from the run's date.
+
     :param endpoint: the list, such as ``transactions``; the API's version is put before it. (templated)
     :param path: the directory for the result, an ObjectStoragePath URL such as ``file:///data/x`` or
         ``s3://conn_id@bucket/x``. (templated)
@@ -201,13 +204,13 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             raise PullStopped
 
 
+_JSON = (str, int, float, list, tuple, dict)
+
+
 def _values(params: Mapping[str, Any]) -> dict[str, Any]:
     """Airflow's Params without their schemas, as far as they have a value yet."""
     values = {name: getattr(param, "value", param) for name, param in params.items()}
     return {name: value for name, value in values.items() if value is None or isinstance(value, _JSON)}
-
-
-_JSON = (str, int, float, list, tuple, dict)
 
 
 def _owner(context: Context) -> str:

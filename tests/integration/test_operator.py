@@ -85,7 +85,7 @@ class TestResult:
             (IntergiroOperator.__doc__ or "").partition("code-block:: python\n\n")[2].partition("    :param")[0]
         )
         names: dict[str, Any] = {"IntergiroOperator": IntergiroOperator}
-        exec(f"made = {code.strip()}", names)  # noqa: S102
+        exec(f"made = {code.strip()}", names)
         account = a_payment(bank)["account_id"]
         context = {
             "macros": macros, "run_id": "manual__2026-01-31", "ds": "2026-01-31",

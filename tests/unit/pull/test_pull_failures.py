@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever fails during a pull, the former result stays, and nothing else is left behind."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
+from intergiro_provider.pull.bounds import parse_interval
+from intergiro_provider.pull.directory import Directory
+from intergiro_provider.pull.pull import PullStopped
+from tests.unit.pull.lists import ListInMemory, page, record
+from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
+from tests.unit.pull.stores import Failing, Hooked, check_only_result, check_result, names
+
+__all__ = ["store"]  # a fixture
+
+
+class TestFailure:
+    """A pull that fails leaves the former result, and nothing of its own."""
+
+    def failing_bank(self, answer: Any) -> ListInMemory:
+        def broken(number: int) -> bytes | None:
+            if number < 3:
+                return None
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return ListInMemory([record(n) for n in range(25)], broken)
+
+    @pytest.mark.parametrize(
+        ("answer", "error"),
+        [
+            (ConnectionError("dropped"), ConnectionError),
+            (b'{"data":[{"id":"', IntergiroResponseError),
+            (b"<html>", IntergiroResponseError),
+            (page([record(9)], has_more=True), IntergiroResponseError),
+            (page([], has_more=True), IntergiroResponseError),
+            (KeyboardInterrupt(), KeyboardInterrupt),
+            (PullStopped(), PullStopped),
+        ],
+    )
+    def test_of_the_bank(self, store: Store, answer: Any, error: type[BaseException]) -> None:
+        fs, root = store
+        former = pull(fs, root, FORMER)
+        with pytest.raises(error):
+            pull(fs, root, self.failing_bank(answer))
+        manifest, content = check_only_result(fs, root)
+        assert (manifest, content) == (former.to_dict(), lines(FORMER))
+
+    def test_of_the_first_pull_ever(self, store: Store) -> None:
+        fs, root = store
+        fs.makedirs(root, exist_ok=True)
+        with pytest.raises(ConnectionError):
+            pull(fs, root, self.failing_bank(ConnectionError()))
+        assert names(fs, root) == []
+
+    def test_of_a_record_without_a_time_in_an_interval(self, store: Store) -> None:
+        fs, root = store
+        pull(fs, root, FORMER)
+        with pytest.raises(IntergiroResponseError, match="without a `created_at`"):
+            pull(fs, root, lambda query: b'[{"id":"a"}]', interval=parse_interval("2026-01-01", "2026-01-02"))
+        assert check_only_result(fs, root)[1] == lines(FORMER)
+
+    def operations(self, store: Store) -> int:
+        """How many operations a pull over a former result asks of the file system."""
+        fs, root = store
+        counting = Failing(fs, None)
+        pull(counting, root, NEW)
+        pull(counting, root, NEW)
+        return counting.count
+
+    @pytest.mark.parametrize("after", [False, True], ids=["not done", "done but its answer lost"])
+    def test_of_each_operation_of_the_file_system(
+        self, store: Store, after: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One operation fails, once: what is published then is whole, and nothing else is there."""
+        monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
+        fs, root = store
+        failures = 0
+        for number in range(self.operations(store)):
+            pull(fs, root, FORMER)
+            broken = Failing(fs, number, after=after)
+            try:
+                pull(broken, root, NEW)
+            except OSError:
+                failures += 1
+            if broken.count <= number:
+                break
+            _manifest, content = check_only_result(fs, root)
+            assert content in (lines(FORMER), lines(NEW))
+        else:
+            pytest.fail("the loop never reached the end of a pull")
+        assert failures > 10
+
+    def test_of_the_whole_process_at_each_operation(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From one operation on, all fail, as if the process were killed: the manifest holds, and a retry clears up."""
+        monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
+        fs, root = store
+        for number in range(self.operations(store)):
+            pull(fs, root, FORMER)
+            killed = Failing(fs, number, once=False)
+            try:
+                pull(killed, root, NEW, owner="dag.task run 1")
+            except (OSError, IntergiroError):
+                pass
+            if killed.count <= number:
+                break
+            assert check_result(fs, root)[1] in (lines(FORMER), lines(NEW))
+            pull(fs, root, FORMER, owner="dag.task run 1")
+            assert check_only_result(fs, root)[1] == lines(FORMER)
+        else:
+            pytest.fail("the loop never reached the end of a pull")
+
+    def test_of_deleting_former_parts_is_no_success(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
+        fs, root = store
+        former = pull(fs, root, FORMER)
+
+        def rm_file(path: str) -> None:
+            if former.pull_id in path:
+                raise PermissionError(13, "Permission denied")
+            type(fs).rm_file(fs, path)
+
+        monkeypatch.setattr(fs, "rm_file", rm_file)
+        with pytest.raises(IntergiroError, match="could not be deleted"):
+            pull(fs, root, NEW)
+        assert check_result(fs, root)[1] == lines(NEW)
+
+    def test_a_path_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"mine")
+        for path in ("file", "file/below"):
+            with pytest.raises(IntergiroValueError, match="`path` has to be a directory"):
+                pull(LocalFileSystem(), str(tmp_path / path), NEW)
+        assert (tmp_path / "file").read_bytes() == b"mine"
+
+    @pytest.mark.parametrize("content", [b"", b'{"entries": []}', b"[]", b"\xff", b'{"version": 99}'])
+    def test_a_manifest_of_somebody_else_is_not_overwritten(self, store: Store, content: bytes) -> None:
+        fs, root = store
+        fs.makedirs(root, exist_ok=True)
+        fs.pipe_file(f"{root}/_manifest.json", content)
+        with pytest.raises(
+            IntergiroValueError, match=r"`path`: the _manifest.json in .* was not written by this provider"
+        ):
+            pull(fs, root, NEW)
+        assert names(fs, root) == ["_manifest.json"]
+        assert fs.cat_file(f"{root}/_manifest.json") == content
+
+    def test_a_manifest_of_a_newer_version_is_not_overwritten(self, store: Store) -> None:
+        fs, root = store
+        newer = pull(fs, root, FORMER).to_dict() | {"version": 2}
+        fs.pipe_file(f"{root}/_manifest.json", json.dumps(newer).encode())
+        with pytest.raises(IntergiroValueError, match="a newer version"):
+            pull(fs, root, NEW)
+        assert check_only_result(fs, root)[1] == lines(FORMER)
+
+    def test_arguments_are_checked_before_anything_is_written(self, store: Store) -> None:
+        fs, root = store
+        bank = ListInMemory([record(1)])
+        for request in ({"params": {"limit": 0}}, {"file_format": "parquet"}, {"compression": "lzma"}):
+            with pytest.raises(IntergiroValueError):
+                pull(fs, root, bank, **request)
+        assert bank.queries == []
+        assert not fs.exists(root)
+
+    def test_of_the_answer_alone_when_the_manifest_is_written_is_none(self, store: Store) -> None:
+        fs, root = store
+        pull(fs, root, FORMER)
+
+        def lose() -> None:
+            raise OSError("The answer was lost")
+
+        write = ("mv", "/_manifest.json") if root != "/lake/transactions" else ("pipe_file", "/_manifest.json")
+        pull(Hooked(fs, write, lose, after=True), root, NEW)
+        assert check_only_result(fs, root)[1] == lines(NEW)
+
+    def test_readers_never_find_a_piece_of_a_manifest(self, store: Store) -> None:
+        fs, root = store
+        directory = Directory(fs, root)
+        directory.make()
+        contents = {letter * 3_000_000 for letter in (b"a", b"b")}
+        read: set[bytes] = set()
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                read.add(directory.read("_manifest.json") or b"a" * 3_000_000)
+
+        reader = threading.Thread(target=look)
+        reader.start()
+        for content in [*contents] * 30:
+            directory.replace("_manifest.json", content, "_manifest.tmp")
+        done.set()
+        reader.join()
+        assert read <= contents
