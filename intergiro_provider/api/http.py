@@ -26,8 +26,10 @@ class ApiSession(requests.Session):
     def __init__(self, settings: ApiSettings, adapter: BaseAdapter) -> None:
         super().__init__()
         self.timeout: Any = settings.timeout
-        self.verify = settings.verify
-        self.proxies = dict(settings.proxies)
+        # The environment's proxies and certificates are looked up once; requests would do it twice for every request.
+        found = self.merge_environment_settings(settings.origin, dict(settings.proxies), None, settings.verify, None)
+        self.proxies, self.verify = dict(found["proxies"]), found["verify"]
+        self.trust_env = False
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", **settings.headers})
         # The bank needs none, and a cookie jar is state that threads would share.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
