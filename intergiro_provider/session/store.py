@@ -181,7 +181,9 @@ class _Database:
             if row is None:
                 return None
             value: str | None = row.get_val()
-        if value is None:
+            # Without a key at all, Airflow hands out the cipher text.
+            unreadable = value is None or (row.is_encrypted and value == row._val)
+        if unreadable:
             raise StoreUnavailable(
                 f"The Variable {key} cannot be decrypted: this process has another Fernet key than the one that wrote "
                 "it. Give every component the same `[core] fernet_key`. Nothing was asked of the bank."

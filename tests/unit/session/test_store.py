@@ -130,6 +130,16 @@ def test_another_fernet_key_is_not_an_absence(store: VariableStore, monkeypatch:
     with pytest.raises(StoreUnavailable, match="Fernet"):
         store.is_absent("session")
 
+    class NoKey:
+        is_encrypted = False
+
+        def decrypt(self, text: bytes) -> bytes:
+            return text
+
+    monkeypatch.setattr("airflow.models.variable.get_fernet", NoKey)
+    with pytest.raises(StoreUnavailable, match="Fernet"):
+        store.read("session")
+
 
 def test_writers_at_once_all_succeed_and_one_value_stays(store: VariableStore) -> None:
     failures: list[Exception] = []
