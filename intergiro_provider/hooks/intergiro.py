@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -24,6 +25,7 @@ from intergiro_provider.exceptions import BankUnavailable, IntergiroError, Inter
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Member, Outcome
 from intergiro_provider.session.store import VariableStore, session_variable, uses_execution_api
+from intergiro_provider.session.strict import StrictLock, open_lock
 from intergiro_provider.session.timings import Timings
 
 if TYPE_CHECKING:
@@ -182,11 +184,6 @@ class IntergiroHook(HttpHook):
         return adapter
 
     def _shared_session(self, settings: ApiSettings) -> SharedSession:
-        if settings.lock_conn_id is not None:
-            raise IntergiroValueError(
-                "`lock_conn_id` is not supported by this version. Remove it from the connection's extra: the session "
-                "is then guarded by the lease Variable alone."
-            )
         timings = _timings()
         me = Member(
             key=settings.key,
@@ -194,7 +191,14 @@ class IntergiroHook(HttpHook):
             max_logins=settings.max_logins_per_hour,
         )
         store = VariableStore(session_variable(self.intergiro_conn_id, settings.session_variable))
-        return SharedSession(store, BankClient(settings, timings.call, self._read_settings), me, timings)
+        bank = BankClient(settings, timings.call, self._read_settings)
+        return SharedSession(store, bank, me, timings, self._strict_lock(settings, store.name))
+
+    def _strict_lock(self, settings: ApiSettings, name: str) -> Callable[[], StrictLock] | None:
+        """What makes the lock that each renewal takes; None where the connection names none."""
+        if settings.lock_conn_id is None:
+            return None
+        return functools.partial(open_lock, settings.lock_conn_id, name, self.get_connection)
 
     def run(
         self,
@@ -295,7 +299,9 @@ class IntergiroHook(HttpHook):
         """Log in once, keep nothing. Counts as a login at the bank."""
         try:
             settings = self._read_settings()
-            session_variable(self.intergiro_conn_id, settings.session_variable)
+            lock = self._strict_lock(settings, session_variable(self.intergiro_conn_id, settings.session_variable))
+            if lock is not None:
+                lock()
         except IntergiroError as error:
             return False, str(error)
         except AirflowException as error:

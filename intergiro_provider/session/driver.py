@@ -15,7 +15,8 @@ import random
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from intergiro_provider.exceptions import IntergiroError, StoreUnavailable
@@ -40,7 +41,7 @@ from intergiro_provider.session.effects import (
     Slot,
     Write,
 )
-from intergiro_provider.session.locks import HostLock
+from intergiro_provider.session.guard import Guard, StrictLock
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.timings import Timings
 
@@ -105,13 +106,22 @@ class SharedSession:
     :param store: where the session is kept.
     :param bank: what renews it.
     :param me: who renews.
+    :param open_strict: makes the strict lock of one renewal; None: there is none.
     """
 
-    def __init__(self, store: Store, bank: Bank, me: Member, timings: Timings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bank: Bank,
+        me: Member,
+        timings: Timings,
+        open_strict: Callable[[], StrictLock] | None = None,
+    ) -> None:
         self._store = store
         self._bank = bank
         self._me = me
         self._timings = timings
+        self._open_strict = open_strict
 
     def current(self) -> Session:
         """The session to send the next request with: cached, else stored, else a new one."""
@@ -142,7 +152,10 @@ class SharedSession:
             known = cache.session
             if known is not None and (rejected is None or _is_newer(known, rejected)):
                 return Renewed(known, "found")
-            renewed = _Errand(self._store, self._bank, self._me, self._timings, rejected, refused_path).run()
+            errand = _Errand(
+                self._store, self._bank, self._me, self._timings, self._open_strict, rejected, refused_path
+            )
+            renewed = errand.run()
             self._store.mask(renewed.session)
             cache.session = renewed.session
             return renewed
@@ -158,7 +171,14 @@ class _Errand:
     """One renewal, run in a thread of its own."""
 
     def __init__(
-        self, store: Store, bank: Bank, me: Member, timings: Timings, rejected: Session | None, refused_path: str
+        self,
+        store: Store,
+        bank: Bank,
+        me: Member,
+        timings: Timings,
+        open_strict: Callable[[], StrictLock] | None,
+        rejected: Session | None,
+        refused_path: str,
     ) -> None:
         self._store = store
         self._bank = bank
@@ -166,8 +186,9 @@ class _Errand:
         self._timings = timings
         self._rejected = rejected
         self._refused_path = refused_path
-        self._renewal = Renewal(me, rejected, timings)
+        self._renewal: Renewal | None = None
         self._abandoned = threading.Event()
+        self._guard = Guard(store.name, timings, open_strict, self._abandoned)
         self._done = threading.Event()
         self._result: Renewed | None = None
         self._error: BaseException | None = None
@@ -181,8 +202,9 @@ class _Errand:
             # Not join(): before Python 3.13 a join that a signal interrupts takes the thread for ended.
             self._done.wait()
         except BaseException:
-            self._renewal.abandon()
             self._abandoned.set()
+            if self._renewal is not None:
+                self._renewal.abandon()
             self._done.wait()
             raise
         if self._error is not None:
@@ -202,26 +224,15 @@ class _Errand:
             self._done.set()
 
     def _locked(self, began: float) -> Renewed:
-        """The renewal under the host's lock; without it where a look at the store is enough."""
-        lock = HostLock(self._store.name)
-        while True:
-            session = self._look()
+        """The renewal under its locks; without them where a look at the store is enough."""
+        try:
+            session = self._look() or self._guard.take(self._look, began)
             if session is not None:
                 return Renewed(session, "found")
-            if lock.try_acquire():
-                break
-            if self._abandoned.is_set():
-                raise Abandoned
-            if time.monotonic() - began > self._timings.wait:
-                raise StoreUnavailable(
-                    f"Another process of this host has been renewing the Intergiro session for over "
-                    f"{self._timings.wait:.0f} s. The task can be tried again."
-                )
-            self._abandoned.wait(self._timings.poll)
-        try:
+            self._me = replace(self._me, lock=self._guard.fingerprint)
             return self._drive(time.monotonic() - began)
         finally:
-            lock.release()
+            self._guard.release()
 
     def _look(self) -> Session | None:
         session = self._store.read("session")
@@ -230,6 +241,9 @@ class _Errand:
         return session if self._rejected is None or _is_newer(session, self._rejected) else None
 
     def _drive(self, waited: float) -> Renewed:
+        self._renewal = Renewal(self._me, self._rejected, self._timings)
+        if self._abandoned.is_set():
+            raise Abandoned
         protocol = self._renewal.run(waited)
         answer: Any = None
         failure: IntergiroError | None = None
@@ -249,6 +263,9 @@ class _Errand:
             case Read(slot):
                 return self._store.read(slot)
             case Write(slot, document):
+                if slot == "lease":
+                    # Who has lost the strict lock must not go on taking the lease as if there were no waiting times.
+                    self._guard.make_sure()
                 return self._store.write(slot, document)
             case ConfirmAbsent(slot):
                 return self._store.is_absent(slot)
@@ -263,13 +280,17 @@ class _Errand:
             case CurrentKey():
                 return self._bank.current_key()
             case Probe(access_token):
+                self._guard.make_sure()
                 return self._bank.probe(access_token, self._refused_path)
             case Refresh(refresh_token):
+                self._guard.make_sure()
                 return self._bank.refresh(refresh_token)
             case LogIn():
+                self._guard.make_sure()
                 return self._bank.log_in()
 
     def _sleep(self, seconds: float, jitter: float) -> None:
+        self._guard.keep()
         if jitter:
             # Only pauses between attempts have jitter; the others are timing conditions and must be slept through.
             self._abandoned.wait(seconds + random.uniform(0, jitter))  # noqa: S311

@@ -156,6 +156,9 @@ class Holder:
                 return _Ended(Renewed(old, "alive", stored=old is self.session))
             if probe.outcome is not Outcome.REFUSED:
                 yield from self._bank_unavailable(probe, "a request that tells whether the session lives")
+        # The probes took time, in which a process that was asleep may have stored what it had rotated.
+        if due and (ended := (yield from self._superseded())) is not None:
+            return ended
         for old in due:
             answer = yield from self._refresh(old)
             if answer is None:
@@ -174,7 +177,6 @@ class Holder:
                 if unknown:
                     yield from self._bank_unavailable(Answer(Outcome.UNKNOWN), "the refresh")
                 return None
-            self._asked = True
             answer: Answer = yield Refresh(old.refresh_token)
             self._asked = answer.outcome is not Outcome.REFUSED
             if answer.outcome in (Outcome.OK, Outcome.REFUSED):
@@ -228,8 +230,8 @@ class Holder:
         ):
             self.unspent.add(self.lease.nonce)
             return None
-        self._asked = True
         answer: Answer = yield LogIn()
+        self._asked = True
         if answer.outcome is Outcome.UNSENT:
             if (yield from self._is_mine()):
                 yield from self._write_quietly(Ledger(tuple(e for e in ledger.logins if e.nonce != self.lease.nonce)))

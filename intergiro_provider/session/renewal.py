@@ -104,6 +104,9 @@ class Renewal:
                 "The Intergiro session was made under another `lock_conn_id` than this task's connection names. Give "
                 "every task of this session the same `lock_conn_id`, or delete the session's Variable to start anew."
             )
+        # A session that only seems to be missing has a lease that must be respected.
+        if session is None and not (yield ConfirmAbsent("session")):
+            return None
         began = yield Now()
         lease = yield Read("lease")
         if lease is None and not (yield ConfirmAbsent("lease")):

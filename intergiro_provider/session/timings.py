@@ -20,6 +20,7 @@ class Timings:
         Infinite where Variables are written to the database directly.
     :param lease_round: longest from reading the lease to the acknowledgement of writing it.
     :param settle_lease: wait between writing the lease and reading it back.
+    :param lock_check: longest that making sure of the strict lock may take, right before each bank call.
     :param critical: a bank call starts only within this time after the lease write was acknowledged.
     :param takeover: how long a lease must be seen unchanged before its owner counts as dead.
     :param settle_session: how long to look for a late store of a rotation that may have happened elsewhere.
@@ -37,6 +38,7 @@ class Timings:
     lease_write: float = 0.8
     lease_round: float = 2.0
     settle_lease: float = 2.4
+    lock_check: float = 2.0
     critical: float = 60.0
     takeover: float = 150.0
     settle_session: float = 25.0
@@ -54,8 +56,8 @@ class Timings:
             "settle_lease > lease_round": self.settle_lease > self.lease_round,
             "lease_write ≤ lease_round, or infinite": self.lease_write <= self.lease_round
             or math.isinf(self.lease_write),
-            "takeover ≥ critical + call + persist + store + 2 · lease_round": self.takeover
-            >= self.critical + self.call + self.persist + self.store + 2 * self.lease_round,
+            "takeover ≥ critical + lock_check + call + persist + store + 2 · lease_round": self.takeover
+            >= self.critical + self.lock_check + self.call + self.persist + self.store + 2 * self.lease_round,
             "settle_session > call": self.settle_session > self.call,
             "critical > settle_session + reserve": self.critical > self.settle_session + self.reserve,
             "wait > takeover + settle_lease": self.wait > self.takeover + self.settle_lease,

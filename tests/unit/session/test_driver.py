@@ -24,6 +24,7 @@ QUICK = Timings(
     lease_write=0.08,
     lease_round=0.1,
     settle_lease=0.12,
+    lock_check=0.2,
     critical=1.0,
     takeover=2.4,
     settle_session=0.3,

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The strict lock in PostgreSQL: a transaction that holds an advisory lock.
+
+It is held for as long as the transaction is open, so the server frees it at once when the holder dies, and it works
+behind a pooler that lends a server connection to each transaction. Airflow's own hook connects, so that whatever its
+connection can say (TLS, IAM tokens, either psycopg) holds here, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import threading
+from typing import Any
+
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+from intergiro_provider.session.strict import ANSWER_TIMEOUT, CONNECT_TIMEOUT, StrictLock, UnfitError
+
+# All in one round trip. Set for this transaction only: behind a pooler the connection belongs to others afterwards.
+ACQUIRE = (
+    "SELECT pg_is_in_recovery(), pg_try_advisory_xact_lock(%s), set_config('statement_timeout', %s, true), "
+    "set_config('idle_in_transaction_session_timeout', %s, true)"
+)
+
+LONGEST_CONNECT = 30
+"""Seconds to which the connection's own `connect_timeout` is cut."""
+
+_open: set[PostgresLock] = set()
+_left: list[Any] = []
+"""A parent's connections, which must not be finalised here: that would end them at the server."""
+
+
+def _leave_to_parent() -> None:
+    for lock in _open:
+        lock.leave_to_parent()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def key_of(name: str) -> int:
+    """The number by which PostgreSQL knows the lock of this name: 64 bits, signed."""
+    return int.from_bytes(hashlib.sha256(f"intergiro {name}".encode()).digest()[:8], signed=True)
+
+
+class PostgresLock(StrictLock):
+    """See :class:`~intergiro_provider.session.strict.StrictLock`.
+
+    :param connection: Airflow connection of type ``postgres``.
+    """
+
+    drivers = ("psycopg", "psycopg2")
+
+    def __init__(self, connection: Any, conn_id: str, name: str, ttl: float) -> None:
+        # What the extra says wins: the hook passes it on to the driver last.
+        named = {
+            "host": connection.host,
+            "port": connection.port or 5432,
+            "dbname": connection.schema or connection.login or "",
+            **{key: value for key, value in connection.extra_dejson.items() if value},
+        }
+        service: tuple[str, ...] = tuple(str(named[part]).lower() for part in ("host", "port", "dbname"))
+        if service[0].startswith("/"):
+            # A socket in the file system leads to another server on each machine.
+            service = (*service, socket.gethostname())
+        super().__init__(conn_id, ("postgres", *service), name, connection.password, ttl)
+        self._source = connection
+        self._key = key_of(name)
+        self._connection: Any = None
+        self._wire: socket.socket | None = None
+
+    def _acquire(self) -> bool:
+        self._connect()
+        standby, acquired, *_ = self._execute(
+            ACQUIRE, (self._key, str(int(ANSWER_TIMEOUT * 1000)), str(int(self.ttl * 1000)))
+        )
+        if not acquired or standby:
+            # Who waits holds no connection: a server may have fewer of them than there are tasks.
+            self._let_go()
+        if standby:
+            raise UnfitError("it is a standby, whose locks do not bind those who use the primary")
+        return bool(acquired)
+
+    def _confirm(self) -> bool:
+        return self._connection is not None and self._execute("SELECT 1")[0] == 1
+
+    def _let_go(self) -> None:
+        connection, wire = self._connection, self._wire
+        if connection is None or wire is None:
+            return
+        try:
+            # Before closing: a pooler would throw away a server connection that is left within a transaction.
+            self._bounded(connection.rollback)
+        finally:
+            self._connection = self._wire = None
+            _open.discard(self)
+            with contextlib.suppress(Exception):
+                connection.close()
+            wire.close()
+
+    def _connect(self) -> None:
+        self._let_go_quietly()
+        source = self._source
+        extra = {key: value for key, value in source.extra_dejson.items() if key != "cursor"}
+        extra["connect_timeout"] = min(int(extra.get("connect_timeout") or CONNECT_TIMEOUT), LONGEST_CONNECT)
+        extra.setdefault("application_name", "airflow-provider-intergiro")
+        connection = type(source)(
+            conn_id=self._conn_id,
+            conn_type=source.conn_type,
+            host=source.host,
+            login=source.login,
+            password=source.password,
+            schema=source.schema,
+            port=source.port,
+            extra=json.dumps(extra),
+        )
+        opened: Any = PostgresHook(self._conn_id, connection=connection).get_conn()
+        # psycopg 3 would prepare what it is often asked, which the next user of a pooled connection stumbles over.
+        if hasattr(opened, "prepare_threshold"):
+            opened.prepare_threshold = None
+        # A descriptor of our own: the driver may close its own, whose number may then be another file's, at any moment.
+        self._connection, self._wire = opened, socket.socket(fileno=os.dup(opened.fileno()))
+        _open.add(self)
+
+    def _execute(self, statement: str, parameters: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
+        cursor = self._connection.cursor()
+
+        def ask() -> tuple[Any, ...]:
+            cursor.execute(statement, parameters)
+            return tuple(cursor.fetchone())
+
+        return self._bounded(ask)  # type: ignore[no-any-return]
+
+    def _bounded(self, exchange: Any) -> Any:
+        """Run an exchange with the server, and cut the connection if it takes too long.
+
+        The server's own statement timeout does not help where it hangs, or where a pooler lets us queue.
+        """
+        cutter = threading.Timer(ANSWER_TIMEOUT, _cut, (self._wire,))
+        cutter.daemon = True
+        cutter.start()
+        try:
+            return exchange()
+        finally:
+            cutter.cancel()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the connection without a word to the server, which would free the lock.
+
+        A child that kept it would keep the lock after its parent was killed.
+        """
+        connection, wire = self._connection, self._wire
+        self._connection = self._wire = None
+        if connection is None or wire is None:
+            return
+        _left.append(connection)
+        wire.close()
+        with contextlib.suppress(Exception):
+            # Not closed: the number would be free for another file, while the driver still takes it for its own.
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, connection.fileno(), inheritable=False)
+            os.close(nothing)
+
+
+def _cut(wire: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        wire.shutdown(socket.SHUT_RDWR)
