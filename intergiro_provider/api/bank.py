@@ -12,7 +12,7 @@ import requests
 
 from intergiro_provider import __version__
 from intergiro_provider.api.errors import http_date, retry_after_of
-from intergiro_provider.api.retries import certainly_unsent
+from intergiro_provider.api.retries import certainly_unsent, handshake_failure
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.session.effects import Answer, Moment, Outcome
 
@@ -130,9 +130,9 @@ class BankClient:
         thread.join(self._call)
         result = box[0] if box else None
         if result is None:
-            return Answer(Outcome.UNKNOWN)
+            return Answer(Outcome.UNKNOWN, why=f"not within {self._call:.0f} s")
         if isinstance(result, requests.RequestException):
-            return Answer(Outcome.UNSENT if certainly_unsent(result) else Outcome.UNKNOWN)
+            return Answer(Outcome.UNSENT if certainly_unsent(result) else Outcome.UNKNOWN, why=_why(result))
         return result
 
     def _tokens(self, response: requests.Response | Answer, refusals: frozenset[int]) -> Answer:
@@ -168,6 +168,16 @@ class BankClient:
             retry_after=retry_after_of(response.headers),
             **tokens,
         )
+
+
+def _why(error: requests.RequestException) -> str:
+    reason = handshake_failure(error)
+    if reason is None:
+        return type(error).__name__
+    return (
+        f"the TLS handshake failed: {reason}; for a certificate authority of your own set `verify` in the connection's "
+        "extra, and write a host without TLS on this machine as http://…"
+    )
 
 
 def _fits_a_header(token: str) -> bool:

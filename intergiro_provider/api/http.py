@@ -26,6 +26,7 @@ class ApiSession(requests.Session):
     def __init__(self, settings: ApiSettings, adapter: BaseAdapter) -> None:
         super().__init__()
         self.timeout: Any = settings.timeout
+        self._endpoint_url = settings.url
         # The environment's proxies and certificates are looked up once; requests would do it twice for every request.
         found = self.merge_environment_settings(settings.origin, dict(settings.proxies), None, settings.verify, None)
         self.proxies, self.verify = dict(found["proxies"]), found["verify"]
@@ -35,6 +36,12 @@ class ApiSession(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.mount("https://", adapter)
         self.mount("http://", adapter)
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        """As in ``requests``; `url` may also be an endpoint, such as ``transactions``."""
+        if isinstance(url, str) and "://" not in url.split("?", 1)[0]:
+            url = self._endpoint_url(url)
+        return super().request(method, url, *args, **kwargs)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         if kwargs.get("timeout") is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,10 @@ log = logging.getLogger("intergiro_provider.api")
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+HANDSHAKE_FAILURES = frozenset(
+    {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "HTTP_REQUEST"}
+)
 
 ATTEMPTS = 6
 DEADLINE = 300.0
@@ -39,8 +42,21 @@ def certainly_unsent(error: BaseException) -> bool:
     if isinstance(cause, urllib3.exceptions.ProxyError):
         cause = cause.original_error
     if isinstance(cause, urllib3.exceptions.SSLError):
-        return bool(cause.args) and isinstance(cause.args[0], ssl.SSLCertVerificationError)
+        return handshake_failure(error) is not None
     return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
+
+
+def handshake_failure(error: BaseException) -> str | None:
+    """Why a TLS handshake failed, such as ``CERTIFICATE_VERIFY_FAILED``; None if it did not."""
+    if not isinstance(error, requests.exceptions.SSLError):
+        return None
+    cause: Any = error.args[0] if error.args else None
+    cause = getattr(cause, "reason", cause)
+    cause = cause.args[0] if isinstance(cause, urllib3.exceptions.SSLError) and cause.args else cause
+    reason = getattr(cause, "reason", None)
+    if isinstance(reason, str) and (reason in HANDSHAKE_FAILURES or "HANDSHAKE" in reason or "CERTIFICATE" in reason):
+        return reason
+    return None
 
 
 def send_with_retries(send: Callable[[], requests.Response], *, what: str, repeatable: bool) -> requests.Response:

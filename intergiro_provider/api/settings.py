@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
 import re
@@ -137,6 +138,13 @@ def read_settings(
     :raises IntergiroValueError: naming the field and what to do about it.
     """
     given = {name: value for name, value in extra.items() if value is not None}
+    for name in sorted(set(given) - KNOWN_EXTRAS):
+        # A mistyped `environment` would mean live.
+        for meant in difflib.get_close_matches(name, KNOWN_EXTRAS, n=1, cutoff=0.8):
+            raise IntergiroValueError(
+                f"The extra of connection {conn_id!r} holds `{name}`, which means nothing. If `{meant}` is meant, "
+                "rename it; else remove it."
+            )
     read = _Reader(given, conn_id)
     api = read.choice("api", ("3d", "2d"), default="3d")
     environment = read.choice("environment", ("live", "staging"), default="live")

@@ -20,7 +20,7 @@ from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.errors import described, error_of
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.retries import IDEMPOTENT, send_with_retries
-from intergiro_provider.api.settings import ApiSettings, read_settings
+from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
 from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroValueError
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Member, Outcome
@@ -149,6 +149,8 @@ class IntergiroHook(HttpHook):
         self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None
     ) -> requests.Session:
         """A pooled session whose every request is authenticated and survives the expiry of the access token.
+
+        Its methods take endpoints as well as URLs: ``hook.get_conn().get("transactions", params={"limit": 5})``.
 
         Nothing is asked of the bank before the first request. Statuses are not checked and nothing is tried again:
         :meth:`run` does both.
@@ -308,7 +310,8 @@ class IntergiroHook(HttpHook):
             return False, f"The connection could not be read: {error}"
         answer = BankClient(settings, _timings().call, self._read_settings).log_in()
         note = "This test was a login, and counts as one with the bank's fraud prevention."
-        where = f"{settings.origin} ({settings.api}, {settings.environment})"
+        chosen = settings.origin == HOSTS[settings.api, settings.environment]
+        where = f"{settings.origin} ({settings.api}{', ' + settings.environment if chosen else ''})"
         if answer.outcome is Outcome.OK:
             return True, f"{where} accepts the API key. {note}"
         if answer.outcome is Outcome.REFUSED:
@@ -317,8 +320,11 @@ class IntergiroHook(HttpHook):
                 f"belongs to the other `api` or `environment`. {note}"
             )
         if answer.outcome is Outcome.UNSENT:
-            return False, f"{settings.origin} cannot be reached. Check the host, the network and `proxies`."
-        status = f"status {answer.status}" if answer.status else "no usable answer"
+            return (
+                False,
+                f"{settings.origin} cannot be reached ({answer.why}). Check the host, the network and `proxies`.",
+            )
+        status = f"status {answer.status}" if answer.status else f"no usable answer: {answer.why}"
         return False, f"{where} did not answer the login as expected ({status}); it was not repeated. {note}"
 
 

@@ -47,6 +47,9 @@ from intergiro_provider.session.timings import Timings
 
 log = logging.getLogger("intergiro_provider.session")
 
+LONG_WAIT = 5.0
+"""Seconds of waiting after which the log says what for."""
+
 
 class Store(Protocol):
     """Where the documents are kept; see :class:`~intergiro_provider.session.store.VariableStore`."""
@@ -190,6 +193,7 @@ class _Errand:
         self._abandoned = threading.Event()
         self._guard = Guard(store.name, timings, open_strict, self._abandoned)
         self._done = threading.Event()
+        self._slept = 0.0
         self._result: Renewed | None = None
         self._error: BaseException | None = None
 
@@ -291,6 +295,13 @@ class _Errand:
 
     def _sleep(self, seconds: float, jitter: float) -> None:
         self._guard.keep()
+        before, self._slept = self._slept, self._slept + seconds
+        if before < LONG_WAIT <= self._slept:
+            log.info(
+                "Waiting for the Intergiro session: another task is renewing it, or has been and may have died. "
+                "At most %.0f s.",
+                self._timings.wait,
+            )
         if jitter:
             # Only pauses between attempts have jitter; the others are timing conditions and must be slept through.
             self._abandoned.wait(seconds + random.uniform(0, jitter))  # noqa: S311
@@ -315,9 +326,9 @@ class _Errand:
                 session.gen,
             )
         if renewed.how == "logged_in":
-            log.info("Logged in to Intergiro: generation %d, by %s, after %.1f s.", *facts)
+            log.info("Logged in to Intergiro: generation %d, by %s; the renewal took %.1f s.", *facts)
         elif renewed.how == "refreshed":
-            log.info("Refreshed the Intergiro session: generation %d, by %s, after %.1f s.", *facts)
+            log.info("Refreshed the Intergiro session: generation %d, by %s; the renewal took %.1f s.", *facts)
         elif renewed.how == "alive":
             log.info("The Intergiro session of generation %d is alive although a request was refused.", session.gen)
         else:

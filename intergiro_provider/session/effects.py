@@ -103,6 +103,7 @@ class Answer:
     :param status: the HTTP status, 0 without one.
     :param at: epoch seconds of the bank's clock when it answered, by its Date header; None without one.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
+    :param why: for people, why there is no answer.
     """
 
     outcome: Outcome
@@ -111,6 +112,7 @@ class Answer:
     refresh_token: str = field(default="", repr=False)
     at: float | None = None
     retry_after: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from intergiro_provider.session.timings import Timings
 
 ATTEMPTS = 3
 """How many times in a row the service of the strict lock may fail before the renewal does."""
+SHORTER = 8
+"""The first pause under a strict lock is this much shorter than those from the fourth on: renewals are quick there."""
 
 
 class Lock(Protocol):
@@ -79,7 +81,7 @@ class Guard:
         if found is None and self._open_strict is not None:
             # Opened only now: one process of each host at a time asks the service.
             self._strict = self._open_strict()
-            found = self._wait_for(self._strict, look, began, "Another task", self._timings.poll)
+            found = self._wait_for(self._strict, look, began, "Another task")
         return found
 
     def release(self) -> None:
@@ -109,10 +111,9 @@ class Guard:
         if self._strict is not None:
             self._strict.keep()
 
-    def _wait_for(
-        self, lock: Lock, look: Callable[[], Session | None], began: float, who: str, jitter: float = 0.0
-    ) -> Session | None:
+    def _wait_for(self, lock: Lock, look: Callable[[], Session | None], began: float, who: str) -> Session | None:
         failures = 0
+        pause = self._timings.poll / (SHORTER if self._open_strict is not None else 1)
         while True:
             try:
                 if lock.try_acquire():
@@ -127,8 +128,9 @@ class Guard:
                     f"{who} has been renewing the Intergiro session for over {self._timings.wait:.0f} s. The task can "
                     "be tried again."
                 )
-            if self._abandoned.wait(self._timings.poll + random.uniform(0, jitter)):  # noqa: S311
+            if self._abandoned.wait(pause * random.uniform(1, 2)):  # noqa: S311
                 raise Abandoned
+            pause = min(2 * pause, self._timings.poll)
             found = look()
             if found is not None:
                 return found

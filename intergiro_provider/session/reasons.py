@@ -30,14 +30,15 @@ def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
 def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnavailable:
     """The bank gave no answer to `what` that a session could come of."""
     if answer.outcome is Outcome.UNSENT:
-        said = "the bank cannot be reached"
-    elif answer.status and answer.status >= 300:
-        said = f"the bank answered {answer.status}"
+        said = f"the bank cannot be reached for {what} ({answer.why or 'no connection'})"
+    elif answer.status >= 300:
+        said = f"the bank answered {answer.status} to {what}"
     else:
-        said = "no usable answer came"
+        said = f"no usable answer came to {what}" + (f" ({answer.why})" if answer.why else "")
     return BankUnavailable(
-        f"The Intergiro session could not be renewed: {said} to {what}. No login was made instead, since that could "
-        "trip fraud prevention. The task can be tried again later.",
+        f"There is no Intergiro session: {said}. Nothing else was tried instead, since logging in again and again can "
+        f"trip fraud prevention. The next try makes sense in {retry_after:.0f} s; *Test connection* tells whether the bank "
+        "can be reached.",
         retry_after=retry_after,
     )
 

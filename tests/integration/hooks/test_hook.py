@@ -85,6 +85,7 @@ def test_requests_survive_expiry_with_one_refresh_each(sandbox: Sandbox, connect
         assert hook.run("accounts").status_code == 200
         sandbox.expire_access_tokens()
     assert hook.get_conn().get(f"{sandbox.url}/v3/accounts").status_code == 200
+    assert hook.get_conn().get("accounts", params={"limit": 1}).status_code == 200
 
     counters = sandbox.counters()
     assert (counters.logins, counters.refreshes) == (1, 3)
@@ -440,7 +441,7 @@ def test_the_session_is_not_used_for_other_hosts(
 
 
 def test_bad_settings_are_told_before_any_call(sandbox: Sandbox, connect: Connect) -> None:
-    for hook in (connect(fields={"password": ""}), connect(api="4d"), connect(lock_conn_id="lock")):
+    for hook in (connect(fields={"password": ""}), connect(api="4d")):
         with pytest.raises(x.IntergiroValueError):
             hook.run("accounts")
     for limit in (0, 101, "many"):
@@ -531,6 +532,14 @@ class TestConnectionTest:
         assert not good
         assert "password" in message
         assert sandbox.counters().requests == 0
+
+    def test_a_host_without_tls_is_told_from_one_that_is_away(self, sandbox: Sandbox, connect: Connect) -> None:
+        good, message = connect(fields={"host": "127.0.0.1"}).test_connection()
+
+        assert not good
+        assert "TLS handshake failed" in message
+        assert "http://" in message
+        assert sandbox.counters().logins == 0
 
     def test_an_unreachable_host(self, connect: Connect) -> None:
         good, message = connect(fields={"port": 9}).test_connection()

@@ -122,10 +122,16 @@ def test_one_proxy_url_serves_both_schemes_and_a_path_is_a_ca_bundle() -> None:
 
 
 def test_names_that_mean_nothing_are_told_and_do_not_become_headers() -> None:
-    settings = read({"enviroment": "staging", "x-anything": "1", "api": "3d"})
+    settings = read({"X-Trace": "staging", "x-anything": "1", "api": "3d"})
 
-    assert settings.unknown_extras == ("enviroment", "x-anything")
+    assert settings.unknown_extras == ("X-Trace", "x-anything")
     assert settings.headers == {}
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("enviroment", "environment"), ("read_timout", "read_timeout")])
+def test_a_mistyped_name_is_an_error_since_it_could_mean_live(typed: str, meant: str) -> None:
+    with pytest.raises(IntergiroValueError, match=f"`{meant}`"):
+        read({typed: "staging"})
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,13 @@ def test_extra_that_is_not_an_object_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_names_that_mean_nothing_are_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_BANK", json.dumps({**CONNECTION, "extra": {"enviroment": "staging-secret"}}))
+    monkeypatch.setenv("AIRFLOW_CONN_BANK", json.dumps({**CONNECTION, "extra": {"x-team": "staging-secret"}}))
     hook = IntergiroHook("bank")
     # Airflow's own loggers do not hand their records on to the root logger, where caplog listens.
     monkeypatch.setattr(hook, "_log", logging.getLogger("test"))
     hook.get_conn()
 
-    assert "enviroment" in caplog.text
+    assert "x-team" in caplog.text
     assert "staging-secret" not in caplog.text
 
 
