@@ -104,6 +104,11 @@ class IntergiroApiError(IntergiroError):
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:\-\[\]]{1,80}")
 
 
+def _shown(value: str | None) -> str:
+    """A value of the bank's, where it looks like an id or a time and not like free text."""
+    return value if value and _IDENTIFIER.fullmatch(value) else "<see the exception's attributes>"
+
+
 def _machine_readable(error: Mapping[str, Any]) -> str:
     """Code and field of one of the bank's errors, where they look like names and not like somebody's data."""
     parts = []
@@ -160,13 +165,13 @@ class IntergiroConsentRequired(IntergiroClientError):
 
     def _describe(self, where: str) -> str:
         asked = f" to {where}" if where else ""
-        scope = ", ".join(self.scope) or "an unnamed scope"
-        until = f", open until {self.expires_at}" if self.expires_at else ""
+        scope = ", ".join(s for s in self.scope if _IDENTIFIER.fullmatch(s)) or "an unnamed scope"
+        until = f", open until {_shown(self.expires_at)}" if self.expires_at else ""
         return (
             f"Intergiro answered 412{asked}: a person has to give consent for {scope} "
-            f"(consent {self.consent_id}{until}). "
-            f'POST {{"return_url": …}} to consents/{self.consent_id}, send the person to the redirect_url of the '
-            "answer, then clear this task."
+            f"(consent {_shown(self.consent_id)}{until}). "
+            f'POST {{"return_url": …}} to consents/{_shown(self.consent_id)}, send the person to the '
+            "redirect_url of the answer, then clear this task."
         )
 
 
@@ -198,9 +203,9 @@ class LoginBudgetExhausted(IntergiroError):
     :param next_at: when the next login is allowed; an aware datetime.
     """
 
-    def __init__(self, next_at: datetime, message: str) -> None:
+    def __init__(self, next_at: datetime, message: str = "") -> None:
         self.next_at = next_at
-        super().__init__(message)
+        super().__init__(message or f"The logins of this hour are used up; the next one is allowed at {next_at}.")
 
 
 class StoreUnavailable(IntergiroError):
@@ -213,9 +218,9 @@ class BankUnavailable(IntergiroError):
     :param retry_after: seconds after which another try makes sense; None if unknown.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", retry_after: float | None = None) -> None:
         self.retry_after = retry_after
-        super().__init__(message)
+        super().__init__(message or "Intergiro is not available at present. The task can be tried again later.")
 
 
 class LockMismatch(IntergiroError):

@@ -44,6 +44,8 @@ class IntergiroAuth(AuthBase):
         request.headers["Authorization"] = f"Bearer {session.access_token}"
         if (kept := repeatable_body(request.body)) is not request.body:
             request.body = kept
+            # Its length is known now, and a request must not name both.
+            request.headers.pop("Transfer-Encoding", None)
             request._body_position = 0  # type: ignore[attr-defined]
         request.register_hook("response", self._renewing(session))  # type: ignore[no-untyped-call]
         return request
@@ -91,7 +93,9 @@ def _send_again(response: requests.Response, session: Session, kwargs: dict[str,
 
 def repeatable_body(body: Any) -> Any:
     """The body, or a copy of it where it can be read only once, so that it can be sent once more."""
-    if body is None or hasattr(body, "seek") or not (hasattr(body, "read") or isinstance(body, Iterator)):
+    if body is None or not (hasattr(body, "read") or isinstance(body, Iterator)):
+        return body
+    if hasattr(body, "seek") and (not hasattr(body, "seekable") or body.seekable()):
         return body
     kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives as long as the request
     blocks = iter(lambda: body.read(64 * 1024), None) if hasattr(body, "read") else body

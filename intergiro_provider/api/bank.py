@@ -11,6 +11,7 @@ from typing import Any
 import requests
 
 from intergiro_provider import __version__
+from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent, handshake_failure
 from intergiro_provider.api.settings import ApiSettings
@@ -102,10 +103,8 @@ class BankClient:
         def work() -> None:
             try:
                 with requests.Session() as session:
-                    session.verify = settings.verify
-                    session.proxies = dict(settings.proxies)
-                    # Its Authorization header could come from a .netrc file otherwise.
-                    session.auth = _no_auth
+                    session.proxies, session.verify = proxies_and_verify(settings)
+                    session.trust_env = False
                     box.append(
                         session.request(
                             method,
@@ -124,6 +123,9 @@ class BankClient:
                     )
             except requests.RequestException as error:
                 box.append(error)
+            except Exception as error:
+                # Before anything was sent: a proxy, a certificate file or a header that cannot work.
+                box.append(requests.exceptions.InvalidURL(type(error).__name__))
 
         thread = threading.Thread(target=work, name="intergiro-bank-call", daemon=True)
         thread.start()
@@ -147,7 +149,7 @@ class BankClient:
             return self._answer(Outcome.UNKNOWN, response)
         try:
             body = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         access = body.get("access_token") if isinstance(body, dict) else None
         refresh = body.get("refresh_token") if isinstance(body, dict) else None
@@ -182,7 +184,3 @@ def _why(error: requests.RequestException) -> str:
 
 def _fits_a_header(token: str) -> bool:
     return bool(token) and token.isascii() and token.isprintable() and " " not in token
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request

@@ -76,7 +76,7 @@ def described(method: str | None, url: str | None) -> str:
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
     """Seconds from a Retry-After header, given in seconds or as an HTTP date; None without a usable one."""
     value = (headers.get("Retry-After") or "").strip()
-    if value.isascii() and value.isdigit():
+    if value.isascii() and value.isdigit() and len(value) <= 9:
         return float(value)
     until = http_date(value)
     if until is None:
@@ -90,7 +90,7 @@ def http_date(value: str) -> float | None:
     """Epoch seconds of an HTTP date; None if it is not one."""
     try:
         moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -98,7 +98,7 @@ def http_date(value: str) -> float | None:
 def _json_object(response: requests.Response) -> dict[str, Any]:
     try:
         body = response.json()
-    except (ValueError, requests.RequestException):
+    except (ValueError, RecursionError, requests.RequestException):
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import BaseAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 
 from intergiro_provider.api.bank import USER_AGENT
+from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import described
 from intergiro_provider.api.settings import ApiSettings, origin_of
 from intergiro_provider.exceptions import IntergiroResponseError
@@ -27,10 +29,10 @@ class ApiSession(requests.Session):
         super().__init__()
         self.timeout: Any = settings.timeout
         self._endpoint_url = settings.url
-        # The environment's proxies and certificates are looked up once; requests would do it twice for every request.
-        found = self.merge_environment_settings(settings.origin, dict(settings.proxies), None, settings.verify, None)
-        self.proxies, self.verify = dict(found["proxies"]), found["verify"]
+        self.proxies, self.verify = proxies_and_verify(settings)
         self.trust_env = False
+        self._own_headers = tuple(settings.headers)
+        self._pid = os.getpid()
         self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", **settings.headers})
         # The bank needs none, and a cookie jar is state that threads would share.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -44,15 +46,29 @@ class ApiSession(requests.Session):
         return super().request(method, url, *args, **kwargs)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = self.timeout
+        kwargs["timeout"] = self._complete(kwargs.get("timeout"))
+        if self._pid != os.getpid():
+            # On a connection shared with the parent of a fork, each would read the other's answers.
+            self._pid = os.getpid()
+            for adapter in set(self.adapters.values()):
+                if isinstance(adapter, HTTPAdapter):
+                    adapter.close()
         return super().send(request, **kwargs)
+
+    def _complete(self, timeout: Any) -> Any:
+        """A time-out without gaps."""
+        if timeout is None:
+            return self.timeout
+        if isinstance(timeout, tuple):
+            return tuple(own if own is not None else ours for own, ours in zip(timeout, self.timeout, strict=True))
+        return timeout
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """After a redirect to another origin: take the bearer off, and never send a body there."""
         if origin_of(prepared_request.url or "") == origin_of(response.request.url or ""):
             return
-        prepared_request.headers.pop("Authorization", None)
+        for name in ("Authorization", *self._own_headers):
+            prepared_request.headers.pop(name, None)
         if prepared_request.body is not None:
             raise IntergiroResponseError(
                 f"Intergiro redirected {described(response.request.method, response.request.url)} to another host, "

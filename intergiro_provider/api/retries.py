@@ -20,6 +20,13 @@ log = logging.getLogger("intergiro_provider.api")
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
+NEVER_SENT = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.InvalidProxyURL,
+)
+"""requests refuses these before it opens a connection."""
 HANDSHAKE_FAILURES = frozenset(
     {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "HTTP_REQUEST"}
 )
@@ -33,7 +40,7 @@ LONGEST_WAIT = 60.0
 
 def certainly_unsent(error: BaseException) -> bool:
     """Whether not a byte of the request can have reached the bank."""
-    if isinstance(error, requests.exceptions.ConnectTimeout):
+    if isinstance(error, (requests.exceptions.ConnectTimeout, *NEVER_SENT)):
         return True
     if not isinstance(error, requests.exceptions.ConnectionError):
         return False
@@ -74,6 +81,8 @@ def send_with_retries(send: Callable[[], requests.Response], *, what: str, repea
             return False
         error = outcome.exception()
         if error is not None:
+            if isinstance(error, NEVER_SENT):
+                return False
             return certainly_unsent(error) or (repeatable and _is_passing(error))
         response: requests.Response = outcome.result()
         if not repeatable or response.status_code not in RETRIED_STATUSES:

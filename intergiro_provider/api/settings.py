@@ -6,11 +6,12 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.session.documents import fingerprint
@@ -39,9 +40,10 @@ KNOWN_EXTRAS = frozenset(
         "headers",
     }
 )
-RESERVED_HEADERS = frozenset({"authorization", "host", "content-length", "transfer-encoding"})
+RESERVED_HEADERS = frozenset({"authorization", "cookie", "host", "content-length", "transfer-encoding", "user-agent"})
 
-_VERSION_SEGMENT = re.compile(r"v\d+")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VERSION_SEGMENT = re.compile(r"v[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class ApiSettings:
             endpoint = parts.path + (f"?{parts.query}" if parts.query else "")
         path = endpoint.lstrip("/")
         first = re.split(r"[/?#]", path, maxsplit=1)[0]
-        if ".." in re.split(r"[?#]", path, maxsplit=1)[0].split("/"):
+        if ".." in unquote(re.split(r"[?#]", path, maxsplit=1)[0]).split("/"):
             raise IntergiroValueError("The endpoint holds a '..' segment. Give the path without it.")
         if not _VERSION_SEGMENT.fullmatch(first):
             path = f"{self.version}/{path}"
@@ -273,7 +275,10 @@ class _Reader:
         try:
             if isinstance(value, bool):
                 raise TypeError
-            return float(value)
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+            return number
         except (TypeError, ValueError):
             raise IntergiroValueError(f"`{name}` {self._where} must be a number.") from None
 
@@ -295,7 +300,11 @@ class _Reader:
 
     def headers(self) -> dict[str, str]:
         headers = self._strings("headers", "name to value")
-        for name in headers:
+        for name, value in headers.items():
+            if not (_HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
+                raise IntergiroValueError(
+                    f"`headers` {self._where} holds a name or a value HTTP does not allow: ASCII only, on one line."
+                )
             if name.lower() in RESERVED_HEADERS:
                 raise IntergiroValueError(
                     f"`headers` {self._where} names {name}, which the provider itself sets. Remove it there."

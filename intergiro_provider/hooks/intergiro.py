@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from intergiro_provider.api.auth import IntergiroAuth, repeatable_body
 from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.errors import described, error_of
 from intergiro_provider.api.http import ApiSession
-from intergiro_provider.api.retries import IDEMPOTENT, send_with_retries
+from intergiro_provider.api.retries import IDEMPOTENT, NEVER_SENT, certainly_unsent, send_with_retries
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
 from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroValueError
 from intergiro_provider.session.driver import SharedSession
@@ -31,6 +33,16 @@ from intergiro_provider.session.timings import Timings
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
     from requests.adapters import HTTPAdapter
+
+_hooks: weakref.WeakSet[IntergiroHook] = weakref.WeakSet()
+
+
+def _new_locks_after_fork() -> None:
+    for hook in _hooks:
+        hook._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_locks_after_fork)
 
 CONNECTIONS = 32
 """Connections kept open per hook: as many threads as may pull at once."""
@@ -83,6 +95,7 @@ class IntergiroHook(HttpHook):
         }
         self._tcp_keep_alive = tcp_keep_alive
         self._lock = threading.Lock()
+        _hooks.add(self)
         self._settings: ApiSettings | None = None
         self._session: ApiSession | None = None
         self._pid = os.getpid()
@@ -112,7 +125,8 @@ class IntergiroHook(HttpHook):
         """Labels and hidden fields of the connection form on Airflow 2.11 to 3.1."""
         from intergiro_provider.get_provider_info import get_provider_info
 
-        return dict(get_provider_info()["connection-types"][0]["ui-field-behaviour"])
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
 
     @property
     def settings(self) -> ApiSettings:
@@ -130,8 +144,9 @@ class IntergiroHook(HttpHook):
 
     def _read_settings(self) -> ApiSettings:
         connection = self.get_connection(self.intergiro_conn_id)
+        # Not `extra_dejson`: Airflow 2 reads a broken extra as an empty one, which would mean live.
         try:
-            extra = connection.extra_dejson
+            extra = json.loads((connection.extra or "").strip() or "{}")
         except ValueError:
             extra = None
         if not isinstance(extra, dict):
@@ -236,12 +251,12 @@ class IntergiroHook(HttpHook):
         url = self.settings.url(endpoint)
         session = self.get_conn()
         request = requests.Request(method, url, headers=headers, **_body(method, data, request_kwargs))
-        start = request.data.tell() if hasattr(request.data, "tell") else None
-        repeatable = method in IDEMPOTENT or _has_idempotency_key(request.json)
+        rewind = _rewinder(request)
+        # Only the 3d API documents the key; elsewhere a request_id would be an unknown field.
+        repeatable = method in IDEMPOTENT or (self.settings.api == "3d" and _has_idempotency_key(request.json))
 
         def send() -> requests.Response:
-            if start is not None:
-                request.data.seek(start)
+            rewind()
             prepared = session.prepare_request(request)
             kwargs = session.merge_environment_settings(
                 prepared.url,
@@ -259,8 +274,15 @@ class IntergiroHook(HttpHook):
 
         try:
             response = send_with_retries(send, what=described(method, url), repeatable=repeatable)
+        except IntergiroError:
+            raise
+        except (*NEVER_SENT, requests.exceptions.InvalidJSONError, TypeError, UnicodeError) as error:
+            raise IntergiroValueError(
+                f"The request {described(method, url)} cannot be made ({type(error).__name__}): a header, a part of "
+                "the URL or the body cannot be encoded. Nothing was sent."
+            ) from None
         except requests.RequestException as error:
-            raise _unreachable(error, method, url) from None
+            raise _unreachable(error, method, url, repeatable) from None
         if options.get("check_response", True):
             self.check_response(response)
         return response
@@ -343,6 +365,10 @@ def _body(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         if data:
             arguments["params"] = {**data, **(arguments.get("params") or {})} if isinstance(data, dict) else data
     elif isinstance(data, (dict, list)):
+        if data and arguments.get("json") is not None:
+            raise IntergiroValueError("`data` and `json` are both given: both would be the body. Give one of them.")
+        if arguments.get("files"):
+            return {**arguments, "data": data}
         # The stock HttpOperator passes an empty dict where its user gave nothing.
         if data or (method in ("POST", "PUT", "PATCH") and "json" not in arguments):
             arguments.setdefault("json", data)
@@ -351,11 +377,24 @@ def _body(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _rewinder(request: requests.Request) -> Callable[[], None]:
+    """What puts the files of a request back to where they are now, before it is sent again."""
+    files = request.files.values() if isinstance(request.files, dict) else [f[1] for f in request.files or ()]
+    bodies = [request.data, *(f[1] if isinstance(f, tuple) else f for f in files)]
+    starts = [(body, body.tell()) for body in bodies if hasattr(body, "seek") and hasattr(body, "tell")]
+
+    def rewind() -> None:
+        for body, start in starts:
+            body.seek(start)
+
+    return rewind
+
+
 def _has_idempotency_key(body: Any) -> bool:
     return isinstance(body, dict) and isinstance(body.get("request_id"), str) and bool(body["request_id"])
 
 
-def _unreachable(error: requests.RequestException, method: str, url: str) -> IntergiroError:
+def _unreachable(error: requests.RequestException, method: str, url: str, repeatable: bool) -> IntergiroError:
     """What a failure of the network means; the cause is not chained, since its text holds the URL with its query."""
     kind = type(error).__name__
     if isinstance(error, requests.exceptions.SSLError):
@@ -366,4 +405,6 @@ def _unreachable(error: requests.RequestException, method: str, url: str) -> Int
         advice = "Check the host, the network and `proxies`, or try again later."
     else:
         advice = "The request or the answer is not valid HTTP."
+    if not repeatable and not certainly_unsent(error):
+        advice = "The bank may have carried it out: look before it is sent again."
     return BankUnavailable(f"No answer to {described(method, url)} ({kind}). {advice}")

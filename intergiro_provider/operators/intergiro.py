@@ -107,17 +107,17 @@ class IntergiroOperator(BaseOperator):
 
         self._check_body()
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method=self.method.upper())
-        body = self.json if self.json is not None else self.data
-        response = hook.run(self.endpoint, body, dict(self.headers) if self.headers else None)
+        body = {} if self.json is None else {"json": self.json}
+        response = hook.run(self.endpoint, self.data, dict(self.headers) if self.headers else None, **body)
         if self.response_check and not self._call(self.response_check, response, context):
             raise IntergiroError(
-                f"response_check returned False for the answer of {self.endpoint} (status {response.status_code})"
+                f"response_check returned False for {_path(self.endpoint)} (status {response.status_code})"
             )
         if self.response_filter:
             result = self._call(self.response_filter, response, context)
             size = _json_size(result)
         else:
-            result = _decoded(response, self.endpoint)
+            result = _decoded(response, _path(self.endpoint))
             size = len(response.content)
         if self.do_xcom_push and size > XCOM_COMFORT:
             self.log.warning(
@@ -125,7 +125,7 @@ class IntergiroOperator(BaseOperator):
                 "bytes: pull lists with "
                 "IntergiroToObjectStorageOperator, keep less with response_filter, or set "
                 "do_xcom_push=False.",
-                self.endpoint, f"{size:,}", f"{XCOM_COMFORT:,}",
+                _path(self.endpoint), f"{size:,}", f"{XCOM_COMFORT:,}",
             )  # fmt: skip
         return result
 
@@ -137,6 +137,11 @@ class IntergiroOperator(BaseOperator):
             from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined]
 
         return function(response, **determine_kwargs(function, [response], context))
+
+
+def _path(endpoint: str) -> str:
+    """An endpoint as it may be shown: without its query."""
+    return str(endpoint).partition("?")[0]
 
 
 def _decoded(response: requests.Response, endpoint: str) -> Any:

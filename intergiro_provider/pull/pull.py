@@ -80,7 +80,7 @@ class Pull:
         self._request = request
         self._fetch = fetch
         self._target = target
-        self._progress = Progress(logger, request.endpoint)
+        self._progress = Progress(logger, request.endpoint.partition("?")[0])
         self._format: Format = get_format(request.file_format, request.compression)
         self._part_numbers = itertools.count()
         self._stopped = threading.Event()

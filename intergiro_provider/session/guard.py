@@ -120,7 +120,7 @@ class Guard:
                     return None
                 failures = 0
             except StoreUnavailable:
-                failures += 1
+                failures, pause = failures + 1, self._timings.poll
                 if failures >= ATTEMPTS:
                     raise
             if time.monotonic() - began > self._timings.wait:
@@ -128,7 +128,7 @@ class Guard:
                     f"{who} has been renewing the Intergiro session for over {self._timings.wait:.0f} s. The task can "
                     "be tried again."
                 )
-            if self._abandoned.wait(pause * random.uniform(1, 2)):  # noqa: S311
+            if self._abandoned.wait(pause * random.uniform(0.5, 1.5)):  # noqa: S311
                 raise Abandoned
             pause = min(2 * pause, self._timings.poll)
             found = look()

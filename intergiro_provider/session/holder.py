@@ -374,7 +374,9 @@ class Holder:
             return
 
     def _bank_unavailable(self, answer: Answer, what: str) -> Step:
-        holds = answer.retry_after if answer.retry_after is not None else self.timings.bank_verdict
+        # Whatever the bank asks for: a mistaken answer must not stop every task for ever.
+        asked = answer.retry_after if answer.retry_after is not None else self.timings.bank_verdict
+        holds = min(asked, self.timings.refused_memo)
         yield from self.leave("bank", holds)
         raise bank_unavailable(answer, what, holds)
 

@@ -62,7 +62,7 @@ class HostLock:
         self._descriptor = None
 
     def _open_file(self) -> int | None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         # Without O_CREAT where it exists: in a sticky directory Linux refuses that for another user's file.
         for extra in (0, os.O_CREAT):
             try:

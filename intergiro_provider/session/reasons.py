@@ -36,8 +36,8 @@ def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnava
     else:
         said = f"no usable answer came to {what}" + (f" ({answer.why})" if answer.why else "")
     return BankUnavailable(
-        f"There is no Intergiro session: {said}. Nothing else was tried instead, since logging in again and again can "
-        f"trip fraud prevention. The next try makes sense in {retry_after:.0f} s; *Test connection* tells whether the bank "
+        f"There is no Intergiro session: {said}. Nothing else was tried instead, since logging in again and again "
+        f"can trip fraud prevention. Next try in {retry_after:.0f} s; *Test connection* tells whether the bank "
         "can be reached.",
         retry_after=retry_after,
     )

@@ -573,3 +573,53 @@ def test_no_token_in_logs_or_errors(sandbox: Sandbox, connect: Connect, caplog: 
     text = caplog.text + repr(caught.value) + repr(hook.settings) + repr(hook.__dict__)
     assert "generation" in caplog.text
     assert [s for s in secrets if s in text] == []
+
+
+def test_files_and_generators_are_whole_in_every_try(sandbox: Sandbox, connect: Connect) -> None:
+    hook = connect(method="PUT")
+    sandbox.fault("status", path="/v3/accounts", times=1, status=503)
+    options = {"check_response": False}
+    hook.run("accounts/x", extra_options=options, files={"file": ("a.txt", io.BytesIO(b"whole file"))})
+    hook.get_conn().put("accounts/x", data=iter([b"part ", b"by part"]))
+
+    bodies = [r["body"] for r in sandbox.requests() if r["method"] == "PUT"]
+    assert len(bodies) == 3
+    assert all("whole file" in str(body) for body in bodies[:2])
+    sent = [dict(r["headers"]) for r in sandbox.requests() if r["method"] == "PUT"][-1]
+    assert "transfer-encoding" not in {name.lower() for name in sent}
+
+
+@pytest.mark.parametrize("arguments", [{"json": {"amount": float("nan")}}, {"headers": {"X": "a\nb"}}])
+def test_a_request_that_cannot_be_made_is_final(sandbox: Sandbox, connect: Connect, arguments: dict[str, Any]) -> None:
+    with pytest.raises(x.IntergiroValueError):
+        connect(method="POST").run("consents/c", **arguments)
+    assert sandbox.counters().by_path.total() == sandbox.counters().logins
+
+
+def test_a_body_given_twice_is_told(connect: Connect) -> None:
+    with pytest.raises(x.IntergiroValueError, match="`data` and `json`"):
+        connect(method="POST").run("consents/c", {"a": 1}, json={"b": 2})
+
+
+def test_a_session_kept_over_a_fork_does_not_mix_answers(sandbox: Sandbox, connect: Connect) -> None:
+    import os
+
+    session = connect().get_conn()
+    session.get("accounts")
+    before = sandbox.counters().connections
+    if (child := os.fork()) == 0:
+        os._exit(0 if session.get("cards").status_code == 200 else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert sandbox.counters().connections == before + 1
+
+
+def test_the_environments_proxy_does_not_see_a_loopback_bank(
+    sandbox: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert connect().run("accounts").status_code == 200
