@@ -21,7 +21,7 @@ from types import TracebackType
 import requests
 
 from scripts.airflow_rest import AirflowRest
-from scripts.processes import Group, ProcessDied, free_port
+from scripts.processes import GRACE, Group, ProcessDied, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -141,10 +141,10 @@ class AirflowStack:
                 raise TimeoutError(f"not parsed after {timeout:.0f} s: {dag_ids - self.rest.dag_ids()}")
             time.sleep(0.3)
 
-    def stop(self) -> None:
-        """End every component. May be called again, and when nothing was started."""
+    def stop(self, grace: float = GRACE) -> None:
+        """End every component, by force after `grace` seconds. May be called again, and when nothing was started."""
         self.rest.close()
-        self.processes.stop()
+        self.processes.stop(grace)
 
     def __enter__(self) -> AirflowStack:
         """Start everything."""

@@ -39,6 +39,10 @@ SANDBOX_FLAGS = (
 #: How long the scheduled run may take to appear and to end, in seconds. About 30 are usual.
 RUN_TIMEOUT = 240.0
 
+#: How long the components may take to end, in seconds. Nothing of the demo is worth waiting for: Airflow's
+#: triggerer always waits ten seconds for a child that has ended already, the scheduler for running tasks.
+GRACE = 5.0
+
 
 class Progress:
     """Tells what is going on, with the seconds since the start."""
@@ -70,7 +74,7 @@ def start(tell: Progress) -> tuple[AirflowStack, Bank]:
     """Start the sandbox and Airflow in a fresh home, and store the connection between them."""
     if (old := leftover()).started:
         tell("ending what an earlier demo has left running")
-        old.stop()
+        old.stop(GRACE)
     shutil.rmtree(HOME, ignore_errors=True)
     AIRFLOW_HOME.mkdir(parents=True)
     DATA.mkdir()
@@ -98,7 +102,7 @@ def start(tell: Progress) -> tuple[AirflowStack, Bank]:
         )
         airflow.wait_for_dags({DAG_ID})
     except BaseException:
-        airflow.stop()
+        airflow.stop(GRACE)
         raise
     return airflow, bank
 
@@ -155,7 +159,7 @@ def demo(keep: bool) -> int:
     finally:
         if not kept:
             tell("stopping everything")
-            airflow.stop()
+            airflow.stop(GRACE)
             tell("nothing of it is left running")
 
 
@@ -168,7 +172,7 @@ def main() -> int:
     if command == "down":
         group = leftover()
         print("stopping " + ", ".join(group.started) if group.started else "nothing is running", flush=True)
-        group.stop()
+        group.stop(GRACE)
         return 0
     try:
         return demo(keep=command == "up")

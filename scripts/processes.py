@@ -25,10 +25,6 @@ import psutil
 #: How long a process may take to end by itself after SIGTERM, in seconds.
 GRACE = 15.0
 
-#: After so many of them it is asked once more. Airflow's triggerer and scheduler take that as "do not wait":
-#: the one waits ten seconds for a child that has ended already, the other for running tasks.
-PATIENCE = 4.0
-
 
 class ProcessDied(Exception):
     """A background process has ended although it should be running."""
@@ -96,10 +92,10 @@ class Group:
         """Return those listeners that can be reached from another machine: there must be none."""
         return [item for item in self.listeners() if not ipaddress.ip_address(item[0]).is_loopback]
 
-    def stop(self) -> None:
-        """End all of it: SIGTERM first, SIGKILL for what is left after the grace period. Never raises."""
+    def stop(self, grace: float = GRACE) -> None:
+        """End all of it: SIGTERM first, SIGKILL for what is left after `grace` seconds."""
         with _signals_held(raise_after=False):
-            _stop(self.started)
+            _stop(self.started, grace)
             self.started = {}
             self.state_file.unlink(missing_ok=True)
 
@@ -138,18 +134,16 @@ def _family(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
     return list(found.values())
 
 
-def _stop(started: Mapping[str, psutil.Process]) -> None:
+def _stop(started: Mapping[str, psutil.Process], grace: float) -> None:
     family = _family(started.values())
-    for patience in (min(PATIENCE, GRACE), max(0.0, GRACE - PATIENCE)):
-        # The last one started goes first, so that nobody loses the API server while finishing work.
-        for process in reversed(list(started.values())):
-            with contextlib.suppress(psutil.Error):
-                if not _ended(process):
-                    process.terminate()
-        _wait(started.values(), patience)
+    # The last one started goes first, so that nobody loses the API server while finishing work.
+    for process in reversed(list(started.values())):
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _wait(started.values(), grace)
     family += [process for process in _family(started.values()) if process not in family]
     # Who has ended in order takes its children along; whoever is left after a moment does not mean to end.
-    _wait(family, min(2.0, GRACE))
+    _wait(family, min(2.0, grace))
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()

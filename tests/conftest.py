@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import atexit
 import base64
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,12 @@ for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFL
 _HOME = Path(tempfile.mkdtemp(prefix="intergiro-tests-"))
 _OWNER = os.getpid()
 (_HOME / "dags").mkdir()
+# Temporary files too, the renewal's lock files among them: two test runs at once must not wait for each other. What
+# tests are given as `tmp_path` stays at the usual place, for a look at it after a failure.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+_TMP = Path(tempfile.mkdtemp(prefix="intergiro-tmp-"))
+_TMP.chmod(0o755)  # servers of the tests run as another user
+os.environ["TMPDIR"] = tempfile.tempdir = str(_TMP)
 os.environ["AIRFLOW_HOME"] = str(_HOME)
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(_HOME / "dags")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -40,6 +48,7 @@ def _remove_home() -> None:
     # A forked child that ends by sys.exit comes by here too, and must leave its parent's home alone.
     if os.getpid() == _OWNER:
         shutil.rmtree(_HOME, ignore_errors=True)
+        shutil.rmtree(_TMP, ignore_errors=True)
 
 
 pytest_plugins = ["tests.sandbox_fixture"]
@@ -63,3 +72,13 @@ def airflow_db(airflow_home: Path) -> Path:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return airflow_home / "airflow.db"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_database(airflow_home: Path) -> None:
+    """Let each module begin without the Variables (sessions, ledgers of logins) and connections of the one before."""
+    database = airflow_home / "airflow.db"
+    if database.exists():
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            connection.execute("delete from variable")
+            connection.execute("delete from connection")

@@ -123,9 +123,7 @@ class TestCallables:
 
     def test_response_check(self, bank: Sandbox) -> None:
         call("accounts", response_check=lambda response: response.status_code == 200)
-        with pytest.raises(
-            IntergiroError, match=r"response_check returned False for accounts \(status 200\)"
-        ):
+        with pytest.raises(IntergiroError, match=r"response_check returned False for accounts \(status 200\)"):
             call("accounts", response_check=lambda response: False)
 
     def test_response_filter(self, bank: Sandbox) -> None:

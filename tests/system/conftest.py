@@ -65,26 +65,33 @@ class System:
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Start it all: about ten seconds."""
-    if AIRFLOW < (3, 0):
-        pytest.skip("needs the components of Airflow 3")
     home = tmp_path_factory.mktemp("airflow")
     dags = home / "dags"
     shutil.copytree(Path(__file__).with_name("dags"), dags)
     for example in (ROOT / "dags_examples").glob("*.py"):
         shutil.copy(example, dags)
-    airflow = AirflowStack(home, dags, env={"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"})
+    data = home / "data"
+    env = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "INTERGIRO_EXAMPLE_TARGET": f"file://{data}/examples"}
+    airflow = AirflowStack(home, dags, env)
     try:
         bank = Bank.start(
             airflow.processes,
             airflow.env,
             home,
-            *("--access-token-life", str(ACCESS_TOKEN_LIFE), "--transactions", str(TRANSACTIONS)),
+            *(
+                "--access-token-life",
+                str(ACCESS_TOKEN_LIFE),
+                "--transactions",
+                str(TRANSACTIONS),
+                "--login-limit",
+                "50",
+            ),
         )
         airflow.start()
         key = bank.settings()["api_keys"][0]
         airflow.rest.put_connection(
             "intergiro_default", conn_type="intergiro", host="http://127.0.0.1", port=bank.port, password=key
         )
-        yield System(airflow, bank, home / "data")
+        yield System(airflow, bank, data)
     finally:
         airflow.stop()

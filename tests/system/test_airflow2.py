@@ -22,7 +22,8 @@ from scripts.processes import Group
 from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS
 from tests.system.leaks import database_cells, files, find
 
-pytestmark = pytest.mark.skipif(AIRFLOW >= (3, 0), reason="the DAGs run in the real scheduler of Airflow 3 instead")
+if AIRFLOW >= (3, 0):
+    pytest.skip("on Airflow 3 the DAGs run in a real scheduler instead", allow_module_level=True)
 
 #: Runs one DAG and prints what the tests look at. The DAG's file, its id and the run's conf are the arguments.
 RUN_DAG = """

@@ -34,9 +34,7 @@ def airflow_schema(name: str) -> dict[str, Any]:
 
 def modules_named(info: dict[str, Any]) -> list[str]:
     """Return every module that the info points at."""
-    modules = [
-        module for kind in ("operators", "hooks", "sensors", "triggers") for module in _modules(info, kind)
-    ]
+    modules = [module for kind in ("operators", "hooks", "sensors", "triggers") for module in _modules(info, kind)]
     return modules + [transfer["python-module"] for transfer in info["transfers"]]
 
 
@@ -129,17 +127,13 @@ def test_importing_it_imports_nothing_of_airflow() -> None:
         "import sys, intergiro_provider.get_provider_info as info; info.get_provider_info();"
         "print([name for name in sys.modules if name.split('.')[0] in ('airflow', 'requests', 'msgspec')])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_importing_the_package_imports_no_other_module_of_ours() -> None:
     code = "import sys; before = set(sys.modules); import intergiro_provider; print(sorted(set(sys.modules) - before))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "['intergiro_provider']"
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from intergiro_provider.sandbox import Sandbox
+from intergiro_provider.session.timings import Timings
+from tests.integration.session.services import Postgres, Redis
 
 pytestmark = pytest.mark.integration
 
@@ -21,13 +23,24 @@ SESSION_LIFE = 7.0
 ROOT = Path(__file__).parents[3]
 
 
-def run_fleet(bank: Sandbox, tmp_path: Path, *, processes: int, hosts: int, seconds: float) -> list[dict[str, Any]]:
-    """Start the processes, spread over hosts that share no lock directory, and gather what they print."""
+def run_fleet(
+    bank: Sandbox, tmp_path: Path, *, processes: int, hosts: int, seconds: float, lock: str | None = None
+) -> list[dict[str, Any]]:
+    """Start the processes, spread over hosts that share no lock directory, and gather what they print.
+
+    :param lock: the Airflow connection of a strict lock, as JSON; None: there is none.
+    """
+    extra = {"max_logins_per_hour": 20} | ({"lock_conn_id": "lock"} if lock else {})
     started = []
     for number in range(processes):
         locks = tmp_path / f"host-{number % hosts}"
         locks.mkdir(exist_ok=True)
-        environment = {**os.environ, "AIRFLOW_CONN_INTERGIRO_DEFAULT": bank.connection(max_logins_per_hour=20), "TMPDIR": str(locks)}
+        environment = {
+            **os.environ,
+            "AIRFLOW_CONN_INTERGIRO_DEFAULT": bank.connection(**extra),
+            "AIRFLOW_CONN_LOCK": lock or "",
+            "TMPDIR": str(locks),
+        }
         started.append(
             subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "tests.integration.session.worker", str(seconds)],
@@ -83,3 +96,35 @@ def test_a_session_that_ends_costs_a_fleet_one_login(sandbox: Sandbox, tmp_path:
     assert (counters.refresh_early, counters.refresh_reused) == (0, 0)
     # One refused refresh tells of the end of a session; nobody tries the dead token again.
     assert counters.refresh_refused == counters.logins - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", [{"access_token_life": 2.5}], indirect=True)
+def test_a_fleet_under_a_strict_lock_renews_without_waiting_times(
+    sandbox: Sandbox, tmp_path: Path, service: Postgres | Redis
+) -> None:
+    lock = service.connection_json()
+    results = run_fleet(sandbox, tmp_path, processes=4, hosts=4, seconds=14, lock=lock)
+
+    counters = sandbox.counters()
+    assert [r["errors"] for r in results] == [[]] * 4
+    assert all(r["calls"] >= 5 for r in results)
+    assert counters.logins == 1
+    assert counters.refreshes >= 3
+    assert (counters.refresh_early, counters.refresh_reused, counters.refresh_refused) == (0, 0, 0)
+    print(f"{counters.refreshes} renewals; slowest calls after the first: {[r['slowest_later'] for r in results]}")
+    assert max(r["slowest_later"] for r in results) < Timings().settle_lease
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", [{"access_token_life": 2.0, "session_life": 7.0}], indirect=True)
+def test_a_session_that_ends_costs_a_fleet_under_a_strict_lock_one_login(
+    sandbox: Sandbox, tmp_path: Path, service: Postgres | Redis
+) -> None:
+    results = run_fleet(sandbox, tmp_path, processes=4, hosts=4, seconds=12, lock=service.connection_json())
+
+    counters = sandbox.counters()
+    assert [r["errors"] for r in results] == [[]] * 4
+    assert 2 <= counters.logins <= 3
+    assert (counters.refresh_early, counters.refresh_reused) == (0, 0)
+    assert counters.refresh_refused <= counters.logins - 1

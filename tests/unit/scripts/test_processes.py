@@ -18,7 +18,7 @@ import pytest
 from scripts import processes
 from scripts.processes import Group, ProcessDied
 
-# A child in a session of its own's session, orphaned by its parent's end; both ignore SIGTERM.
+# A process and its child, which both ignore SIGTERM.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -67,11 +67,10 @@ def test_a_polite_process_ends_by_itself(group: Group) -> None:
     assert "bye" in group.log_tail("polite")
 
 
-def test_stubborn_processes_and_their_orphans_are_killed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "GRACE", 0.3)
+def test_stubborn_processes_and_their_children_are_killed(group: Group) -> None:
     parent = start(group, "stubborn", STUBBORN)
     child = int(wait_for_log(group, "stubborn", "child").split()[-1])
-    group.stop()
+    group.stop(grace=0.3)
     assert is_over(parent.pid)
     assert is_over(child)
 
