@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bank of the simulated world: its sessions, its clock and its four possible characters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Rule = Literal["strict", "lenient", "revoke", "single"]
+RULES: tuple[Rule, ...] = ("strict", "lenient", "revoke", "single")
+
+EPOCH = 1_700_000_000.0
+"""Epoch seconds, by the bank's clock, at the simulated time 0."""
+
+
+@dataclass(slots=True)
+class Family:
+    """One bank session: everything that came of one login."""
+
+    key: str
+    born: float
+    ended: bool = False
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Pair:
+    """An access token and its refresh token."""
+
+    number: int
+    family: Family
+    born: float
+
+    @property
+    def access(self) -> str:
+        return f"access-{self.number}"
+
+    @property
+    def refresh(self) -> str:
+        return f"refresh-{self.number}"
+
+    @property
+    def newest(self) -> bool:
+        return self.family.pairs[-1] is self
+
+
+class Bank:
+    """What the bank knows; all times are seconds of the simulation.
+
+    :param rule: strict: a refresh token works once; lenient: an old one goes on working; revoke: using one twice ends
+        the session; single: a login ends the former session.
+    :param access_life: how long an access token lives.
+    :param session_life: how long a session lives, from its login.
+    """
+
+    def __init__(self, rule: Rule = "strict", access_life: float = 900.0, session_life: float = math.inf) -> None:
+        self.rule = rule
+        self.access_life = access_life
+        self.session_life = session_life
+        self.keeps_refresh_token = False
+        self.refused_keys: set[str] = set()
+        self.pairs: dict[str, Pair] = {}
+        self.families: list[Family] = []
+        self.logins: list[float] = []
+        self.refreshes = 0
+        self.early = 0
+        self.reused = 0
+        self.refused_ended = 0
+        self.revoked = 0
+
+    def log_in(self, key: str, now: float, person: bool = False) -> Pair:
+        """A login; `person`: one that the budget does not count."""
+        if self.rule == "single":
+            for other in self.families:
+                other.ended = True
+        family = Family(key, now)
+        self.families.append(family)
+        if not person:
+            self.logins.append(now)
+        return self._issue(family, now)
+
+    def refresh(self, token: str, now: float) -> Pair | None:
+        """The next pair; None where the refresh token is refused."""
+        pair = self.pairs.get(token)
+        if pair is None or self.is_over(pair.family, now):
+            self.refused_ended += 1
+            return None
+        if not pair.newest and self.rule != "lenient":
+            self.reused += 1
+            if self.rule == "revoke":
+                pair.family.ended = True
+                self.revoked += 1
+            return None
+        if now < pair.born + self.access_life:
+            self.early += 1
+            return None
+        self.refreshes += 1
+        return self._issue(pair.family, now)
+
+    def accepts(self, access_token: str, now: float) -> bool:
+        """Whether a request with this access token is let in."""
+        pair = self.pairs.get(access_token)
+        if pair is None or self.is_over(pair.family, now):
+            return False
+        return now < pair.born + self.access_life
+
+    def would_refresh(self, refresh_token: str, now: float) -> bool:
+        """Whether this refresh token is good, now or once its access token has expired."""
+        pair = self.pairs.get(refresh_token)
+        if pair is None or self.is_over(pair.family, now):
+            return False
+        return pair.newest or self.rule == "lenient"
+
+    def key_of(self, access_token: str) -> str | None:
+        """The API key that this access token goes back to."""
+        pair = self.pairs.get(access_token)
+        return pair.family.key if pair is not None else None
+
+    def end_sessions(self) -> None:
+        """End every session, before its time."""
+        for family in self.families:
+            family.ended = True
+
+    def is_over(self, family: Family, now: float) -> bool:
+        """Whether this session has ended."""
+        return family.ended or now >= family.born + self.session_life
+
+    def _issue(self, family: Family, now: float) -> Pair:
+        pair = Pair(len(self.pairs) // 2 + 1, family, now)
+        family.pairs.append(pair)
+        self.pairs[pair.access] = self.pairs[pair.refresh] = pair
+        return pair

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutants in which one method of the production protocol is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from intergiro_provider.session import renewal as production
+from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.effects import Answer, Sleep, Write
+from intergiro_provider.session.holder import Holder
+from intergiro_provider.session.renewal import Renewal
+
+Step = Generator[Any, Any, Any]
+
+
+def with_holder(changed: type[Holder]) -> type[Renewal]:
+    """The production renewal, with another holder."""
+
+    class Mutant(Renewal):
+        def _attempt(self) -> Step:
+            attempt = super()._attempt()
+            # A generator looks its globals up as it runs, and only one runs at a time.
+            answer: Any = None
+            failure: BaseException | None = None
+            while True:
+                original = vars(production)["Holder"]
+                vars(production)["Holder"] = changed
+                try:
+                    effect = attempt.throw(failure) if failure is not None else attempt.send(answer)
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    vars(production)["Holder"] = original
+                failure = None
+                try:
+                    answer = yield effect
+                except Exception as error:
+                    failure = error
+
+    return Mutant
+
+
+class NeverLooksAtTheLease(Holder):
+    __slots__ = ()
+
+    def _is_mine(self) -> Step:
+        yield from ()
+        return True
+
+
+class NeverLooksAtTheSession(Holder):
+    __slots__ = ()
+
+    def _superseded(self) -> Step:
+        if (yield from self._is_mine()):
+            return None
+        # What it returns for a lost lease.
+        return (yield from super()._superseded())
+
+
+class NeverWaitsOutASlowWrite(Holder):
+    __slots__ = ()
+
+    def _write_in_time(self, slot: Any, document: Any) -> Step:
+        yield Write(slot, document)
+        return True
+
+
+class StoresAfterStamping(Holder):
+    __slots__ = ()
+
+    def _store(self, answer: Answer, old: Session | None, how: Any) -> Step:
+        if how == "logged_in":
+            yield Sleep(self.timings.settle_session)
+        return (yield from super()._store(answer, old, how))
+
+
+class SettlesNoForeignSession(Holder):
+    __slots__ = ()
+
+    def _settle(self) -> Step:
+        if self.foreign:
+            return (yield from self._superseded())
+        return (yield from super()._settle())
+
+
+class TriesOnlyTheRefusedSession(Holder):
+    __slots__ = ()
+
+    def _due(self) -> Step:
+        due = yield from super()._due()
+        return due[:1]
+
+
+class RefreshesAnyKey(Holder):
+    __slots__ = ()
+
+    def run(self) -> Step:
+        self.foreign = False
+        return (yield from super().run())
+
+
+class TakesOwnLeaseUnsettled(Renewal):
+    def _write_lease(self, displaced: Lease | None, gen: int, session: Session | None, strict: bool) -> Step:
+        before, own = self._unsettled, displaced is not None and displaced.nonce in self._own_nonces
+        mine = yield from super()._write_lease(displaced, gen, session, strict)
+        if own:
+            self._unsettled = before
+        return mine
+
+
+class TakesWhatIsFree(Renewal):
+    """Never waits for an owner."""
+
+    def _is_free(self, lease: Lease) -> Step:
+        yield from ()
+        return True

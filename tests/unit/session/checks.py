@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guarantees, checked at every step of a simulated world.
+
+A few things cannot be had without a compare-and-swap; they are excused here, and only these: a worker that was stopped
+or whose own call or store failed between the bank's answer and the store, or that was stopped for so long that another
+one rightly took its place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.effects import LogIn, Probe, Refresh
+from tests.unit.session.bank import Pair
+
+if TYPE_CHECKING:
+    from tests.unit.session.actors import Worker
+    from tests.unit.session.world import World
+
+HOUR = 3600.0
+
+
+class Violation(AssertionError):
+    """A guarantee does not hold."""
+
+
+class Checks:
+    """Watches one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._gens: dict[str, int] = {}
+        self._logins: list[float] = []
+        self._nonces: list[tuple[float, str]] = []
+        self.person_at = -1.0
+        self.exclusion_at_risk = False
+        self._late_at = -1.0
+        self.max_renewal = 0.0
+
+    def _fail(self, guarantee: str, worker: Worker, what: str) -> None:
+        raise Violation(f"{guarantee} at {self._world.t:.3f} s by {worker.name}: {what}")
+
+    def _is_excused(self, worker: Worker) -> bool:
+        """Whether what this worker has of the bank may get lost, or be redone, through a fault of its own."""
+        if worker.acked is None:
+            return True
+        timings = self._world.timings
+        return (
+            worker.hit_at >= worker.call_started
+            or worker.call_started - worker.acked >= timings.critical
+            or self._world.t - worker.acked >= timings.takeover - 2 * timings.lease_round
+        )
+
+    # Renewals.
+
+    def renewal_begins(self, worker: Worker) -> None:
+        worker.renewing_since = self._world.t
+        worker.paused, worker.hits, worker.acked = 0.0, 0, None
+        worker.sent.clear()
+
+    def renewal_ends(self, worker: Worker) -> None:
+        """G6: it ended in time, but for what it was stopped and each single slow operation."""
+        since, timings = worker.renewing_since, self._world.timings
+        worker.renewing_since, worker.holding, worker.calling = None, None, ""
+        if since is None:
+            return
+        took = self._world.t - since - worker.paused
+        self.max_renewal = max(self.max_renewal, took)
+        bound = timings.wait + timings.settle_lease + timings.persist_until + 20.0
+        if took > bound + worker.hits * timings.store:
+            self._fail("G6", worker, f"the renewal took {took:.0f} s, {bound:.0f} s are allowed")
+
+    def lease_acknowledged(self, worker: Worker, life: int, lease: Lease) -> None:
+        if worker.life == life and lease.verdict is None:
+            worker.acked, worker.nonce = self._world.t, lease.nonce
+            worker.sent.clear()
+
+    # Bank calls.
+
+    def bank_called(self, worker: Worker, effect: Probe | Refresh | LogIn) -> None:
+        """A call is about to leave."""
+        world = self._world
+        if worker.acked is None:
+            self._fail("G4", worker, f"{type(effect).__name__} without an acknowledged lease of its own")
+            return
+        late = world.t - worker.acked >= world.timings.critical and worker.hit_at < worker.asked_clock_at
+        # Under a strict lock the lease needs no timing, and the time of its acknowledgement is what the worker says.
+        if late and worker.member.lock is None:
+            self._fail("G2", worker, f"{type(effect).__name__} {world.t - worker.acked:.0f} s after its lease")
+        if isinstance(effect, Probe):
+            return
+        name = effect.refresh_token if isinstance(effect, Refresh) else "the login"
+        worker.sent[name] = worker.sent.get(name, 0) + 1
+        if worker.sent[name] > (2 if isinstance(effect, Refresh) else 1):
+            self._fail("G2", worker, f"{name} sent {worker.sent[name]} times under one lease")
+        if isinstance(effect, Refresh):
+            self._refresh_called(worker, effect)
+            return
+        for other in world.workers:
+            if other is not worker and other.calling == "login" and not self._is_excused(other):
+                if not self._was_stopped(worker):
+                    self._fail("G2", worker, f"a second login while {other.name} is logging in")
+
+    def _refresh_called(self, worker: Worker, effect: Refresh) -> None:
+        """G1: nobody else has renewed, or is renewing, what is refreshed here."""
+        if self.exclusion_at_risk or self.person_at >= 0 or worker.hit_at >= worker.session_read_at:
+            return
+        stored = self._world.variables.documents["session"]
+        if stored is not None and stored.gen > self._gens.get(effect.refresh_token, stored.gen):
+            if not self._stored_late(worker):
+                self._fail("G1", worker, "a refresh that a stored one has made unnecessary")
+        for other in self._world.workers:
+            if other is not worker and other.calling and not self._is_excused(other):
+                self._fail("G1", worker, f"a refresh while {other.name} is asking the bank for a {other.calling}")
+
+    def _was_stopped(self, worker: Worker) -> bool:
+        """Whether it was stopped after its last look at the lease, and lost it meanwhile."""
+        return worker.hit_at >= worker.lease_read_at
+
+    def login_carried_out(self, worker: Worker, alive: bool) -> None:
+        """G2: a login is justified when nothing stored, and nothing on its way to the store, can be used."""
+        world, bank = self._world, self._world.bank
+        if alive and not self._was_stopped(worker):
+            self._nonces.append((world.t, worker.nonce))
+        limit = worker.member.max_logins
+        # One that was stopped between its reservation and its login is counted where it reserved.
+        self._logins.append(worker.acked or world.t if self._was_stopped(worker) else world.t)
+        recent = [at for at in self._logins[:-1] if at > world.t - HOUR]
+        if len(recent) >= limit:
+            self._fail("G2", worker, f"login number {len(recent) + 1} within an hour, {limit} are allowed")
+        if not alive or self._was_stopped(worker) or self._is_excused(worker) or "session" in world.variables.shadow:
+            return
+        stored: Session | None = world.variables.documents["session"]
+        if stored is not None and stored.key == worker.bank_key and bank.would_refresh(stored.refresh_token, world.t):
+            if self.person_at < worker.session_read_at and not self._stored_late(worker):
+                self._fail("G2", worker, "a login although the stored session can be refreshed")
+        for other in world.workers:
+            held = other.holding
+            if other is worker or held is None or self._is_excused(other):
+                continue
+            if other.bank_key == worker.bank_key and bank.would_refresh(held.refresh, world.t):
+                self._fail("G2", worker, f"a login while {other.name} is about to store {held.refresh}")
+
+    def _stored_late(self, reader: Worker) -> bool:
+        """Whether one whose time was over has stored a session after this worker's last look."""
+        return self._late_at >= reader.session_read_at
+
+    def carried_out(self, worker: Worker, pair: Pair | None, alive: bool) -> None:
+        """The bank has done what it was asked to."""
+        bank = self._world.bank
+        if bank.early:
+            self._fail("G1", worker, "a refresh before the access token had expired")
+        if alive and pair is not None:
+            worker.holding = pair
+
+    # The store.
+
+    def session_written(self, old: Session | None, new: Session | None, writer: Worker | None, copy: bool) -> None:
+        """G3: a stored, still current refresh token is not overwritten by an older one."""
+        world, bank = self._world, self._world.bank
+        if writer is None:
+            self.person_at = world.t
+        if new is None:
+            return
+        # A renewal that puts its mark on a session that was there signs with its nonce, too.
+        rewritten = " " in new.writer
+        self._gens[new.refresh_token] = max(new.gen, self._gens.get(new.refresh_token, 0))
+        if writer is None:
+            return
+        # Stored after its time: whoever has taken over may be at work.
+        if self._is_excused(writer):
+            self.exclusion_at_risk = True
+            self._late_at = world.t
+        if writer.holding is not None and writer.holding.refresh == new.refresh_token:
+            writer.holding = None
+        if old is None or old.refresh_token == new.refresh_token:
+            return
+        if new.gen <= old.gen or self._is_older(new, old):
+            if not bank.would_refresh(old.refresh_token, world.t) or old.key != new.key:
+                return
+            if copy and not rewritten:
+                return
+            if self._is_excused(writer) or writer.hit_at >= writer.session_read_at:
+                return
+            self._fail("G3", writer, f"generation {old.gen} overwritten by {new.gen}")
+
+    def ledger_written(self, old: Ledger | None, new: Ledger, writer: Worker, copy: bool) -> None:
+        """G2: no login of the last hour is struck off the ledger; if a late copy does, the session tells of it."""
+        if copy or writer.hit_at >= writer.lease_read_at or old is None:
+            return
+        struck = {entry.nonce for entry in old.logins} - {entry.nonce for entry in new.logins}
+        for at, nonce in self._nonces:
+            if at > self._world.t - HOUR and nonce in struck:
+                self._fail("G2", writer, f"the login under {nonce} is struck off the ledger")
+
+    def lease_written(self, writer: Worker, copy: bool) -> None:
+        """A late copy, or the write of one that was stopped after its look, may void a lease that is held."""
+        self.exclusion_at_risk |= copy or writer.hit_at >= writer.lease_read_at
+
+    def _is_older(self, new: Session, old: Session) -> bool:
+        pairs = self._world.bank.pairs
+        new_pair, old_pair = pairs.get(new.refresh_token), pairs.get(old.refresh_token)
+        return new_pair is not None and old_pair is not None and new_pair.number < old_pair.number
+
+    # Requests.
+
+    def used(self, worker: Worker, access_token: str) -> None:
+        """G7: only with the API key that the session was made with."""
+        key = self._world.bank.key_of(access_token)
+        if key not in (None, worker.bank_key, worker.member.key, worker.connection_key):
+            self._fail("G7", worker, f"a session of key {key} used with key {worker.bank_key}")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong with one effect of the protocol, and who decides when it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from intergiro_provider.session.effects import Read, Write
+
+if TYPE_CHECKING:
+    from tests.unit.session.actors import Worker
+    from tests.unit.session.world import World
+
+Kind = Literal[
+    "kill",  # the process dies instead of the effect
+    "kill_after",  # the effect is carried out, the process dies before it hears of that
+    "pause",  # the process stands still before the effect, for `seconds`
+    "pause_after",  # … after the effect, before it hears of that
+    "fail",  # Variable: StoreUnavailable, after `seconds`; nothing is stored
+    "fail_applied",  # Variable: StoreUnavailable, and stored all the same; `late` seconds after the start
+    "slow",  # Variable write: acknowledged after `seconds`; copies land `first` and `late` seconds after the start
+    "missing",  # Variable read: None, though it is there
+    "lost",  # bank: carried out, no answer
+    "dropped",  # bank: not carried out, no answer
+    "unsent",  # bank: the request certainly did not leave
+    "busy",  # bank: 429 or 503; `late`: its Retry-After
+    "garbled",  # bank: carried out, answered 5xx at once
+    "forbidden",  # a task's request: 401 although the token lives
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong with one effect; see :data:`Kind` for what the numbers mean."""
+
+    kind: Kind
+    seconds: float = 0.0
+    late: float | None = None
+    first: float | None = None
+
+
+class Faults(Protocol):
+    """Decides on the fault of each effect as it is begun."""
+
+    def __call__(self, world: World, worker: Worker, effect: Any) -> Fault | None: ...
+
+
+def none(world: World, worker: Worker, effect: Any) -> Fault | None:
+    """Nothing goes wrong."""
+    return None
+
+
+Matcher = Callable[[Any], bool]
+
+
+def is_effect(kind: type[Any], slot: str | None = None) -> Matcher:
+    """Matches effects of a kind and, for reads and writes, of a slot."""
+
+    def matches(effect: Any) -> bool:
+        return type(effect) is kind and (slot is None or effect.slot == slot)
+
+    return matches
+
+
+def read(slot: str) -> Matcher:
+    return is_effect(Read, slot)
+
+
+def write(slot: str) -> Matcher:
+    return is_effect(Write, slot)
+
+
+@dataclass(slots=True)
+class _Rule:
+    worker: str | None
+    matches: Matcher
+    skip: int
+    times: int
+    fault: Fault
+
+
+class Script:
+    """Faults at chosen places: ``Script().on("a", write("lease"), Fault("kill"))``."""
+
+    def __init__(self) -> None:
+        self._rules: list[_Rule] = []
+
+    def on(self, worker: str | None, matches: Matcher, fault: Fault, *, nth: int = 1, times: int = 1) -> Script:
+        """Fault on the `nth` (from 1) matching effect of this worker (None: of any), and on `times` in a row."""
+        self._rules.append(_Rule(worker, matches, nth - 1, times, fault))
+        return self
+
+    def __call__(self, world: World, worker: Worker, effect: Any) -> Fault | None:
+        for rule in self._rules:
+            if rule.times and rule.worker in (None, worker.name) and rule.matches(effect):
+                if rule.skip:
+                    rule.skip -= 1
+                    continue
+                rule.times -= 1
+                return rule.fault
+        return None
+
+    @property
+    def spent(self) -> bool:
+        """Whether every fault has happened: a scenario whose fault never came proves nothing."""
+        return all(rule.times == 0 or rule.times > 1000 for rule in self._rules)

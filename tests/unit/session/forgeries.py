@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutants that sit between the production protocol and the world, where they forge an answer or drop an effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.effects import (
+    Answer,
+    ConfirmAbsent,
+    LogIn,
+    Member,
+    Outcome,
+    Probe,
+    Read,
+    Refresh,
+    Renewed,
+    Sleep,
+    Write,
+)
+from intergiro_provider.session.renewal import Renewal
+from intergiro_provider.session.timings import Timings
+
+Step = Generator[Any, Any, Any]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one renewal of a mutant has seen so far."""
+
+    me: Member
+    session: Session | None = None
+    lease: Lease | None = None
+    ledger: Ledger | None = None
+    flags: set[str] = field(default_factory=set)
+
+
+Forge = Callable[[Memory, Any], Step]
+"""Carries out one effect for the protocol, in its own way: yields effects to the world, returns the answer."""
+
+
+def through(forge: Forge) -> type[Renewal]:
+    """The production renewal, with this between it and the world."""
+
+    class Mutant(Renewal):
+        def run(self, waited: float = 0.0) -> Generator[Any, Any, Renewed]:
+            inner, memory = super().run(waited), Memory(self._me)
+            answer: Any = None
+            failure: BaseException | None = None
+            while True:
+                try:
+                    effect = inner.throw(failure) if failure is not None else inner.send(answer)
+                except StopIteration as end:
+                    renewed: Renewed = end.value
+                    return renewed
+                failure = None
+                try:
+                    answer = yield from forge(memory, effect)
+                except Exception as error:
+                    failure = error
+                    continue
+                if isinstance(effect, Read) and effect.slot == "session":
+                    memory.session = answer
+                elif isinstance(effect, Read) and effect.slot == "lease":
+                    memory.lease = answer
+
+    return Mutant
+
+
+def believe_404(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, ConfirmAbsent):
+        return True
+    return (yield effect)
+
+
+def no_settling_of_the_lease(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Sleep) and effect.seconds == Timings().settle_lease:
+        return None
+    return (yield effect)
+
+
+def no_read_back_of_the_lease(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Write) and effect.slot == "lease":
+        memory.lease = effect.document  # type: ignore[assignment]
+        memory.flags.add("written")
+    elif isinstance(effect, Read) and effect.slot == "lease" and "written" in memory.flags:
+        memory.flags.discard("written")
+        return memory.lease
+    return (yield effect)
+
+
+def no_lease(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Write) and effect.slot == "lease":
+        yield effect
+        memory.lease = effect.document  # type: ignore[assignment]
+        return None
+    if isinstance(effect, Read) and effect.slot == "lease":
+        return memory.lease
+    if isinstance(effect, ConfirmAbsent) and effect.slot == "lease":
+        return True
+    return (yield effect)
+
+
+def no_lock_fingerprint(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, Read) and effect.slot == "session" and answer is not None:
+        return replace(answer, lock=memory.me.lock)
+    return answer
+
+
+def ignore_verdicts(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, Read) and effect.slot == "lease" and answer is not None and answer.verdict is not None:
+        return replace(answer, verdict="free")
+    return answer
+
+
+def verdicts_for_ever(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, Read) and effect.slot == "lease" and answer is not None and answer.verdict is not None:
+        return replace(answer, verdict_until=4e9)
+    return answer
+
+
+def never_backwards(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, Read) and effect.slot == "lease" and answer is not None and memory.session is not None:
+        if answer.gen > memory.session.gen:
+            return replace(answer, gen=-1)
+    return answer
+
+
+def no_second_look_when_backwards(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Read) and effect.slot == "session" and memory.lease is not None:
+        if memory.session is not None and memory.lease.gen > memory.session.gen:
+            memory.lease = None
+            return memory.session
+    return (yield effect)
+
+
+def refresh_three_times(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, Refresh) and answer.outcome is Outcome.UNKNOWN:
+        yield Sleep(1.0)
+        return (yield effect)
+    return answer
+
+
+def log_in_twice(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, LogIn) and answer.outcome is Outcome.UNKNOWN:
+        yield Sleep(1.0)
+        return (yield effect)
+    return answer
+
+
+def log_in_after_unknown(memory: Memory, effect: Any) -> Step:
+    answer = yield effect
+    if isinstance(effect, Refresh) and answer.outcome in (Outcome.UNKNOWN, Outcome.UNAVAILABLE):
+        return Answer(Outcome.REFUSED)
+    return answer
+
+
+def no_probe(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Probe):
+        return Answer(Outcome.REFUSED)
+    return (yield effect)
+
+
+def no_look_before_storing(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Write) and effect.slot == "session":
+        memory.flags.discard("fresh")
+    elif isinstance(effect, Read) and effect.slot == "session" and "fresh" in memory.flags:
+        return None
+    answer = yield effect
+    if isinstance(effect, Refresh | LogIn) and answer.outcome is Outcome.OK:
+        memory.flags.add("fresh")
+    return answer
+
+
+def no_ledger(memory: Memory, effect: Any) -> Step:
+    if isinstance(effect, Write) and effect.slot == "ledger":
+        memory.ledger = effect.document  # type: ignore[assignment]
+        return None
+    if isinstance(effect, Read) and effect.slot == "ledger" and memory.ledger is not None:
+        return memory.ledger
+    return (yield effect)
+
+
+def no_probe_of_the_store(memory: Memory, effect: Any) -> Step:
+    """A lease that cannot be written is no reason to stop."""
+    if isinstance(effect, Write) and effect.slot == "lease":
+        memory.lease = effect.document  # type: ignore[assignment]
+        try:
+            yield effect
+        except Exception:
+            memory.flags.add("unwritten")
+        return None
+    if isinstance(effect, Read) and effect.slot == "lease" and "unwritten" in memory.flags:
+        return memory.lease
+    return (yield effect)

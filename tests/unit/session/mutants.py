@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The production protocol with one rule broken in each, to see that the tests would notice.
+
+None of them is a copy: :mod:`.forgeries` sit between the protocol and the world, :mod:`.broken` ones replace a method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from intergiro_provider.session.effects import Refresh
+from intergiro_provider.session.renewal import Renewal
+from intergiro_provider.session.timings import Timings
+from tests.unit.session import broken, forgeries
+from tests.unit.session.actors import Variant
+
+
+def bent(**changes: float) -> Timings:
+    """Timings that break their own rules."""
+    timings = Timings()
+    for name, value in changes.items():
+        object.__setattr__(timings, name, value)
+    return timings
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A variant, and the test that must fail with it, with that test's parameters."""
+
+    variant: Variant
+    scenario: str
+    parameters: dict[str, Any]
+
+
+def _mutant(
+    name: str,
+    scenario: str,
+    protocol: type[Renewal] = Renewal,
+    *,
+    timings: Timings | None = None,
+    entangled: dict[Any, Any] | None = None,
+    **parameters: Any,
+) -> Mutant:
+    return Mutant(Variant(name, protocol, timings or Timings(), entangled or {}), scenario, parameters)
+
+
+MUTANTS = [
+    _mutant(
+        "own slow write entered on",
+        "late_writes.test_late_copy_of_a_slow_lease_write_is_no_win",
+        timings=bent(lease_write=100.0),
+    ),
+    _mutant(
+        "own slow round entered on",
+        "late_writes.test_round_from_the_read_to_the_write_that_took_too_long",
+        timings=bent(lease_write=100.0, lease_round=100.0),
+    ),
+    _mutant(
+        "settle_lease below lease_round",
+        "late_writes.test_round_that_took_nearly_too_long",
+        timings=bent(settle_lease=0.5),
+    ),
+    _mutant(
+        "no settling of the lease",
+        "late_writes.test_round_that_took_nearly_too_long",
+        forgeries.through(forgeries.no_settling_of_the_lease),
+    ),
+    _mutant(
+        "lease not read back",
+        "protocol.test_lease_lost_before_entering",
+        forgeries.through(forgeries.no_read_back_of_the_lease),
+    ),
+    _mutant(
+        "no lease at all", "protocol.test_expiry_is_one_refresh", forgeries.through(forgeries.no_lease), rule="strict"
+    ),
+    _mutant(
+        "lease taken whoever holds it",
+        "protocol.test_lease_is_taken_over_only_after_its_time",
+        broken.TakesWhatIsFree,
+    ),
+    _mutant(
+        "takeover too short",
+        "late_writes.test_owner_that_takes_all_the_time_it_has",
+        timings=bent(takeover=30.0),
+    ),
+    _mutant(
+        "lease inside the session",
+        "late_writes.test_late_copy_of_a_lease_write_overwrites_no_session",
+        entangled={"lease": "session"},
+    ),
+    _mutant(
+        "ledger inside the lease",
+        "late_writes.test_late_copy_of_a_lease_write_strikes_no_login_off",
+        entangled={"lease": "ledger", "ledger": "lease"},
+    ),
+    _mutant(
+        "404 is absence",
+        "late_writes.test_blind_worker_respects_the_lease",
+        forgeries.through(forgeries.believe_404),
+        times=1,
+    ),
+    _mutant(
+        "404 of the ledger is absence",
+        "crash_points.test_ledger_that_seems_to_be_absent",
+        forgeries.through(forgeries.believe_404),
+    ),
+    _mutant(
+        "no lock fingerprint",
+        "surroundings.test_other_lock_is_a_mismatch",
+        forgeries.through(forgeries.no_lock_fingerprint),
+        mine=None,
+    ),
+    _mutant(
+        "no lease re-read after a refusal",
+        "late_writes.test_late_copy_of_a_verdict_frees_nothing",
+        broken.with_holder(broken.NeverLooksAtTheLease),
+        skew=0.0,
+    ),
+    _mutant(
+        "no session re-read before login",
+        "late_writes.test_sleeper_that_stores_while_the_successor_settles",
+        broken.with_holder(broken.NeverLooksAtTheSession),
+    ),
+    _mutant(
+        "no re-read before persist",
+        "late_writes.test_sleeper_drops_its_copy_for_a_newer_session",
+        forgeries.through(forgeries.no_look_before_storing),
+    ),
+    _mutant(
+        "no settling of the session",
+        "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
+        timings=bent(settle_session=0.0),
+        foreign=False,
+    ),
+    _mutant(
+        "foreign session not settled",
+        "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
+        broken.with_holder(broken.SettlesNoForeignSession),
+        foreign=True,
+    ),
+    _mutant(
+        "own lease retaken without settling",
+        "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
+        broken.TakesOwnLeaseUnsettled,
+        foreign=False,
+    ),
+    _mutant(
+        "verdict ignored",
+        "protocol.test_bank_that_is_busy_is_an_error_for_everybody",
+        forgeries.through(forgeries.ignore_verdicts),
+        effect=Refresh,
+    ),
+    _mutant(
+        "verdict never expires",
+        "protocol.test_bank_that_is_busy_is_an_error_for_everybody",
+        forgeries.through(forgeries.verdicts_for_ever),
+        effect=Refresh,
+    ),
+    _mutant(
+        "backwards not noticed",
+        "surroundings.test_session_that_only_seems_to_have_gone_backwards",
+        forgeries.through(forgeries.never_backwards),
+        verdict=None,
+    ),
+    _mutant(
+        "backwards without a second look",
+        "surroundings.test_session_that_only_seems_to_have_gone_backwards",
+        forgeries.through(forgeries.no_second_look_when_backwards),
+        verdict="free",
+    ),
+    _mutant(
+        "refresh repeated twice",
+        "protocol.test_unknown_twice_is_an_error_and_no_login",
+        forgeries.through(forgeries.refresh_three_times),
+    ),
+    _mutant(
+        "login repeated by itself",
+        "protocol.test_login_of_unknown_outcome_is_not_repeated",
+        forgeries.through(forgeries.log_in_twice),
+    ),
+    _mutant(
+        "login after an unknown refresh",
+        "protocol.test_unknown_twice_is_an_error_and_no_login",
+        forgeries.through(forgeries.log_in_after_unknown),
+    ),
+    _mutant(
+        "no probe",
+        "protocol.test_refused_request_with_a_live_session_is_a_permission",
+        forgeries.through(forgeries.no_probe),
+    ),
+    _mutant(
+        "no ledger",
+        "protocol.test_budget_stops_logins_and_says_when_the_next_is_allowed",
+        forgeries.through(forgeries.no_ledger),
+    ),
+    _mutant(
+        "store not probed",
+        "crash_points.test_lease_write_that_fails_three_times",
+        forgeries.through(forgeries.no_probe_of_the_store),
+    ),
+    _mutant(
+        "bank called at any time",
+        "protocol.test_refresh_that_can_never_be_sent_ends_within_the_critical_section",
+        timings=bent(critical=1000.0),
+    ),
+    _mutant(
+        "late copies not waited out",
+        "late_writes.test_late_copy_of_the_mark_on_a_seeded_session",
+        broken.with_holder(broken.NeverWaitsOutASlowWrite),
+        kind="slow",
+        lock=None,
+    ),
+    _mutant(
+        "store delayed after a login",
+        "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
+        broken.with_holder(broken.StoresAfterStamping),
+        foreign=False,
+    ),
+    _mutant(
+        "only the refused session tried",
+        "surroundings.test_session_seeded_over_an_older_one_is_found_by_those_who_have_that_in_memory",
+        broken.with_holder(broken.TriesOnlyTheRefusedSession),
+    ),
+    _mutant(
+        "session of another key refreshed",
+        "surroundings.test_session_of_another_key_is_never_used",
+        broken.with_holder(broken.RefreshesAnyKey),
+    ),
+]

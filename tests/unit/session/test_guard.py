@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking the locks around a renewal, and the driver under a strict lock that is in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from intergiro_provider.exceptions import LockMismatch, StoreUnavailable
+from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.driver import SharedSession
+from intergiro_provider.session.effects import Abandoned, Answer, Member, Slot
+from intergiro_provider.session.guard import ATTEMPTS, Guard, StrictLock
+from intergiro_provider.session.locks import HostLock
+from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
+
+OURS = Session("a", "r", "k", 7, "n", lock="memory")
+
+
+class Service:
+    """Gives one lock at a time, and may be down."""
+
+    def __init__(self) -> None:
+        self.holder: MemoryLock | None = None
+        self.failures = 0
+        self.opened: list[MemoryLock] = []
+
+    def open(self) -> MemoryLock:
+        self.opened.append(MemoryLock(self))
+        return self.opened[-1]
+
+
+class MemoryLock:
+    fingerprint = "memory"
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.tries = self.checks = self.kept = 0
+        self.slow = 0.0
+
+    def try_acquire(self) -> bool:
+        self.tries += 1
+        if self.service.failures:
+            self.service.failures -= 1
+            raise StoreUnavailable("the service is down")
+        self.service.holder = self.service.holder or self
+        return self.service.holder is self
+
+    def release(self) -> None:
+        if self.service.holder is self:
+            self.service.holder = None
+
+    def check(self) -> None:
+        self.checks += 1
+        time.sleep(self.slow)
+        if self.service.holder is not self:
+            raise StoreUnavailable("the lock was lost")
+
+    def keep(self) -> None:
+        self.kept += 1
+
+
+@pytest.fixture(autouse=True)
+def own_lock_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> MemoryStore:
+    store = MemoryStore(request.node.name)
+    store.documents["session"] = OURS
+    return store
+
+
+def shared(store: MemoryStore, bank: PlainBank, open_strict: Callable[[], StrictLock] | None) -> SharedSession:
+    return SharedSession(store, bank, Member("k", name="host:1"), QUICK, open_strict)
+
+
+def nothing() -> Session | None:
+    return None
+
+
+def test_both_locks_are_taken_and_given_back(service: Service) -> None:
+    guard = Guard("both", QUICK, service.open, threading.Event())
+
+    assert guard.take(nothing, time.monotonic()) is None
+    assert guard.fingerprint == "memory"
+    assert service.holder is service.opened[0]
+    assert not HostLock("both").try_acquire()
+    guard.release()
+    assert service.holder is None
+    assert HostLock("both").try_acquire()
+
+
+def test_one_process_of_a_host_at_a_time_asks_the_service(service: Service) -> None:
+    first = Guard("host", QUICK, service.open, threading.Event())
+    first.take(nothing, time.monotonic())
+    looks = iter([None, OURS])
+
+    assert Guard("host", QUICK, service.open, threading.Event()).take(lambda: next(looks), time.monotonic()) is OURS
+    assert len(service.opened) == 1
+    first.release()
+
+
+def test_a_waiter_takes_a_session_instead_of_the_lock(service: Service) -> None:
+    service.open().try_acquire()
+    looks = iter([None, None, OURS])
+    guard = Guard("waits", QUICK, service.open, threading.Event())
+
+    assert guard.take(lambda: next(looks), time.monotonic()) is OURS
+    guard.release()
+    assert service.holder is service.opened[0]
+
+
+def test_a_waiter_ends_at_the_deadline_that_began_before_it(service: Service) -> None:
+    service.open().try_acquire()
+    guard = Guard("ends", QUICK, service.open, threading.Event())
+    began = time.monotonic()
+
+    with pytest.raises(StoreUnavailable, match="Another task has been renewing"):
+        guard.take(nothing, began - QUICK.wait + 0.3)
+    assert 0.25 < time.monotonic() - began < 0.6
+
+
+def test_a_waiter_that_is_abandoned_ends(service: Service) -> None:
+    service.open().try_acquire()
+    abandoned = threading.Event()
+    threading.Timer(0.1, abandoned.set).start()
+
+    with pytest.raises(Abandoned):
+        Guard("abandoned", QUICK, service.open, abandoned).take(nothing, time.monotonic())
+
+
+@pytest.mark.parametrize("failures", [ATTEMPTS - 1, ATTEMPTS])
+def test_a_service_may_fail_for_a_moment(service: Service, failures: int) -> None:
+    service.failures = failures
+    guard = Guard("fails", QUICK, service.open, threading.Event())
+    if failures < ATTEMPTS:
+        assert guard.take(nothing, time.monotonic()) is None
+    else:
+        with pytest.raises(StoreUnavailable, match="the service is down"):
+            guard.take(nothing, time.monotonic())
+    assert service.opened[0].tries == ATTEMPTS
+    guard.release()
+
+
+def test_a_renewal_is_quick_and_makes_sure_before_each_step_that_counts(store: MemoryStore, service: Service) -> None:
+    bank = PlainBank()
+    bank.valid = "r"
+    began = time.monotonic()
+    renewed = shared(store, bank, service.open).renew(OURS, "")
+
+    assert time.monotonic() - began < QUICK.settle_lease
+    assert (renewed.how, renewed.session.lock) == ("refreshed", "memory")
+    # The lease, the probe and the refresh.
+    assert [lock.checks for lock in service.opened] == [3]
+    assert service.holder is None
+
+
+def test_no_service_is_asked_where_a_session_is_found(store: MemoryStore, service: Service) -> None:
+    assert shared(store, PlainBank(), service.open).current() == OURS
+    assert service.opened == []
+
+
+def test_each_renewal_has_a_lock_of_its_own_and_waits_keep_it(store: MemoryStore, service: Service) -> None:
+    del store.documents["session"]
+    bank = PlainBank()
+    session = shared(store, bank, service.open)
+    session.renew(session.current(), "")
+
+    assert len(service.opened) == 2
+    # Without a session the lease needs its waiting times, and the lock must outlast them.
+    assert service.opened[0].kept >= 1
+    assert (bank.logins, bank.refreshes) == (1, 1)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_lock_that_is_lost_or_not_certain_stops_before_the_bank(
+    store: MemoryStore, service: Service, slow: bool
+) -> None:
+    class Watched(MemoryStore):
+        def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+            super().write(slot, document)
+            if slow:
+                service.opened[-1].slow = 2 * QUICK.lock_check
+            elif slot == "lease":
+                service.holder = None
+
+    watched = Watched(store.name)
+    watched.documents.update(store.documents)
+    bank = PlainBank()
+
+    with pytest.raises(StoreUnavailable, match="Making sure" if slow else "was lost"):
+        shared(watched, bank, service.open).renew(OURS, "")
+    assert not bank.calling.is_set()
+    assert service.holder is None
+    assert watched.documents["session"] == OURS
+
+
+def test_who_has_lost_the_lock_does_not_touch_the_lease(store: MemoryStore, service: Service) -> None:
+    class Losing(MemoryStore):
+        def read(self, slot: Slot) -> Session | Lease | Ledger | None:
+            if slot == "lease":
+                service.holder = None
+            return super().read(slot)
+
+    losing = Losing(store.name)
+    losing.documents.update(store.documents, lease=Lease(7, "theirs"))
+    bank = PlainBank()
+
+    with pytest.raises(StoreUnavailable, match="was lost"):
+        shared(losing, bank, service.open).renew(OURS, "")
+    assert losing.documents["lease"] == Lease(7, "theirs")
+    assert not bank.calling.is_set()
+
+
+def test_a_lock_that_is_lost_during_the_refresh_does_not_lose_the_new_tokens(
+    store: MemoryStore, service: Service
+) -> None:
+    class Losing(PlainBank):
+        def refresh(self, refresh_token: str) -> Answer:
+            service.holder = None
+            return super().refresh(refresh_token)
+
+    bank = Losing()
+    bank.valid = "r"
+
+    assert shared(store, bank, service.open).renew(OURS, "").stored
+    assert bank.refreshes == 1
+
+
+def test_an_error_of_the_protocol_gives_the_lock_back(store: MemoryStore, service: Service) -> None:
+    store.documents["session"] = replace(OURS, lock="another")
+
+    with pytest.raises(LockMismatch):
+        shared(store, PlainBank(), service.open).renew(OURS, "")
+    assert service.holder is None
+    assert HostLock(store.name).try_acquire()

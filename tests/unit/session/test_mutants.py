@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every rule of the protocol is needed: without it a scenario fails, and the walks notice most of them, too."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+from tests.unit.session.actors import PRODUCTION
+from tests.unit.session.checks import Violation
+from tests.unit.session.mutants import MUTANTS, Mutant
+from tests.unit.session.walks import walk
+
+FEW, MANY = 30, 20_000
+"""Walks tried with each mutant: in every run of the tests, and in the exhaustive ones."""
+
+NARROW: set[str] = set()
+"""What it takes to notice these is more than the few random faults of one walk bring about."""
+
+each = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.variant.name)
+
+
+def fails(mutant: Mutant) -> bool:
+    """Whether the scenario of this mutant fails with it."""
+    module, name = mutant.scenario.split(".")
+    scenario = getattr(import_module(f"tests.unit.session.test_{module}"), name)
+    try:
+        scenario(mutant.variant, **mutant.parameters)
+    except AssertionError:
+        return True
+    return False
+
+
+def walks_until_noticed(mutant: Mutant, most: int) -> int | None:
+    for seed in range(most):
+        try:
+            walk(seed, mutant.variant)
+        except Violation:
+            return seed + 1
+    return None
+
+
+@each
+def test_scenario_notices(mutant: Mutant, mutants_noticed: dict[str, str]) -> None:
+    module, name = mutant.scenario.split(".")
+    production = getattr(import_module(f"tests.unit.session.test_{module}"), name)
+    production(PRODUCTION, **mutant.parameters)
+    assert fails(mutant)
+    after = walks_until_noticed(mutant, FEW)
+    walks = f"{after:6d} walks" if after is not None else f"  > {FEW} walks"
+    mutants_noticed[mutant.variant.name] = f"{walks}; {name}"
+
+
+@pytest.mark.exhaustive
+@each
+def test_walks_notice(mutant: Mutant, mutants_noticed: dict[str, str]) -> None:
+    after = walks_until_noticed(mutant, MANY)
+    name = mutant.scenario.split(".")[1]
+    mutants_noticed[mutant.variant.name] = f"{after or f'> {MANY}':>6} walks; {name}"
+    assert after is not None or mutant.variant.name in NARROW

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guarantees in thousands of random worlds: two to four workers, four kinds of bank, up to three faults.
+
+A failing walk names its seed; ``walk(seed, faults=n, trace=True)`` tells its story.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.session.bank import RULES
+from tests.unit.session.walks import build, walk
+
+
+@pytest.mark.parametrize("faults", [1, 2, 3])
+def test_guarantees_hold_whatever_goes_wrong(faults: int) -> None:
+    for seed in range(600):
+        walk(seed, faults=faults)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_without_a_fault_no_refresh_is_refused_but_the_one_that_tells_the_end(rule: str) -> None:
+    for seed in range(RULES.index(rule), 480, len(RULES)):  # type: ignore[arg-type]
+        _, aimed = build(seed, faults=0)
+        world = walk(seed, faults=0)
+        bank = world.bank
+        ended = sum(bank.is_over(family, world.t) for family in bank.families)
+        # A restored session holds a token that was used before.
+        restored = aimed.start == "restored"
+        assert bank.early == 0
+        assert bank.reused <= restored
+        assert bank.refused_ended <= ended
+        # One for each session that ended, one where there was none, or none of this key, or one that was restored.
+        assert len(bank.logins) <= ended + (aimed.start in ("cold", "foreign", "restored"))
+
+
+def test_same_seed_is_the_same_walk() -> None:
+    one, other = (walk(7, faults=2, trace=True).story() for _ in range(2))
+    assert one == other
+    assert len(one) > 1000
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("faults", [0, 1, 2, 3, 4])
+def test_guarantees_hold_in_many_more_walks(faults: int) -> None:
+    for seed in range(100_000, 200_000):
+        walk(seed, faults=faults)
