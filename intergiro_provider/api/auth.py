@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from requests.auth import AuthBase
 from requests.utils import rewind_body
 
 from intergiro_provider.api.bank import note_time
+from intergiro_provider.api.body import repeatable_body
 from intergiro_provider.api.errors import described
 from intergiro_provider.api.settings import origin_of
 from intergiro_provider.exceptions import IntergiroAuthError, IntergiroValueError
@@ -20,7 +20,6 @@ from intergiro_provider.session.documents import Session
 from intergiro_provider.session.driver import SharedSession
 
 RENEWALS = 3
-IN_MEMORY = 1024 * 1024
 
 
 class IntergiroAuth(AuthBase):
@@ -89,19 +88,3 @@ def _send_again(response: requests.Response, session: Session, kwargs: dict[str,
     again.history.append(response)
     again.request = request
     return again
-
-
-def repeatable_body(body: Any) -> Any:
-    """The body, or a copy of it where it can be read only once, so that it can be sent once more."""
-    if body is None or not (hasattr(body, "read") or isinstance(body, Iterator)):
-        return body
-    if hasattr(body, "seek") and (not hasattr(body, "seekable") or body.seekable()):
-        return body
-    kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - lives as long as the request
-    blocks = iter(lambda: body.read(64 * 1024), None) if hasattr(body, "read") else body
-    for block in blocks:
-        if not block:
-            break
-        kept.write(block.encode() if isinstance(block, str) else block)
-    kept.seek(0)
-    return kept

@@ -17,8 +17,9 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.http.hooks.http import HttpHook
 from requests_toolbelt.adapters.socket_options import TCPKeepAliveAdapter
 
-from intergiro_provider.api.auth import IntergiroAuth, repeatable_body
+from intergiro_provider.api.auth import IntergiroAuth
 from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.body import body_arguments, has_idempotency_key, rewinder
 from intergiro_provider.api.errors import described, error_of
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.retries import IDEMPOTENT, NEVER_SENT, certainly_unsent, send_with_retries
@@ -250,10 +251,10 @@ class IntergiroHook(HttpHook):
     ) -> requests.Response:
         url = self.settings.url(endpoint)
         session = self.get_conn()
-        request = requests.Request(method, url, headers=headers, **_body(method, data, request_kwargs))
-        rewind = _rewinder(request)
+        request = requests.Request(method, url, headers=headers, **body_arguments(method, data, request_kwargs))
+        rewind = rewinder(request)
         # Only the 3d API documents the key; elsewhere a request_id would be an unknown field.
-        repeatable = method in IDEMPOTENT or (self.settings.api == "3d" and _has_idempotency_key(request.json))
+        repeatable = method in IDEMPOTENT or (self.settings.api == "3d" and has_idempotency_key(request.json))
 
         def send() -> requests.Response:
             rewind()
@@ -356,42 +357,6 @@ def _timings() -> Timings:
     # Airflow's API client sends a write again after this time; what was acknowledged sooner was sent once.
     repeats_after = conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0)
     return Timings(lease_write=min(0.8 * repeats_after, Timings().lease_round))
-
-
-def _body(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Where `data` goes: into the query of a GET, else into the body."""
-    arguments = dict(given)
-    if method in ("GET", "HEAD"):
-        if data:
-            arguments["params"] = {**data, **(arguments.get("params") or {})} if isinstance(data, dict) else data
-    elif isinstance(data, (dict, list)):
-        if data and arguments.get("json") is not None:
-            raise IntergiroValueError("`data` and `json` are both given: both would be the body. Give one of them.")
-        if arguments.get("files"):
-            return {**arguments, "data": data}
-        # The stock HttpOperator passes an empty dict where its user gave nothing.
-        if data or (method in ("POST", "PUT", "PATCH") and "json" not in arguments):
-            arguments.setdefault("json", data)
-    elif data is not None:
-        arguments["data"] = repeatable_body(data)
-    return arguments
-
-
-def _rewinder(request: requests.Request) -> Callable[[], None]:
-    """What puts the files of a request back to where they are now, before it is sent again."""
-    files = request.files.values() if isinstance(request.files, dict) else [f[1] for f in request.files or ()]
-    bodies = [request.data, *(f[1] if isinstance(f, tuple) else f for f in files)]
-    starts = [(body, body.tell()) for body in bodies if hasattr(body, "seek") and hasattr(body, "tell")]
-
-    def rewind() -> None:
-        for body, start in starts:
-            body.seek(start)
-
-    return rewind
-
-
-def _has_idempotency_key(body: Any) -> bool:
-    return isinstance(body, dict) and isinstance(body.get("request_id"), str) and bool(body["request_id"])
 
 
 def _unreachable(error: requests.RequestException, method: str, url: str, repeatable: bool) -> IntergiroError:
