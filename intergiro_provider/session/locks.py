@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from typing import Any
 
 _open: set[int] = set()
 
@@ -70,3 +71,13 @@ class HostLock:
             except OSError:
                 continue
         return None
+
+
+def postgres_hook() -> Any:
+    """Airflow's hook for PostgreSQL, which opens what a strict lock there is held by.
+
+    :raises ImportError: if its provider is not installed.
+    """
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    return PostgresHook

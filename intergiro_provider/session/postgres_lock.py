@@ -16,8 +16,7 @@ import socket
 import threading
 from typing import Any
 
-from airflow.providers.postgres.hooks.postgres import PostgresHook
-
+from intergiro_provider.session.locks import postgres_hook
 from intergiro_provider.session.strict import ANSWER_TIMEOUT, CONNECT_TIMEOUT, StrictLock, UnfitError
 
 # All in one round trip. Set for this transaction only: behind a pooler the connection belongs to others afterwards.
@@ -69,6 +68,7 @@ class PostgresLock(StrictLock):
             # A socket in the file system leads to another server on each machine.
             service = (*service, socket.gethostname())
         super().__init__(conn_id, ("postgres", *service), name, connection.password, ttl)
+        self._hook = postgres_hook()
         self._source = connection
         self._key = key_of(name)
         self._connection: Any = None
@@ -119,7 +119,7 @@ class PostgresLock(StrictLock):
             port=source.port,
             extra=json.dumps(extra),
         )
-        opened: Any = PostgresHook(self._conn_id, connection=connection).get_conn()
+        opened: Any = self._hook(self._conn_id, connection=connection).get_conn()
         # psycopg 3 would prepare what it is often asked, which the next user of a pooled connection stumbles over.
         if hasattr(opened, "prepare_threshold"):
             opened.prepare_threshold = None
