@@ -35,7 +35,7 @@ class Checks:
         self._nonces: list[tuple[float, str]] = []
         self.person_at = -1.0
         self.exclusion_at_risk = False
-        self._late_at = -1.0
+        self.late_at = -1.0
         self.max_renewal = 0.0
 
     def _fail(self, guarantee: str, worker: Worker, what: str) -> None:
@@ -144,7 +144,7 @@ class Checks:
 
     def _stored_late(self, reader: Worker) -> bool:
         """Whether one whose time was over has stored a session after this worker's last look."""
-        return self._late_at >= reader.session_read_at
+        return self.late_at >= reader.session_read_at
 
     def carried_out(self, worker: Worker, pair: Pair | None, alive: bool) -> None:
         """The bank has done what it was asked to."""
@@ -171,7 +171,7 @@ class Checks:
         # Stored after its time: whoever has taken over may be at work.
         if self._is_excused(writer):
             self.exclusion_at_risk = True
-            self._late_at = world.t
+            self.late_at = world.t
         if writer.holding is not None and writer.holding.refresh == new.refresh_token:
             writer.holding = None
         if old is None or old.refresh_token == new.refresh_token:

@@ -92,6 +92,10 @@ class Script:
         self._rules.append(_Rule(worker, matches, nth - 1, times, fault))
         return self
 
+    def clear(self) -> None:
+        """No more faults."""
+        self._rules.clear()
+
     def __call__(self, world: World, worker: Worker, effect: Any) -> Fault | None:
         for rule in self._rules:
             if rule.times and rule.worker in (None, worker.name) and rule.matches(effect):

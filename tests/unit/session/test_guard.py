@@ -224,6 +224,37 @@ def test_who_has_lost_the_lock_does_not_touch_the_lease(store: MemoryStore, serv
     assert not bank.calling.is_set()
 
 
+def test_a_lock_that_is_lost_before_the_login_costs_none(store: MemoryStore, service: Service) -> None:
+    class Losing(MemoryStore):
+        def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+            super().write(slot, document)
+            if slot == "ledger":
+                service.holder = None
+
+    bank = PlainBank()
+    with pytest.raises(StoreUnavailable, match="was lost"):
+        shared(Losing(store.name), bank, service.open).current()
+    assert bank.logins == 0
+
+
+def test_the_wait_for_the_lock_counts_towards_the_deadline_of_the_protocol(
+    store: MemoryStore, service: Service
+) -> None:
+    store.documents = {"lease": Lease(0, "somebody else's")}
+    brief = replace(QUICK, wait=QUICK.takeover + 0.3)
+    theirs = service.open()
+    theirs.try_acquire()
+    threading.Timer(1.0, theirs.release).start()
+    bank = PlainBank()
+    began = time.monotonic()
+
+    # Alone, the protocol would have had the time to see the other one die.
+    with pytest.raises(StoreUnavailable):
+        SharedSession(store, bank, Member("k"), brief, service.open).current()
+    assert time.monotonic() - began < brief.wait + 0.5
+    assert bank.logins == 0
+
+
 def test_a_lock_that_is_lost_during_the_refresh_does_not_lose_the_new_tokens(
     store: MemoryStore, service: Service
 ) -> None:

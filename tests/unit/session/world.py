@@ -85,6 +85,12 @@ class World:
         self._patience = patience
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._nonces = 0
+        self._connect()
+        for worker in self.workers:
+            worker.connection_key = worker.bank_key = worker.member.key
+            self.start(worker, worker.begins)
+
+    def _connect(self) -> None:
         self._effects: dict[type[Any], Callable[..., None]] = {
             Now: self._now,
             NewNonce: self._nonce,
@@ -100,9 +106,6 @@ class World:
             Refresh: self.line.call,
             LogIn: self.line.call,
         }
-        for worker in self.workers:
-            worker.connection_key = worker.bank_key = worker.member.key
-            self.start(worker, worker.begins)
 
     def __getitem__(self, name: str) -> Worker:
         return next(worker for worker in self.workers if worker.name == name)
@@ -290,7 +293,7 @@ class World:
 
     def _key(self, worker: Worker, effect: CurrentKey, fault: Fault | None) -> None:
         worker.bank_key = worker.connection_key
-        self.answer(worker, fault, 0.01, worker.bank_key)
+        self.answer(worker, fault, self.rng.uniform(0.01, 0.1), worker.bank_key)
 
     def _sleep(self, worker: Worker, effect: Sleep, fault: Fault | None) -> None:
         self.answer(worker, fault, self.slept(effect), None)
@@ -301,4 +304,4 @@ class World:
 
     def _acquire(self, worker: Worker, effect: Acquire, fault: Fault | None) -> None:
         free = self.lock_owners.setdefault(worker.member.lock or "", worker) is worker
-        self.answer(worker, fault, 0.05, free)
+        self.answer(worker, fault, self.rng.uniform(0.01, 0.1), free)

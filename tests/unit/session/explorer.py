@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every run of a small world: all orders of two workers on a grid of time, and a fault wherever one may come.
+
+The production generators cannot be copied, so a state is reached by running the world again with the same choices; a
+run ends where a state has been seen before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from intergiro_provider.session.effects import Member
+from tests.unit.session.actors import Variant, Worker
+from tests.unit.session.bank import Bank, Rule
+from tests.unit.session.checks import Violation
+from tests.unit.session.freezer import Freezer
+from tests.unit.session.grid import GRID, Choices, GridWorld, Seen
+from tests.unit.session.scene import KEY, put, stored, with_session
+
+Start = Literal["cold", "expired", "ended", "foreign"]
+
+ON_THE_GRID = Variant(timings=GRID)
+LIFE = 1000.0
+HORIZON = 400.0
+
+
+@dataclass(slots=True)
+class Explored:
+    """What an exploration came to.
+
+    :param logins: how many logins there were in one run or another.
+    :param violation: the guarantee that did not hold, and `story` how that came about; None: all of them do.
+    """
+
+    states: int = 0
+    runs: int = 0
+    seconds: float = 0.0
+    logins: set[int] = field(default_factory=set)
+    violation: str | None = None
+    story: str = ""
+
+
+def explore(
+    start: Start,
+    rule: Rule,
+    *,
+    faults: int,
+    variant: Variant = ON_THE_GRID,
+    locks: tuple[str | None, str | None] = (None, None),
+    begins: tuple[float, ...] = (0.5, 2.5, 5.5, 8.5),
+    slow: tuple[str, ...] = ("lease",),
+    most: int = 10_000_000,
+) -> Explored:
+    """Every run of two workers and one renewal, from this start.
+
+    :param faults: how many may come in one run.
+    :param begins: when the second worker may begin; the first begins at 0.
+    :param slow: the Variables whose operations may be slow without a fault.
+    :param most: states after which to give up.
+    """
+    result, seen, began = Explored(), set[int](), time.monotonic()
+    todo: list[tuple[int, ...]] = [()]
+
+    def world_of(choices: Choices) -> GridWorld:
+        workers = [
+            Worker("a", Member(key=KEY, lock=locks[0], name="a")),
+            Worker("b", Member(key=KEY, lock=locks[1], name="b"), begins=begins[choices.choose(len(begins))]),
+        ]
+        world = GridWorld(choices, workers, Bank(rule, LIFE), variant=variant, faults_left=faults, slow=slow)
+        _prepare(world, start, locks[0])
+        return world
+
+    while todo and len(seen) < most:
+        choices = Choices(todo.pop())
+        world = world_of(choices)
+        result.runs += 1
+
+        def is_seen(world: GridWorld = world) -> bool:
+            known = len(seen)
+            seen.add(Freezer(world).state())
+            return len(seen) == known
+
+        try:
+            world.explore(HORIZON, is_seen)
+            result.logins.add(len(world.bank.logins))
+            _all_have_ended(world)
+        except Seen:
+            pass
+        except Violation as violation:
+            result.violation = str(violation)
+            result.story = _tell(world_of(Choices(choices.made)))
+            break
+        todo.extend(choices.alternatives())
+    result.states, result.seconds = len(seen), time.monotonic() - began
+    return result
+
+
+def _tell(world: GridWorld) -> str:
+    world.trace = []
+    with contextlib.suppress(Violation):
+        world.explore(HORIZON, lambda: False)
+    return world.story()
+
+
+def _all_have_ended(world: GridWorld) -> None:
+    for worker in world.workers:
+        if worker.process is not None:
+            raise Violation(f"progress: {worker.name} is still waiting at {world.t:.0f} s")
+
+
+def _prepare(world: GridWorld, start: Start, lock: str | None) -> None:
+    if start != "cold":
+        with_session(world, age=LIFE + 1.0, lock=lock)
+    if start == "ended":
+        world.bank.end_sessions()
+    if start == "foreign":
+        put(world, replace(stored(world), key="key-0"))
+    world.checks.person_at = -1.0
