@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -41,7 +42,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = START, what: str = ""
         time.sleep(0.02)
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skip the test, or fail it where everything has to run."""
     if os.environ.get("CI"):
         pytest.fail(reason)
@@ -55,7 +56,8 @@ def program(name: str, *elsewhere: str) -> str | None:
 
 def unprivileged() -> dict[str, Any]:
     """How to start a server that refuses to run as root."""
-    return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
 
 
 @contextmanager
@@ -63,7 +65,8 @@ def scratch() -> Iterator[Path]:
     """A directory that an unprivileged server can use, which pytest's own are not."""
     directory = Path(tempfile.mkdtemp(prefix="intergiro-service-"))
     if os.getuid() == 0:
-        shutil.chown(directory, "nobody", "nogroup")
+        nobody = pwd.getpwnam("nobody")
+        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
     try:
         yield directory
     finally:
@@ -176,6 +179,8 @@ class Postgres(Server):
     @contextmanager
     def hanging(self, name: str) -> Iterator[None]:
         """While the server process that holds the lock does not answer."""
+        if not self.own:
+            pytest.skip("this server is not ours to stop")
         holder = psutil.Process(self.holders(name)[0])
         holder.suspend()
         try:
@@ -282,7 +287,7 @@ def pgbouncer(behind: Postgres, pool_size: int = 2) -> Iterator[Postgres]:
     """A pooler that lends its server connections to one transaction at a time."""
     pooler = program("pgbouncer", "/usr/sbin", "/usr/local/sbin")
     if pooler is None:
-        pytest.skip("pgbouncer is not installed")
+        missing("pgbouncer is not installed")
     with scratch() as directory:
         port = free_port()
         (directory / "users").write_text(f'"postgres" "{behind.password}"\n')

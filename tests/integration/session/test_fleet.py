@@ -65,7 +65,10 @@ def no_session_yet(airflow_db: Path) -> None:
     from sqlalchemy import delete
 
     with create_session() as session:
-        session.execute(delete(Variable).where(Variable.key.startswith("intergiro_session_intergiro_default")))
+        session.execute(
+            delete(Variable).where(Variable.key.startswith("intergiro_session_intergiro_default")),
+            execution_options={"synchronize_session": False},
+        )
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from intergiro_provider.exceptions import StoreUnavailable
+from intergiro_provider.session.strict import open_lock
 from tests.integration.session.members import Plan, fork_and_check, hold, hold_and_fork, member
 from tests.integration.session.services import PASSWORD, Postgres, Redis, free_port, pgbouncer, wait_until
 
@@ -46,6 +47,19 @@ def test_it_is_told_by_service_and_variable(plan: Plan) -> None:
 
     assert plan.open().fingerprint == plan.open().fingerprint
     assert len({plan.open().fingerprint, *theirs}) == 3
+
+
+def test_a_connection_as_a_task_sees_it_serves_as_well(plan: Plan) -> None:
+    from airflow.providers.common.compat.sdk import Connection
+
+    fields = json.loads(plan.lock)
+    mine = open_lock("lock", plan.name, lambda conn_id: Connection(conn_id=conn_id, **fields), 20.0)
+
+    assert mine.fingerprint == plan.open().fingerprint
+    assert mine.try_acquire()
+    assert not plan.open().try_acquire()
+    mine.check()
+    mine.release()
 
 
 def test_a_killed_holder_frees_it(plan: Plan, service: Service) -> None:
@@ -117,6 +131,26 @@ def test_a_server_that_hangs_is_not_waited_for(plan: Plan, service: Service, mon
         assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize("service", ["redis"], indirect=True)
+def test_a_lock_whose_answer_was_lost_is_mine(plan: Plan, service: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intergiro_provider.session.redis_lock.ANSWER_TIMEOUT", 0.3)
+    mine, other = replace(plan, ttl=20.0).open(), plan.open()
+    # Connected, so that the attempt is on its way when the server stops; and not able to take it back.
+    mine._client.ping()
+    with service.hanging(plan.name), monkeypatch.context() as speechless:
+        speechless.setattr(mine, "_let_go", lambda: None)
+        with pytest.raises(StoreUnavailable):
+            mine.try_acquire()
+    wait_until(lambda: bool(service.holders(plan.name)))
+
+    assert not other.try_acquire()
+    assert mine.try_acquire()
+    mine.check()
+    mine.release()
+    assert other.try_acquire()
+    other.release()
+
+
 def test_a_server_that_never_answers_is_not_waited_for(
     plan: Plan, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +191,12 @@ def test_it_works_behind_a_transaction_pooler(plan: Plan, service: Postgres) -> 
             # What the lock has set for its transaction does not reach the next one on the same server connection.
             assert pooler.ask("SHOW statement_timeout") == [("0",)]
         first.release()
+        for _ in range(3):
+            assert second.try_acquire()
+            # Often enough for the driver to prepare the statement, which would stay with the server connection.
+            for _ in range(8):
+                second.check()
+            second.release()
         assert second.try_acquire()
         service.take_away(plan.name)
         with pytest.raises(StoreUnavailable, match="was lost"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -48,8 +49,14 @@ def in_turn(*steps: tuple[str, Callable[[], Any]]) -> Callable[[str], None]:
 
 
 def test_a_renewal_under_the_lock_needs_no_waiting_times(
-    sandbox: Sandbox, tmp_path: Path, service: Service, record_property: Callable[[str, Any], None]
+    sandbox: Sandbox,
+    tmp_path: Path,
+    service: Service,
+    record_property: Callable[[str, Any], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)  # members set it
+    monkeypatch.setenv("AIRFLOW_CONN_LOCK", "")
     took = {}
     for name, lock in (("strict", service.connection_json()), ("plain", "")):
         (tmp_path / name).mkdir()
