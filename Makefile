@@ -6,9 +6,14 @@ PY := .venv/bin/python
 PY_211 := .venv-2.11/bin/python
 # What a test run leaves out. `make exhaustive` runs those.
 SELECT := not exhaustive
+# Most tests wait more than they compute. A module's tests stay together: they share a bank and a database.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile
+# Knows nothing of Airflow, so once is enough: the checker of the session protocol against broken protocols.
+SAME_ON_ALL := --ignore tests/unit/session/test_mutants.py --ignore tests/unit/session/test_walks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest exhaustive demo up down pins clean
+.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive demo up down pins clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,7 +28,7 @@ setup-2.11:
 	@$(PYTHON) scripts/set_up.py airflow-2.11 || [ $$? -eq 3 ]
 
 check: lint ## lint, types and unit tests on Airflow 3.3: under a minute
-	$(PY) -m pytest tests/unit -q -m "$(SELECT) and not slow"
+	$(PY) -m pytest tests/unit $(PARALLEL) -m "$(SELECT) and not slow"
 
 lint: setup-3.3
 	$(PY) -m ruff check --output-format concise .
@@ -32,19 +37,25 @@ lint: setup-3.3
 
 test: lint test-3.3 test-2.11 ## everything: lint, types, unit, integration and system tests on Airflow 3.3 and 2.11
 
+# The system tests have the machine to themselves: they start Airflows of their own.
 test-3.3: setup-3.3
-	$(PY) -m pytest -m "$(SELECT)"
+	$(PY) -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)"
+	$(PY) -m pytest tests/system -m "$(SELECT)"
 
 test-2.11: setup-2.11
-	@if [ -x $(PY_211) ]; then \
-	  echo '$(PY_211) -m pytest -m "$(SELECT)"'; $(PY_211) -m pytest -m "$(SELECT)"; \
+	@if [ -x $(PY_211) ]; then set -ex; \
+	  $(PY_211) -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)" $(SAME_ON_ALL); \
+	  $(PY_211) -m pytest tests/system -m "$(SELECT)"; \
 	else \
 	  echo "SKIPPED: every test on Airflow 2.11, which needs Python 3.11 or 3.12"; [ -z "$$CI" ]; \
 	fi
 
 test-lowest: ## unit and integration tests with every dependency at its lower bound
 	@$(PYTHON) scripts/set_up.py lowest
-	.venv-lowest/bin/python -m pytest tests/unit tests/integration -m "$(SELECT)"
+	.venv-lowest/bin/python -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)" $(SAME_ON_ALL)
+
+coverage: setup-3.3 ## which lines the unit and integration tests run
+	$(PY) -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)" --cov
 
 exhaustive: setup-3.3 ## the tests that explore every state: minutes
 	$(PY) -m pytest -m exhaustive --timeout 0

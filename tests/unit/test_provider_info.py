@@ -145,7 +145,7 @@ def test_each_call_returns_a_fresh_dictionary() -> None:
     assert get_provider_info() == before
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Airflow's own, about itself
+@pytest.mark.filterwarnings("ignore:.*deprecated")  # Airflow's own, about itself
 def test_airflow_lists_the_provider_and_its_connection_type() -> None:
     from airflow.providers_manager import ProvidersManager
 
