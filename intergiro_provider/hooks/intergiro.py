@@ -25,6 +25,7 @@ from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.retries import IDEMPOTENT, NEVER_SENT, certainly_unsent, send_with_retries
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
 from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroValueError
+from intergiro_provider.hooks.metrics import AirflowMetrics
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Member, Outcome
 from intergiro_provider.session.store import VariableStore, session_variable, uses_execution_api
@@ -210,7 +211,9 @@ class IntergiroHook(HttpHook):
         )
         store = VariableStore(session_variable(self.intergiro_conn_id, settings.session_variable))
         bank = BankClient(settings, timings.call, self._read_settings)
-        return SharedSession(store, bank, me, timings, self._strict_lock(settings, store.name))
+        return SharedSession(
+            store, bank, me, timings, self._strict_lock(settings, store.name), AirflowMetrics(store.name)
+        )
 
     def _strict_lock(self, settings: ApiSettings, name: str) -> Callable[[], StrictLock] | None:
         """What makes the lock that each renewal takes; None where the connection names none."""

@@ -33,6 +33,7 @@ from intergiro_provider.session.effects import (
     Moment,
     NewNonce,
     Now,
+    Outcome,
     Probe,
     Read,
     Refresh,
@@ -43,6 +44,7 @@ from intergiro_provider.session.effects import (
 )
 from intergiro_provider.session.guard import Guard, StrictLock
 from intergiro_provider.session.renewal import Renewal
+from intergiro_provider.session.report import Metrics, NoMetrics, Report
 from intergiro_provider.session.timings import Timings
 
 log = logging.getLogger("intergiro_provider.session")
@@ -110,6 +112,7 @@ class SharedSession:
     :param bank: what renews it.
     :param me: who renews.
     :param open_strict: makes the strict lock of one renewal; None: there is none.
+    :param metrics: where numbers go; None: nowhere.
     """
 
     def __init__(
@@ -119,12 +122,14 @@ class SharedSession:
         me: Member,
         timings: Timings,
         open_strict: Callable[[], StrictLock] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._bank = bank
         self._me = me
         self._timings = timings
         self._open_strict = open_strict
+        self._metrics = metrics or NoMetrics()
 
     def current(self) -> Session:
         """The session to send the next request with: cached, else stored, else a new one."""
@@ -155,10 +160,7 @@ class SharedSession:
             known = cache.session
             if known is not None and (rejected is None or _is_newer(known, rejected)):
                 return Renewed(known, "found")
-            errand = _Errand(
-                self._store, self._bank, self._me, self._timings, self._open_strict, rejected, refused_path
-            )
-            renewed = errand.run()
+            renewed = _Errand(self, rejected, refused_path).run()
             self._store.mask(renewed.session)
             cache.session = renewed.session
             return renewed
@@ -173,25 +175,17 @@ def _is_newer(known: Session, rejected: Session) -> bool:
 class _Errand:
     """One renewal, run in a thread of its own."""
 
-    def __init__(
-        self,
-        store: Store,
-        bank: Bank,
-        me: Member,
-        timings: Timings,
-        open_strict: Callable[[], StrictLock] | None,
-        rejected: Session | None,
-        refused_path: str,
-    ) -> None:
-        self._store = store
-        self._bank = bank
-        self._me = me
-        self._timings = timings
+    def __init__(self, shared: SharedSession, rejected: Session | None, refused_path: str) -> None:
+        self._store = shared._store
+        self._bank = shared._bank
+        self._me = shared._me
+        self._timings = shared._timings
         self._rejected = rejected
         self._refused_path = refused_path
         self._renewal: Renewal | None = None
         self._abandoned = threading.Event()
-        self._guard = Guard(store.name, timings, open_strict, self._abandoned)
+        self._guard = Guard(self._store.name, self._timings, shared._open_strict, self._abandoned)
+        self._report = Report(shared._metrics, self._store.name, self._me.name)
         self._done = threading.Event()
         self._slept = 0.0
         self._result: Renewed | None = None
@@ -221,16 +215,20 @@ class _Errand:
         began = time.monotonic()
         try:
             self._result = self._locked(began)
-            self._report(self._result, time.monotonic() - began)
+            self._report.ended(self._result, time.monotonic() - began)
         except BaseException as error:
             self._error = error
+            self._report.failed(error)
         finally:
             self._done.set()
 
     def _locked(self, began: float) -> Renewed:
         """The renewal under its locks; without them where a look at the store is enough."""
         try:
-            session = self._look() or self._guard.take(self._look, began)
+            session = self._look()
+            if session is None:
+                self._report.waited = True
+                session = self._guard.take(self._look, began)
             if session is not None:
                 return Renewed(session, "found")
             self._me = replace(self._me, lock=self._guard.fingerprint)
@@ -288,7 +286,9 @@ class _Errand:
                 return self._bank.probe(access_token, self._refused_path)
             case Refresh(refresh_token):
                 self._guard.make_sure()
-                return self._bank.refresh(refresh_token)
+                refreshed = self._bank.refresh(refresh_token)
+                self._report.refused += refreshed.outcome is Outcome.REFUSED
+                return refreshed
             case LogIn():
                 self._guard.make_sure()
                 return self._bank.log_in()
@@ -307,32 +307,6 @@ class _Errand:
             self._abandoned.wait(seconds + random.uniform(0, jitter))  # noqa: S311
         else:
             time.sleep(seconds)
-
-    def _report(self, renewed: Renewed, took: float) -> None:
-        session = renewed.session
-        facts = (session.gen, self._me.name, took)
-        if renewed.shadowed:
-            log.error(
-                "The renewed Intergiro session (generation %d) could not be kept: its Variable %s is hidden by an "
-                "environment variable or a secrets backend. Remove that, or every task will have to log in. "
-                "This task goes on.",
-                session.gen,
-                self._store.name,
-            )
-        elif not renewed.stored:
-            log.warning(
-                "The renewed Intergiro session (generation %d) could not be stored in time; this task goes on with it, "
-                "others will have to log in once.",
-                session.gen,
-            )
-        if renewed.how == "logged_in":
-            log.info("Logged in to Intergiro: generation %d, by %s; the renewal took %.1f s.", *facts)
-        elif renewed.how == "refreshed":
-            log.info("Refreshed the Intergiro session: generation %d, by %s; the renewal took %.1f s.", *facts)
-        elif renewed.how == "alive":
-            log.info("The Intergiro session of generation %d is alive although a request was refused.", session.gen)
-        else:
-            log.debug("Using the Intergiro session of generation %d after %.1f s.", session.gen, took)
 
 
 def _checked(value: object) -> Renewed:

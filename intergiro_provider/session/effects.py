@@ -161,12 +161,16 @@ class Renewed:
     :param how: found: somebody else had renewed it; alive: the bank still accepts the old one; refreshed; logged_in.
     :param stored: whether every other process can find it.
     :param shadowed: whether storing it had no effect because something hides the Variable.
+    :param why: of a login, for people: what made it necessary.
+    :param unexpected: whether it was a login that ordinary work does not need.
     """
 
     session: Session
     how: Literal["found", "alive", "refreshed", "logged_in"]
     stored: bool = True
     shadowed: bool = False
+    why: str = ""
+    unexpected: bool = False
 
 
 class Abandoned(Exception):

@@ -33,7 +33,7 @@ from intergiro_provider.session.effects import (
     Slot,
     Write,
 )
-from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, shadowed
+from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, login_reason, shadowed
 from intergiro_provider.session.timings import Timings
 
 HOUR = 3600.0
@@ -240,7 +240,8 @@ class Holder:
             # Stored first: whoever settles waits for no more than one call and one write.
             renewed = yield from self._store(answer, None, "logged_in")
             yield from self._restamp(ledger, answer)
-            return renewed
+            why, unexpected = login_reason(self.session, self.foreign, self.unsettled, ledger, self.lease.nonce)
+            return replace(renewed, why=why, unexpected=unexpected)
         yield from self._restamp(ledger, answer)
         if answer.outcome is Outcome.REFUSED:
             yield from self.leave("key", self.timings.takeover)

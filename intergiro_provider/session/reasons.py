@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why there is no session: the errors of a renewal, each with what to do about it."""
+"""Why there is no session, each error with what to do about it; and why there had to be another login."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 from intergiro_provider.exceptions import BankUnavailable, IntergiroAuthError, LoginBudgetExhausted, ShadowedError
+from intergiro_provider.session.documents import Ledger, Session
 from intergiro_provider.session.effects import Answer, Outcome
+
+SOON = 1800.0
+"""Seconds after a login in which another one is not what ordinary work needs: a session lives for an hour."""
 
 
 def key_refused() -> IntergiroAuthError:
@@ -49,3 +53,30 @@ def shadowed() -> ShadowedError:
         "variable or a secrets backend, on the worker or on the API server, hides them. Remove it, or set another "
         "`session_variable` in the connection's extra."
     )
+
+
+def login_reason(
+    session: Session | None, foreign: bool, unsettled: bool, ledger: Ledger, nonce: str
+) -> tuple[str, bool]:
+    """What made a login necessary, for people, and whether it is one that they should look into.
+
+    :param session: the stored session; None: there was none.
+    :param foreign: it belongs to another origin or API key.
+    :param unsettled: a former renewal may have got tokens that were never stored.
+    :param ledger: the logins that count, this one included.
+    :param nonce: under which this login was entered.
+    """
+    this = next((entry.at for entry in ledger.logins if entry.nonce == nonce), 0.0)
+    earlier = [entry.at for entry in ledger.logins if entry.nonce != nonce]
+    soon = bool(earlier) and this - max(earlier) < SOON
+    if session is None:
+        why = "no session was stored"
+    elif foreign:
+        why = "the stored session is of another host or API key"
+    elif unsettled:
+        why = "the stored refresh token was refused, and an earlier renewal may have lost a newer one"
+    else:
+        why = "the former session has ended"
+    if soon:
+        why += f" (only {this - max(earlier):.0f} s after another login)"
+    return why, soon or (unsettled and session is not None and not foreign)

@@ -13,6 +13,7 @@ import pytest
 
 from scripts.airflow_stack import ROOT, AirflowStack
 from scripts.bank import Bank
+from tests.system.statsd import StatsdServer
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
@@ -36,6 +37,7 @@ class System:
     airflow: AirflowStack
     bank: Bank
     data: Path
+    statsd: StatsdServer
 
     def run(self, dag_id: str, timeout: float = 120.0, **conf: object) -> str:
         """Trigger a DAG, wait for its end and return the run's id; fails with the logs of what failed."""
@@ -71,7 +73,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     for example in (ROOT / "dags_examples").glob("*.py"):
         shutil.copy(example, dags)
     data = home / "data"
-    env = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled", "INTERGIRO_EXAMPLE_TARGET": f"file://{data}/examples"}
+    statsd = StatsdServer()
+    env = {
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "INTERGIRO_EXAMPLE_TARGET": f"file://{data}/examples",
+        **statsd.env,
+    }
     airflow = AirflowStack(home, dags, env)
     try:
         bank = Bank.start(
@@ -92,6 +99,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         airflow.rest.put_connection(
             "intergiro_default", conn_type="intergiro", host="http://127.0.0.1", port=bank.port, password=key
         )
-        yield System(airflow, bank, data)
+        with statsd:
+            yield System(airflow, bank, data, statsd)
     finally:
         airflow.stop()

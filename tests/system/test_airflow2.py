@@ -21,6 +21,7 @@ from scripts.bank import Bank
 from scripts.processes import Group
 from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS
 from tests.system.leaks import database_cells, files, find
+from tests.system.statsd import StatsdServer
 
 if AIRFLOW >= (3, 0):
     pytest.skip("on Airflow 3 the DAGs run in a real scheduler instead", allow_module_level=True)
@@ -48,6 +49,7 @@ class Airflow2:
     home: Path
     env: dict[str, str]
     bank: Bank
+    statsd: StatsdServer
 
     def run(self, dag_id: str, file: Path, **conf: Any) -> dict[tuple[str, int], Any]:
         """Run a DAG; return the result of each task instance by its id and map index."""
@@ -85,9 +87,10 @@ def airflow2(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "port": bank.port,
             "password": bank.settings()["api_keys"][0],
         }
-        env = {**os.environ, "AIRFLOW_CONN_INTERGIRO_DEFAULT": json.dumps(connection)}
         (airflow_db.parent / "logs").mkdir(exist_ok=True)
-        yield Airflow2(airflow_db.parent, env, bank)
+        with StatsdServer() as statsd:
+            env = {**os.environ, **statsd.env, "AIRFLOW_CONN_INTERGIRO_DEFAULT": json.dumps(connection)}
+            yield Airflow2(airflow_db.parent, env, bank, statsd)
     finally:
         processes.stop()
 
@@ -121,6 +124,12 @@ def test_a_later_process_goes_on_with_the_session(airflow2: Airflow2) -> None:
     assert after["logins"] == 1
     assert after["refreshes"] > before["refreshes"]
     assert (after["refresh_early"], after["refresh_reused"], after["refresh_refused"]) == (0, 0, 0)
+
+
+def test_renewals_are_counted_where_airflow_counts(airflow2: Airflow2) -> None:
+    counters = airflow2.bank.counters()
+    assert airflow2.statsd.count("intergiro.session.logins") == counters["logins"] == 1
+    assert airflow2.statsd.count("intergiro.session.renewals") == counters["logins"] + counters["refreshes"]
 
 
 def test_connection_test_by_cli(airflow2: Airflow2) -> None:

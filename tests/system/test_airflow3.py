@@ -79,6 +79,17 @@ def test_mapped_tasks_share_one_session(system: System) -> None:
     }
 
 
+def test_renewals_are_counted_where_airflow_counts(system: System) -> None:
+    """Every renewal so far was made by a task, and StatsD knows of as many as the bank."""
+    counters = system.bank.counters()
+    assert system.statsd.count("intergiro.session.logins") == counters["logins"] == 1
+    assert system.statsd.count("intergiro.session.renewals") == counters["logins"] + counters["refreshes"]
+    assert len(system.statsd.times("intergiro.session.renewal_duration")) == counters["logins"] + counters["refreshes"]
+    assert system.statsd.times("intergiro.session.wait"), "six tasks in four processes met at an expiry"
+    assert system.statsd.count("intergiro.session.unexpected_logins") == 0
+    assert system.statsd.count("intergiro.session.refused") == counters["refresh_refused"] == 0
+
+
 @pytest.mark.parametrize(
     ("dag_id", "task_id"),
     [
