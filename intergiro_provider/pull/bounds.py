@@ -111,7 +111,7 @@ def parse_interval(created_from: Any, created_to: Any, lookback: timedelta | Non
         )
     if lookback:
         try:
-            start = _cut(start - lookback)
+            start = whole_milliseconds(start - lookback)
         except OverflowError:
             raise IntergiroValueError("`lookback` reaches further back than the calendar") from None
     return Interval(start, end)
@@ -142,12 +142,13 @@ def _instant(name: str, value: Any) -> datetime:
             "give a bare date for 00:00 UTC"
         )
     try:
-        return _cut(value.astimezone(UTC))
+        return whole_milliseconds(value.astimezone(UTC))
     except OverflowError:
         raise IntergiroValueError(f"`{name}` lies outside the calendar once it is in UTC") from None
 
 
-def _cut(instant: datetime) -> datetime:
+def whole_milliseconds(instant: datetime) -> datetime:
+    """The moment without what is finer than the bank's own times."""
     # A plain datetime, whatever subclass came in, so that comparing a million times costs what it should.
     return datetime(
         instant.year, instant.month, instant.day, instant.hour, instant.minute, instant.second,

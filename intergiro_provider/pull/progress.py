@@ -25,8 +25,11 @@ class Progress:
         self._lock = threading.Lock()
         self._began = self._said = clock()
 
-    def add(self, rows: int) -> None:
-        """Count one page and what was kept of it."""
+    def add(self, rows: int, standing: Callable[[], str] = str) -> None:
+        """Count one page and what was kept of it.
+
+        :param standing: says how far the whole is; asked only when a line is due.
+        """
         with self._lock:
             self.pages += 1
             self.rows += rows
@@ -36,12 +39,17 @@ class Progress:
             self._said = now
             rate = self.rows / (now - self._began)
         self._log.info(
-            "%s: %s records so far, from %s pages (%.0f records/s)",
+            "%s: %s records so far, from %s pages (%.0f records/s)%s",
             self._what,
             f"{self.rows:,}",
             f"{self.pages:,}",
             rate,
+            standing(),
         )
+
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return self._clock() - self._began
 
     def summary(self, parts: int, stored_bytes: int) -> None:
         """Say what it came to."""

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pull: a list of the bank, or an interval of it, becomes parts and a manifest.
 
-The interval is cut into windows, each of which is pulled by one cursor into parts of its own. For now there
-is one window; windows share nothing but the counters of parts and progress, so that they can be pulled side
-by side.
+The interval is cut into windows (:mod:`.windows`), each of which is pulled by one cursor into parts of its own.
 """
 
 from __future__ import annotations
@@ -15,15 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from intergiro_provider.exceptions import IntergiroError
+from intergiro_provider.exceptions import IntergiroError, IntergiroValidationError
 from intergiro_provider.pull import claims
 from intergiro_provider.pull.bounds import Interval
 from intergiro_provider.pull.files import Format, PartWriter, get_format
 from intergiro_provider.pull.manifest import Manifest, Part
+from intergiro_provider.pull.pace import Pace
 from intergiro_provider.pull.pages import Fetch, Page, RecordId, iter_pages, record_id
 from intergiro_provider.pull.progress import Progress
 from intergiro_provider.pull.query import page_query, refuse_bounds_in
 from intergiro_provider.pull.target import Target
+from intergiro_provider.pull.windows import ORDER, Crew, Window, Windows
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class PullRequest:
     :param endpoint: the list, as the user wrote it; for the manifest and for messages.
     :param params: the query, bounds and cursor excepted.
     :param interval: which records to keep; None for all.
+    :param max_parallel_windows: how many windows of the interval may be pulled side by side.
     :raises IntergiroValueError: the query, the format or their combination cannot work.
     """
 
@@ -46,13 +47,26 @@ class PullRequest:
     interval: Interval | None = None
     file_format: str = "jsonl"
     compression: str | None = None
+    max_parallel_windows: int = 1
     part_bytes: int = PART_BYTES
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether windows of time may be pulled side by side: there is an interval, and no wish for another order."""
+        wishes = {name: self.params.get(name) for name in (*ORDER, "starting_after")}
+        return self.interval is not None and all(
+            wish is None or wish == ORDER.get(name) for name, wish in wishes.items()
+        )
 
     def __post_init__(self) -> None:
         page_query(self.params)
         if self.interval is not None:
             refuse_bounds_in(self.params)
         get_format(self.file_format, self.compression)
+
+
+STOP_WITHIN = 1.0
+"""Seconds that a pull which has failed or was stopped waits for its threads; Airflow waits 5 before it kills."""
 
 
 class PullStopped(BaseException):
@@ -84,10 +98,25 @@ class Pull:
         self._format: Format = get_format(request.file_format, request.compression)
         self._part_numbers = itertools.count()
         self._stopped = threading.Event()
+        self._open: set[_OpenPart] = set()
+        self._pieces: dict[Window, _Piece] = {}
+        size = request.max_parallel_windows if request.can_be_cut else 1
+        self._order = ORDER if size > 1 else {}
+        self._windows = Windows(request.interval, side_by_side=size > 1)
+        self._crew = Crew(self._windows, self._walk, size)
+        self._pace = Pace(size, logger)
 
     def stop(self) -> None:
         """Let the pull end before its next page, without publishing."""
         self._stopped.set()
+        self._windows.stop()
+        self._pace.stop()
+        self._crew.stop()
+
+    def answered(self, status: int, retry_after: float | None) -> None:
+        """Take note of an answer of the bank, those included that are asked for again: after a 429 fewer are sent at
+        once."""
+        self._pace.answered(status, retry_after)
 
     def run(self) -> Manifest:
         """Pull and publish; on any error, leave the directory with the result that it had."""
@@ -98,53 +127,87 @@ class Pull:
                     "%s replaces a result of another endpoint, %s: give each its own `path`.",
                     self._request.endpoint, former.endpoint,
                 )  # fmt: skip
-            pieces = [self._pull_window(window) for window in self._windows()]
-            manifest = self._manifest(pieces)
+            self._crew.run()
+            self._check_stopped()
+            manifest = self._manifest([self._pieces[window] for window in self._windows.in_order()])
             self._check_stopped()
             self._target.commit(manifest)
         except BaseException:
+            self.stop()
+            self._crew.wait(STOP_WITHIN)
+            # Those still waiting for the bank find their files closed, and end with its answer.
+            for part in tuple(self._open):
+                part.writer.abort()
             self._target.abandon()
             raise
         self._progress.summary(len(manifest.parts), manifest.bytes)
         return manifest
 
-    def _windows(self) -> list[Interval | None]:
-        return [self._request.interval]
-
-    def _pull_window(self, window: Interval | None) -> _Piece:
+    def _walk(self, window: Window) -> None:
         """Pull one window into parts of its own."""
-        query = dict(self._request.params)
-        if window is not None:
-            query |= window.query()
-        piece = _Piece()
+        piece = self._pieces[window] = _Piece()
         part: _OpenPart | None = None
         try:
-            for page in iter_pages(self._fetch, query):
+            for page in iter_pages(lambda query: self._page(window, query), self._request.params):
                 self._check_stopped()
-                records = page.records if window is None else window.select(page)
-                self._progress.add(len(records))
-                if not records:
-                    continue
-                if part is None:
-                    part = self._open_part()
-                part.writer.write(records)
-                if not piece.parts and piece.first_id is None:
-                    piece.first_id = _id_at(page, records, 0)
-                piece.last_id = _id_at(page, records, -1)
-                if part.writer.raw_bytes >= self._request.part_bytes:
-                    piece.parts.append(part.finish())
-                    part = None
+                records, ends = self._windows.accept(window, page)
+                self._progress.add(len(records), self._standing)
+                if records:
+                    if part is None:
+                        part = self._open_part()
+                    part.writer.write(records)
+                    if not piece.parts and piece.first_id is None:
+                        piece.first_id = _id_at(page, records, 0)
+                    piece.last_id = _id_at(page, records, -1)
+                    if part.writer.raw_bytes >= self._request.part_bytes:
+                        piece.parts.append(self._finish(part))
+                        part = None
+                if ends:
+                    break
             if part is not None:
-                piece.parts.append(part.finish())
+                piece.parts.append(self._finish(part))
                 part = None
         finally:
             if part is not None:
+                self._open.discard(part)
                 part.writer.abort()
-        return piece
+
+    def _page(self, window: Window, query: dict[str, Any]) -> bytes:
+        """Ask for one page within the window as it is now."""
+        with self._pace.leave():
+            self._check_stopped()
+            query |= window.query()
+            if not self._order:
+                return self._fetch(query)
+            try:
+                return self._fetch({**self._order, **query})
+            except IntergiroValidationError:
+                if self._progress.pages:
+                    raise
+                # This list may not know our order. One cursor needs none.
+                self._order = {}
+                window.may_be_cut = False
+                return self._fetch(query)
+
+    def _standing(self) -> str:
+        share = self._windows.share()
+        if share is None:
+            return ""
+        ended, begun = self._windows.counts()
+        seconds = self._progress.seconds() * (1 - share) / share if share > 0.02 else None
+        left = f", about {seconds:.0f} s more at this pace" if seconds is not None else ""
+        return f"; {share:.0%} of the interval, {ended} of {begun} windows done{left}"
 
     def _open_part(self) -> _OpenPart:
         name = claims.part_name(next(self._part_numbers), self._target.pull_id, self._format.suffix)
-        return _OpenPart(name, self._format.open(self._target.stage(name)))
+        part = _OpenPart(name, self._format.open(self._target.stage(name)))
+        self._open.add(part)
+        return part
+
+    def _finish(self, part: _OpenPart) -> Part:
+        stored = part.writer.finish()
+        self._open.discard(part)
+        return Part(path=part.name, rows=stored.rows, bytes=stored.bytes, sha256=stored.sha256)
 
     def _manifest(self, pieces: list[_Piece]) -> Manifest:
         parts = [part for piece in pieces for part in piece.parts]
@@ -167,14 +230,10 @@ class Pull:
             raise IntergiroError("the pull was stopped; nothing was published")
 
 
-@dataclass
+@dataclass(eq=False)
 class _OpenPart:
     name: str
     writer: PartWriter
-
-    def finish(self) -> Part:
-        stored = self.writer.finish()
-        return Part(path=self.name, rows=stored.rows, bytes=stored.bytes, sha256=stored.sha256)
 
 
 def _id_at(page: Page, records: list[Any], index: int) -> RecordId | None:

@@ -21,6 +21,7 @@ from intergiro_provider.pull.query import is_pending, page_query, refuse_bounds_
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from requests import Response
 
     from intergiro_provider.pull.pull import Pull
     from intergiro_provider.pull.target import Target
@@ -59,8 +60,9 @@ class IntergiroToObjectStorageOperator(BaseOperator):
     :param created_to: see ``created_from``. (templated)
     :param file_format: ``jsonl``; ``parquet`` is for a coming version.
     :param compression: None, ``gzip``, or ``zstd``, which needs the package zstandard.
-    :param max_parallel_windows: into how many windows of time the interval may be cut, to pull them side by
-        side. This version pulls one.
+    :param max_parallel_windows: how many windows of the interval may be pulled side by side, each with a connection
+        of its own. A heavy window is cut again; after a 429 fewer are pulled at once. 1 is one cursor, as are no
+        bounds, and a query with another order than by ``created_at``.
     :param lookback: moves ``created_from`` back, to pull again what may have changed since:
         ``timedelta(days=3)``.
     :param intergiro_conn_id: the connection. (templated)
@@ -143,6 +145,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, publish, and return the manifest."""
+        from intergiro_provider.api.errors import retry_after_of
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
 
@@ -152,17 +155,23 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             interval=parse_interval(self.created_from, self.created_to, self.lookback),
             file_format=self.file_format,
             compression=self.compression,
+            max_parallel_windows=self.max_parallel_windows,
         )
         target = self._target(context)
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="GET")
 
         def fetch(query: dict[str, Any]) -> bytes:
-            body: bytes = hook.run(self.endpoint, query).content
+            body: bytes = hook.run(self.endpoint, query, hooks={"response": answered}).content
             return body
 
-        self._thread, self._pull = threading.get_ident(), Pull(request, fetch, target, self.log)
+        pull = Pull(request, fetch, target, self.log)
+
+        def answered(response: Response, **_: Any) -> None:
+            pull.answered(response.status_code, retry_after_of(response.headers))
+
+        self._thread, self._pull = threading.get_ident(), pull
         try:
-            manifest = self._pull.run()
+            manifest = pull.run()
         except PullStopped:
             raise IntergiroError("the task was told to stop; nothing was published") from None
         finally:

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of time that are pulled side by side: whoever has nothing to do takes half of what another has before it.
+
+A pull begins with one window, the whole interval, walked in the order of `created_at`. An idle thread cuts the rest of
+the window with the most records left in two: its owner goes on to the cut, the idle thread begins there. So a heavy day
+is shared by as many as are free, and a quiet night costs one request.
+
+What a page may keep and where a window may be cut is decided under one lock, so that each record belongs to exactly one
+window, equal timestamps included. A cut needs a list that is sorted and filtered as asked, which each page is checked
+for; a list that is not is walked by one cursor from its beginning to its end.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from intergiro_provider.exceptions import IntergiroResponseError
+from intergiro_provider.pull.bounds import Interval, whole_milliseconds
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from intergiro_provider.pull.pages import Page
+
+ORDER = {"sort_by": "created_at", "sort_type": "ASC"}
+"""The order that lets a window be cut."""
+
+MILLISECOND = timedelta(milliseconds=1)
+WORTH_A_CUT = 6
+"""Pages that have to be left in a window before it is cut: each cut costs a part, and perhaps a request for nothing."""
+
+
+class Window:
+    """A stretch of the interval with its own cursor. Its end moves back when it is cut.
+
+    :param interval: what to keep; None: everything, and no cuts.
+    """
+
+    def __init__(self, interval: Interval | None, may_be_cut: bool) -> None:
+        self.interval = interval
+        self.may_be_cut = may_be_cut and interval is not None
+        self.was_cut = False
+        self.reached = interval.start if interval is not None else None
+        """Up to where all records have come."""
+        self.per_page: timedelta | None = None
+        """How much time the last full page covered; None before the first page."""
+        self.ended = False
+
+    def query(self) -> dict[str, str]:
+        """The bounds to ask for now."""
+        return self.interval.query() if self.interval is not None else {}
+
+    def pages_left(self) -> float:
+        """How many more pages to expect, if the rest is as dense as the last page."""
+        if not self.may_be_cut or self.ended or self.per_page is None or self.interval is None or self.reached is None:
+            return 0.0
+        return (self.interval.end - self.reached) / max(self.per_page, MILLISECOND)
+
+
+class Windows:
+    """The windows of one pull, and which of its threads pulls which.
+
+    :param interval: the whole; None: everything.
+    :param side_by_side: whether windows may be cut at all.
+    """
+
+    def __init__(self, interval: Interval | None, side_by_side: bool) -> None:
+        self._changed = threading.Condition()
+        self._interval = interval
+        self.all = [Window(interval, side_by_side)]
+        self._waiting = [self.all[0]]
+        self._idle = 0
+        self._stopped = False
+
+    def take(self) -> Window | None:
+        """A window to pull, cut from another one if need be; None when nothing is left, or the pull has stopped."""
+        with self._changed:
+            self._idle += 1
+            while not self._stopped:
+                if self._waiting:
+                    self._idle -= 1
+                    return self._waiting.pop()
+                if all(window.ended for window in self.all):
+                    break
+                if (window := self._cut()) is not None:
+                    self._idle -= 1
+                    return window
+                self._changed.wait()
+            self._changed.notify_all()
+            return None
+
+    def accept(self, window: Window, page: Page) -> tuple[list[msgspec.Raw], bool]:
+        """What to keep of a page, and whether the window ends with it, whatever the bank says.
+
+        :raises IntergiroResponseError: the list is not in the order in which it began, and parts of it may be missing.
+        """
+        if window.interval is None:
+            return page.records, False
+        with self._changed:
+            if window.may_be_cut or window.was_cut:
+                self._check_order(window, page)
+            records = window.interval.select(page)
+            if not (window.may_be_cut and page.created_at):
+                return records, False
+            last = page.created_at[-1]
+            window.per_page = last - page.created_at[0]
+            window.reached = min(last, window.interval.end) if page.has_more else window.interval.end
+            if self._idle:
+                self._changed.notify()
+            # The cursor of such a page may lie outside of the bounds that are asked for from now on.
+            return records, window.was_cut and last >= window.interval.end
+
+    def end(self, window: Window) -> None:
+        """The window is pulled to its end."""
+        with self._changed:
+            window.ended = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let nobody take another window."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def share(self) -> float | None:
+        """Which share of the interval's time has come, 0 to 1; None without an interval or an order."""
+        if self._interval is None or not self.all[0].may_be_cut:
+            return None
+        with self._changed:
+            left = sum(
+                (w.interval.end - w.reached for w in self.all if not w.ended and w.interval and w.reached), timedelta()
+            )
+        return 1.0 - left / (self._interval.end - self._interval.start)
+
+    def counts(self) -> tuple[int, int]:
+        """How many windows are pulled to their end, and how many there are so far."""
+        with self._changed:
+            return sum(window.ended for window in self.all), len(self.all)
+
+    def in_order(self) -> Iterable[Window]:
+        """The windows by time."""
+        return sorted(self.all, key=lambda window: window.interval or ())
+
+    def _cut(self) -> Window | None:
+        widest = max(self.all, key=Window.pages_left)
+        if widest.pages_left() < WORTH_A_CUT or widest.interval is None or widest.reached is None:
+            return None
+        start, end = widest.interval
+        middle = whole_milliseconds(widest.reached + (end - widest.reached) / 2)
+        if middle <= widest.reached:
+            return None
+        window = Window(Interval(middle, end), may_be_cut=True)
+        widest.interval = Interval(start, middle)
+        widest.was_cut = True
+        self.all.append(window)
+        return window
+
+    def _check_order(self, window: Window, page: Page) -> None:
+        times = page.created_at
+        asked = window.interval
+        if not times or asked is None or window.reached is None:
+            return
+        if _is_sorted(times, window.reached) and (window.was_cut or times[-1] <= asked.end):
+            return
+        if window.was_cut:
+            raise IntergiroResponseError(
+                "the list is not sorted by `created_at`, although its first pages were: it cannot be pulled in "
+                "windows. Set max_parallel_windows=1"
+            )
+        window.may_be_cut = False
+
+
+def _is_sorted(times: list[Any], first: datetime) -> bool:
+    """Whether these are moments, none of which lies before the one before it."""
+    former = first - MILLISECOND
+    for moment in times:
+        if not isinstance(moment, datetime) or moment.tzinfo is None or moment < former:
+            return False
+        former = moment
+    return True
+
+
+Walk = Callable[[Window], None]
+
+
+class Crew:
+    """Threads that pull windows until none is left.
+
+    :param walk: pulls one window to its end.
+    :param size: how many threads.
+    """
+
+    def __init__(self, windows: Windows, walk: Walk, size: int) -> None:
+        self._windows = windows
+        self._walk = walk
+        self._size = size
+        self._changed = threading.Condition()
+        self._at_work = 0
+        self._stopped = False
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Pull everything, or until :meth:`stop`; raises the first failure of a thread, once all have ended."""
+        self._at_work = self._size
+        for number in range(self._size):
+            context = contextvars.copy_context()
+            threading.Thread(
+                target=context.run, args=(self._work,), name=f"intergiro-pull-{number}", daemon=True
+            ).start()
+        with self._changed:
+            # Signals reach the thread that waits here: a task's time-out or its end.
+            while self._at_work and not self._stopped:
+                self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Let :meth:`run` return at once; its threads end with what they are waiting for."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for all to end; whether they have."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._at_work, seconds)
+
+    def _work(self) -> None:
+        try:
+            while (window := self._windows.take()) is not None:
+                self._walk(window)
+                self._windows.end(window)
+        except BaseException as error:
+            self._windows.stop()
+            with self._changed:
+                self._failure = self._failure or error
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._changed.notify_all()
