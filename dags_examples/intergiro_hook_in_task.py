@@ -18,12 +18,12 @@ from airflow.providers.common.compat.sdk import dag, task
 )
 def intergiro_hook_in_task() -> None:
     @task
-    def count_transactions() -> dict[str, int]:
+    def count_cards() -> dict[str, int]:
         """Go through a list of any length, one page in memory at a time."""
         from intergiro_provider.hooks.intergiro import IntergiroHook  # here, so that parsing this file stays cheap
 
         hook = IntergiroHook("intergiro_default")
-        return dict(Counter(transaction["status"] for transaction in hook.iter_records("transactions")))
+        return dict(Counter(card["status"] for card in hook.iter_records("cards")))
 
     @task
     def newest_account() -> str:
@@ -34,7 +34,7 @@ def intergiro_hook_in_task() -> None:
         answer = hook.run("accounts", {"limit": 1, "sort_by": "created_at", "sort_type": "DESC"}).json()
         return str(answer["data"][0]["created_at"]) if answer["data"] else "none"
 
-    count_transactions()
+    count_cards()
     newest_account()
 
 

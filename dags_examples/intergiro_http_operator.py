@@ -37,9 +37,9 @@ def count(responses: list[requests.Response]) -> int:
 )
 def intergiro_http_operator() -> None:
     HttpOperator(
-        task_id="transactions",
+        task_id="individuals",
         http_conn_id="intergiro_default",
-        endpoint="transactions",
+        endpoint="individuals",
         method="GET",
         data={"limit": 100},
         pagination_function=next_page,

@@ -28,8 +28,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-intergiro",
         "name": "Intergiro",
-        "description": "`Intergiro <https://www.intergiro.com/>`__ banking APIs: accounts, cards, transactions "
-        "and events, through one self-renewing session.\n",
+        "description": "Accounts, cards, transactions and events of the `Intergiro <https://www.intergiro.com/>`__ "
+        "banking APIs, through one session that renews itself.\n",
         "versions": [__version__],
         "integrations": [
             {
@@ -128,7 +128,8 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "proxies": _field(
             "Proxies",
             "object",
-            'A JSON object: {"https": "http://proxy.example:3128"}. Empty: as the environment says.',
+            'A JSON object: {"https": "http://proxy.example:3128"}. Not the place for a password: it is not masked. Empty: as '
+            "the environment says.",
         ),
         "headers": _field(
             "Headers",

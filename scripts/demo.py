@@ -145,7 +145,7 @@ def demo(keep: bool) -> int:
         run = scheduled_run(airflow, bank, tell)
         exposed = airflow.processes.exposed()
         tell(f"the run has ended: {run['state']}")
-        print(describe(airflow, bank, run, DATA))
+        print(describe(airflow, bank, run, DATA, keep))
         if exposed:
             print(f"Something listens beyond loopback: {exposed}", file=sys.stderr)
         if run["state"] != "success" or exposed:

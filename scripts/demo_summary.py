@@ -18,7 +18,7 @@ from scripts.bank import Bank
 SHOWN = 5
 
 
-def describe(airflow: AirflowStack, bank: Bank, run: dict[str, Any], data: Path) -> str:
+def describe(airflow: AirflowStack, bank: Bank, run: dict[str, Any], data: Path, kept: bool) -> str:
     """Return the summary as text."""
     return "\n".join(
         [
@@ -35,7 +35,7 @@ def describe(airflow: AirflowStack, bank: Bank, run: dict[str, Any], data: Path)
             f"  the files           {_short(data)}/ (each directory's _manifest.json lists its parts)",
             f"  the tasks' logs     {_short(airflow.home / 'logs')}/",
             f"  the DAGs            {_short(ROOT / 'dags_examples')}/",
-            "  the UI              make up",
+            f"  the UI              {airflow.url if kept else 'make up'}",
             "",
         ]
     )
