@@ -128,8 +128,8 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "proxies": _field(
             "Proxies",
             "object",
-            'A JSON object: {"https": "http://proxy.example:3128"}. Not the place for a password: it is not masked. Empty: as '
-            "the environment says.",
+            'A JSON object: {"https": "http://proxy.example:3128"}. Not the place for a password: it is not masked. '
+            "Empty: as the environment says.",
         ),
         "headers": _field(
             "Headers",

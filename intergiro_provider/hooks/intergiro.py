@@ -311,12 +311,10 @@ class IntergiroHook(HttpHook):
         :return: one list of records per page.
         :raises IntergiroResponseError: for an answer that is not a page, or a cursor that stands still.
         """
-        import msgspec
-
-        from intergiro_provider.pull.pages import iter_pages
+        from intergiro_provider.pull.pages import decoded, iter_pages
 
         for page in iter_pages(lambda query: self._request("GET", endpoint, query, None, {}, {}).content, params):
-            yield [msgspec.json.decode(record) for record in page.records]
+            yield [decoded(record) for record in page.records]
 
     def iter_records(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """The records of a list endpoint, one by one; see :meth:`iter_pages`."""

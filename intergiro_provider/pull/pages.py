@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from intergiro_provider.exceptions import IntergiroResponseError
+from intergiro_provider.pull import lenient
 from intergiro_provider.pull.query import page_query
 
 RecordId = str | int
@@ -161,21 +162,28 @@ def _read(body: bytes, where: str) -> tuple[Page, list[RecordId]]:
     try:
         if not body.isascii():
             body.decode()  # msgspec passes over strings that it does not decode, and so over broken UTF-8
-        if in_envelope:
-            envelope = _decode_envelope(body)
-            records, has_more = envelope.data, envelope.has_more
-        else:
-            records, has_more = _decode_array(body), False
+        try:
+            if in_envelope:
+                envelope = _decode_envelope(body)
+                records, has_more = envelope.data, envelope.has_more
+            else:
+                records, has_more = _decode_array(body), False
+            ids, created_at = _heads(body, in_envelope, records)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            records, more = lenient.split(body)
+            has_more = bool(more)
+            ids, created_at = _odd_heads(records)
     except msgspec.ValidationError:
         raise IntergiroResponseError(
             f"{where} of the list is JSON, but neither an array nor "
             f"{{data: [...], has_more: true or false}}: "
             "is this the endpoint of a list?"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         raise IntergiroResponseError(f"{where} of the list is not JSON, or was cut off ({len(body)} bytes)") from None
 
-    ids, created_at = _heads(body, in_envelope, records)
     first, last = (ids[0], ids[-1]) if ids else (None, None)
     page = Page(records=records, created_at=created_at, first_id=first, last_id=last, has_more=has_more)
     return page, [i for i in ids if i is not None]
@@ -185,9 +193,21 @@ def _heads(body: bytes, in_envelope: bool, records: list[msgspec.Raw]) -> tuple[
     try:
         heads = _decode_envelope_heads(body).data if in_envelope else _decode_array_heads(body)
     except msgspec.ValidationError:
-        odd = [_odd_head(record) for record in records]
-        return [head[0] for head in odd], [head[1] for head in odd]
+        return _odd_heads(records)
     return [head.id for head in heads], [head.created_at for head in heads]
+
+
+def _odd_heads(records: list[msgspec.Raw]) -> tuple[list[RecordId | None], list[Any]]:
+    heads = [_odd_head(record) for record in records]
+    return [head[0] for head in heads], [head[1] for head in heads]
+
+
+def decoded(record: msgspec.Raw) -> Any:
+    """One record in plain types."""
+    try:
+        return _decode_any(record)
+    except msgspec.DecodeError:
+        return lenient.decode(bytes(record))
 
 
 def record_id(record: msgspec.Raw) -> RecordId | None:
@@ -197,10 +217,17 @@ def record_id(record: msgspec.Raw) -> RecordId | None:
 
 def _odd_head(record: msgspec.Raw) -> tuple[RecordId | None, Any]:
     """The head of a record on a page where some record is no object, or has an id or a time of an unusual form."""
-    value = _decode_any(record)
+    value = decoded(record)
     if not isinstance(value, dict):
         return None, None
     identity = value.get("id")
     if isinstance(identity, bool) or not isinstance(identity, (str, int)):
         identity = None
-    return identity, value.get("created_at")
+    return identity, _moment(value.get("created_at"))
+
+
+def _moment(value: Any) -> Any:
+    try:
+        return msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        return value

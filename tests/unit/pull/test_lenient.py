@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Half a surrogate pair in a string: JSON that msgspec does not read, and that still is pulled byte for byte."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intergiro_provider.exceptions import IntergiroResponseError
+from intergiro_provider.pull import lenient
+from intergiro_provider.pull.pages import decoded, iter_pages
+
+HALF = rb'{"id": "a1","reference":"cut \ud83d","big":9007199254740993, "created_at":"2026-01-01T00:00:00.000Z"}'
+WHOLE = rb'{"id":"a2","nested":{"data":[1, {"has_more":true}]},"created_at":"2026-01-02T00:00:00.000Z"}'
+
+
+def one_page(body: bytes) -> Any:
+    return next(iter(iter_pages(lambda query: body)))
+
+
+def test_msgspec_still_refuses_it() -> None:
+    """When this fails, the module under test has had its day."""
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(HALF)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":[%b, %b],"has_more":false}',
+        b' { "has_more" : false , "other":{"data":[]}, "data" :\n[ %b ,%b ] } ',
+        b"[%b,%b]",
+    ],
+)
+def test_records_keep_every_byte(body: bytes) -> None:
+    page = one_page(body % (HALF, WHOLE))
+    assert [bytes(record) for record in page.records] == [HALF, WHOLE]
+    assert (page.first_id, page.last_id, page.has_more) == ("a1", "a2", False)
+    assert page.created_at == [datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)]
+    assert decoded(page.records[0])["reference"] == "cut \ud83d"
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_what_was_cut_off_is_still_an_error(cut: int) -> None:
+    body = b'{"data":[%b],"has_more":false}' % HALF
+    with pytest.raises(IntergiroResponseError, match="not JSON, or was cut off"):
+        one_page(body[:-cut])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[%b]x",
+        b'{"data":[%b, NaN],"has_more":false}',
+        b'{"data":[%b],"has_more":false}}',
+        b"[%b,]",
+    ],
+)
+def test_no_json(body: bytes) -> None:
+    with pytest.raises(IntergiroResponseError, match="not JSON"):
+        one_page(body % HALF)
+
+
+@pytest.mark.parametrize("body", [b'{"data":%b,"has_more":false}', b'{"data":[%b]}', b'{"data":[%b],"has_more":1}'])
+def test_no_page(body: bytes) -> None:
+    with pytest.raises(IntergiroResponseError, match="is this the endpoint of a list"):
+        one_page(body % HALF)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    max_leaves=10,
+)
+
+
+@given(records=st.lists(values), has_more=st.booleans(), indent=st.sampled_from([None, 1]), ascii=st.booleans())
+def test_it_splits_as_msgspec_does(records: list[Any], has_more: bool, indent: int | None, ascii: bool) -> None:
+    class Envelope(msgspec.Struct):
+        data: list[msgspec.Raw]
+
+    body = json.dumps({"data": records, "has_more": has_more}, indent=indent, ensure_ascii=ascii).encode()
+    found, more = lenient.split(body)
+    assert more is has_more
+    assert [bytes(r) for r in found] == [bytes(r) for r in msgspec.json.decode(body, type=Envelope).data]
