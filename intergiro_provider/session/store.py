@@ -160,7 +160,16 @@ class _ExecutionApi:
         from airflow.sdk import Variable
 
         if hasattr(Variable, "keys"):  # Airflow ≥ 3.3: it raises where get would answer with the default
-            return key not in list(Variable.keys(prefix=key))
+            if key not in list(Variable.keys(prefix=key)):
+                return True
+            if self.get(key) is not None:
+                return False
+            # Keys are not encrypted. Waiting would not help, and nobody would be told why.
+            raise StoreUnavailable(
+                f"The Variable {key} is there, but the API server cannot read it: most likely it has another Fernet "
+                "key than the one that wrote it. Give every component the same `[core] fernet_key`, or delete the "
+                "Variable, which costs one login. Nothing was asked of the bank; the task can be tried again."
+            )
         first, seen, second = self.get(key), self.get(witness), self.get(key)
         if first is not None or second is not None:
             return False
@@ -186,7 +195,8 @@ class _Database:
         if unreadable:
             raise StoreUnavailable(
                 f"The Variable {key} cannot be decrypted: this process has another Fernet key than the one that wrote "
-                "it. Give every component the same `[core] fernet_key`. Nothing was asked of the bank."
+                "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. "
+                "Nothing was asked of the bank; the task can be tried again."
             )
         return value
 
