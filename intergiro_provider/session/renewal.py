@@ -177,6 +177,8 @@ class Renewal:
             return
         if lease.verdict == "key":
             raise key_refused()
+        if lease.verdict == "shadowed":
+            raise shadowed()
         if lease.verdict == "budget":
             raise budget_exhausted(lease.verdict_until, self._me.max_logins)
         raise BankUnavailable(
