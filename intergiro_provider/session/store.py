@@ -75,7 +75,8 @@ class VariableStore:
         if f"AIRFLOW_VAR_{key.upper()}" in os.environ:
             raise ShadowedError(
                 f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable in which the Intergiro session "
-                "is kept, so a rotated token could not be stored. Remove it from the environment of the workers."
+                "is kept, so a rotated token could not be stored. Nothing is lost: remove it from the environment of "
+                "the workers, then clear the task."
             )
         text = self._try("read", key, lambda access: access.get(key))
         if text is None:
@@ -128,6 +129,12 @@ class VariableStore:
             raise
         except Exception as error:
             # Neither chained nor quoted: a database error holds the statement's parameters.
+            if isinstance(error, PermissionError):
+                raise StoreUnavailable(
+                    f"The Variable {key} could not be {what} ({type(error).__name__}): the API server does not let "
+                    "this task in. Give every component the same `[api_auth] jwt_secret`, and let their clocks agree. "
+                    "Nothing was asked of the bank; the task can be tried again."
+                ) from None
             raise StoreUnavailable(
                 f"The Variable {key} could not be {what} ({type(error).__name__}): Airflow's metadata database or API "
                 "server is unavailable here. Nothing is lost; the task can be tried again."
