@@ -13,7 +13,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 SAME_ON_ALL := --ignore tests/unit/session/test_mutants.py --ignore tests/unit/session/test_walks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive demo up down pins clean
+.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive outages demo up down pins clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -59,6 +59,10 @@ coverage: setup-3.3 ## which lines the unit and integration tests run
 
 exhaustive: setup-3.3 ## the tests that explore every state: minutes
 	$(PY) -m pytest -m exhaustive --timeout 0
+
+outages: setup ## every fault of docs/outages.md, the long ones and 16 hosts included; about ten minutes
+	$(PY) -m pytest tests/integration/outages --timeout 300 -s
+	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/outages --timeout 300; fi
 
 demo: setup-3.3 ## the product's main job in a real Airflow, then a summary; about a minute
 	@$(PY) -m scripts.demo run

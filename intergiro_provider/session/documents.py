@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 VERSION = 1
 
-Verdict = Literal["bank", "budget", "key", "free"]
+Verdict = Literal["bank", "budget", "key", "shadowed", "free"]
 
 
 class DocumentError(ValueError):

@@ -324,6 +324,8 @@ class Holder:
                     continue
                 unread += 1
                 if unread > 1 and back is not None:
+                    # The next one would be shown the old session, and nothing else, and would log in.
+                    yield from self.leave("shadowed", HOUR)
                     return Renewed(fresh, how, stored=False, shadowed=True)
             except StoreUnavailable:
                 pass

@@ -16,7 +16,8 @@ SOON = 1800.0
 def key_refused() -> IntergiroAuthError:
     return IntergiroAuthError(
         "Intergiro does not accept the API key: it is wrong, frozen or blocked, or belongs to the other `api` or "
-        "`environment`. Check the connection's password and extra; a frozen 2d key is renewed in the customer portal."
+        "`environment`. Check the connection's password and extra; a frozen 2d key is renewed in the customer portal, "
+        "a blocked one by Intergiro. Nothing is lost: clear the task once the key is accepted."
     )
 
 
@@ -25,9 +26,9 @@ def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
     return LoginBudgetExhausted(
         at,
         f"The Intergiro session has ended and cannot be refreshed, and {max_logins} logins within an hour are used up "
-        f"(`max_logins_per_hour`). The next one is allowed at {at:%Y-%m-%d %H:%M:%S} UTC. If sessions keep ending "
-        "early, something else logs in with the same API key: another deployment, or a connection with another "
-        "`session_variable`.",
+        f"(`max_logins_per_hour`). The next one is allowed at {at:%Y-%m-%d %H:%M:%S} UTC; nothing is lost, and the "
+        "task can be tried again then. If sessions keep ending early, something else logs in with the same API key: "
+        "another deployment, or a connection with another `session_variable`.",
     )
 
 
@@ -41,8 +42,8 @@ def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnava
         said = f"no usable answer came to {what}" + (f" ({answer.why})" if answer.why else "")
     return BankUnavailable(
         f"There is no Intergiro session: {said}. Nothing else was tried instead, since logging in again and again "
-        f"can trip fraud prevention. Next try in {retry_after:.0f} s; *Test connection* tells whether the bank "
-        "can be reached.",
+        f"can trip fraud prevention. Nothing is lost; the task can be tried again in {retry_after:.0f} s. *Test "
+        "connection* tells whether the bank can be reached, and counts as a login.",
         retry_after=retry_after,
     )
 
@@ -50,8 +51,8 @@ def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnava
 def shadowed() -> ShadowedError:
     return ShadowedError(
         "What was written to the Intergiro session's Variables cannot be read back: an AIRFLOW_VAR_… environment "
-        "variable or a secrets backend, on the worker or on the API server, hides them. Remove it, or set another "
-        "`session_variable` in the connection's extra."
+        "variable or a secrets backend, on the worker or on the API server, hides them. Nothing is lost: remove it, or "
+        "set another `session_variable` in the connection's extra, then clear the task."
     )
 
 

@@ -177,11 +177,14 @@ class Renewal:
             return
         if lease.verdict == "key":
             raise key_refused()
+        if lease.verdict == "shadowed":
+            raise shadowed()
         if lease.verdict == "budget":
             raise budget_exhausted(lease.verdict_until, self._me.max_logins)
         raise BankUnavailable(
             "Another task has just found that Intergiro does not renew the session at present (its log says why), so "
-            f"it was not asked again. The next try makes sense in {lease.verdict_until - now:.0f} s.",
+            f"it was not asked again. Nothing is lost; the task can be tried again in {lease.verdict_until - now:.0f} "
+            "s.",
             retry_after=lease.verdict_until - now,
         )
 

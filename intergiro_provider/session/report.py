@@ -51,7 +51,7 @@ class Report:
         if renewed.shadowed:
             log.error(
                 "The renewed Intergiro session (generation %d) could not be kept: its Variable %s is hidden by an "
-                "environment variable or a secrets backend. Remove that, or every task will have to log in. "
+                "environment variable or a secrets backend. Remove that: until then tasks that have to renew it fail. "
                 "This task goes on.",
                 session.gen,
                 self._variable,

@@ -75,7 +75,8 @@ class VariableStore:
         if f"AIRFLOW_VAR_{key.upper()}" in os.environ:
             raise ShadowedError(
                 f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable in which the Intergiro session "
-                "is kept, so a rotated token could not be stored. Remove it from the environment of the workers."
+                "is kept, so a rotated token could not be stored. Nothing is lost: remove it from the environment of "
+                "the workers, then clear the task."
             )
         text = self._try("read", key, lambda access: access.get(key))
         if text is None:
@@ -128,6 +129,12 @@ class VariableStore:
             raise
         except Exception as error:
             # Neither chained nor quoted: a database error holds the statement's parameters.
+            if isinstance(error, PermissionError):
+                raise StoreUnavailable(
+                    f"The Variable {key} could not be {what} ({type(error).__name__}): the API server does not let "
+                    "this task in. Give every component the same `[api_auth] jwt_secret`, and let their clocks agree. "
+                    "Nothing was asked of the bank; the task can be tried again."
+                ) from None
             raise StoreUnavailable(
                 f"The Variable {key} could not be {what} ({type(error).__name__}): Airflow's metadata database or API "
                 "server is unavailable here. Nothing is lost; the task can be tried again."
@@ -160,7 +167,16 @@ class _ExecutionApi:
         from airflow.sdk import Variable
 
         if hasattr(Variable, "keys"):  # Airflow ≥ 3.3: it raises where get would answer with the default
-            return key not in list(Variable.keys(prefix=key))
+            if key not in list(Variable.keys(prefix=key)):
+                return True
+            if self.get(key) is not None:
+                return False
+            # Keys are not encrypted. Waiting would not help, and nobody would be told why.
+            raise StoreUnavailable(
+                f"The Variable {key} is there, but the API server cannot read it: most likely it has another Fernet "
+                "key than the one that wrote it. Give every component the same `[core] fernet_key`, or delete the "
+                "Variable, which costs one login. Nothing was asked of the bank; the task can be tried again."
+            )
         first, seen, second = self.get(key), self.get(witness), self.get(key)
         if first is not None or second is not None:
             return False
@@ -186,7 +202,8 @@ class _Database:
         if unreadable:
             raise StoreUnavailable(
                 f"The Variable {key} cannot be decrypted: this process has another Fernet key than the one that wrote "
-                "it. Give every component the same `[core] fernet_key`. Nothing was asked of the bank."
+                "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. "
+                "Nothing was asked of the bank; the task can be tried again."
             )
         return value
 

@@ -207,3 +207,17 @@ def test_hidden_lease_or_ledger_is_found_out_before_the_bank_is_asked(variant: V
     world.run(60.0)
     assert isinstance(world["a"].error, ShadowedError)
     assert calls(world) == []
+
+
+def test_hidden_session_that_was_renewed_costs_the_next_ones_no_login(variant: Variant) -> None:
+    world = scene(variant, "ab", gap=20.0, patience=60.0)
+    with_session(world)
+    world.variables.shadow["session"] = stored(world)
+    world.run(TIMINGS.takeover + 30.0)
+    assert calls(world) == ["a:Probe", "a:Refresh"]
+    assert isinstance(world["b"].error, ShadowedError)
+    # The newer one is there, behind what hides it.
+    world.variables.shadow.clear()
+    world.run(TIMINGS.takeover + 200.0)
+    assert world["b"].renewed[-1][1].how == "found"
+    assert world.bank.logins == []

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of ``docs/outages.md``: each row is a fault with its expected outcome, which a test of its name measures.
+
+``python -m tests.integration.outages.table`` writes the document anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "outages.md"
+
+GOES_ON = "goes on"
+RETRIABLY = "fails retriably"
+FINALLY = "fails finally"
+
+ANY = "any"
+AIRFLOW_3 = "3"
+DATABASE = "2"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    :param does: what the task does.
+    :param reads: parts of the error, or of the log where the task goes on; `…` stands for what is left out.
+    :param logins: how many the fault costs, beyond those that would have been made without it.
+    :param error: the error's class.
+    :param airflow: `any`, tasks of Airflow `3`, or tasks that reach the database themselves, as on Airflow `2`.
+    :param proof: the test, if not the one named after the row.
+    """
+
+    fault: str
+    does: str = GOES_ON
+    reads: str = ""
+    logins: int = 0
+    error: str = ""
+    airflow: str = ANY
+    proof: str = ""
+
+
+CHAPTERS: dict[str, dict[str, Row]] = {}
+CHAPTERS["The Airflow API and the metadata database"] = {
+    "api_down_at_the_start": Row(
+        "API server down, a task starts",
+        RETRIABLY,
+        "could not be looked up … Airflow's metadata database or API server is unavailable here. Nothing is lost; the "
+        "task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "api_down_with_a_living_token": Row(
+        "API server down, a running task has a token that lives",
+        airflow=AIRFLOW_3,
+    ),
+    "api_down_when_the_token_expires": Row(
+        "API server down, a running task's token expires",
+        RETRIABLY,
+        "could not be looked up … Airflow's metadata database or API server is unavailable here. Nothing is lost; the "
+        "task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "api_down_while_a_refresh_is_under_way": Row(
+        "API server down between the bank's answer to a refresh and its storing, back in time",
+        reads="Refreshed",
+        airflow=AIRFLOW_3,
+    ),
+    "api_down_for_long_after_a_refresh": Row(
+        "the same, and not back in time",
+        reads="could not be stored in time; this task goes on with it",
+        logins=1,
+        airflow=AIRFLOW_3,
+    ),
+    "api_drops_connections": Row(
+        "the API closes every connection without an answer",
+        RETRIABLY,
+        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "api_hangs": Row(
+        "the API does not answer, requests do not arrive",
+        RETRIABLY,
+        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "api_answers_get_lost": Row(
+        "the API does what it is asked to, and its answers get lost",
+        RETRIABLY,
+        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "database_down_behind_the_api": Row(
+        "metadata database down: the API answers 404, “not found”, for a Variable that is there",
+        RETRIABLY,
+        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "database_hangs_behind_the_api": Row(
+        "metadata database hangs",
+        RETRIABLY,
+        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "api_refuses_the_task": Row(
+        "the API server does not accept the task's own Airflow token",
+        RETRIABLY,
+        "could not be read (AirflowSecretsBackendAccessDenied): the API server does not let this task in. Give every "
+        "component the same `[api_auth] jwt_secret`, and let their clocks agree. Nothing was asked of the bank; the "
+        "task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "database_down": Row(
+        "metadata database down, the task reaches it itself",
+        RETRIABLY,
+        "could not be read (OperationalError): Airflow's metadata database or API server is unavailable here. Nothing "
+        "is lost; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=DATABASE,
+    ),
+    "database_down_for_long_after_a_refresh": Row(
+        "metadata database down between the bank's answer to a refresh and its storing, not back in time",
+        reads="could not be stored in time; this task goes on with it",
+        logins=1,
+        airflow=DATABASE,
+    ),
+    "two_writers_at_once": Row("two writers of one Variable at once, in PostgreSQL", airflow=DATABASE),
+    "api_of_three_tenths_of_a_second": Row(
+        "an API that takes 0.3 s a call, 16 hosts",
+        airflow=AIRFLOW_3,
+    ),
+    "api_of_half_a_second": Row(
+        "an API that takes 0.5 s a call, 16 hosts",
+        airflow=AIRFLOW_3,
+    ),
+    "api_too_slow": Row(
+        "an API that takes 0.9 s a call: its client may have sent a write twice",
+        RETRIABLY,
+        "The Airflow API is too slow to renew the Intergiro session safely: writing a Variable took … s, and 0.8 s is "
+        "the limit. … Scale the API server, or set `lock_conn_id` in the connection's extra.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+}
+CHAPTERS["The Variables"] = {
+    "variable_deleted": Row("session deleted", reads="Logged in", logins=1),
+    "all_variables_deleted": Row("session, lease and ledger deleted", reads="Logged in", logins=1),
+    "variable_garbled": Row(
+        "session garbled",
+        RETRIABLY,
+        "cannot be used: it is not JSON. Nothing was asked of the bank. … delete it; that costs one login.",
+        error="StoreUnavailable",
+    ),
+    "variable_of_another_kind": Row(
+        "session overwritten with some other JSON",
+        RETRIABLY,
+        "cannot be used: its field kind is not 'session'. Nothing was asked of the bank. … delete it; that costs one "
+        "login.",
+        error="StoreUnavailable",
+    ),
+    "seeded_by_hand": Row("session seeded by hand with a pair that lives, which then expires", reads="Refreshed"),
+    "seeded_with_a_used_pair": Row("session seeded by hand with a pair that is used up", reads="Logged in", logins=1),
+    "restored_from_a_backup": Row(
+        "session, lease and ledger restored from a backup of before the last refresh", reads="Logged in", logins=1
+    ),
+    "another_fernet_key": Row(
+        "another Fernet key than the one that wrote the session, the task reaches the database itself",
+        RETRIABLY,
+        "cannot be decrypted: this process has another Fernet key than the one that wrote it. Give every component the "
+        "same `[core] fernet_key`, or delete the Variable, which costs one login. Nothing was asked of the bank; the "
+        "task can be tried again.",
+        error="StoreUnavailable",
+        airflow=DATABASE,
+    ),
+    "another_fernet_key_on_the_api_server": Row(
+        "another Fernet key on the API server: it answers 404, “not found”",
+        RETRIABLY,
+        "is there, but the API server cannot read it: most likely it has another Fernet key than the one that wrote "
+        "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. Nothing "
+        "was asked of the bank; the task can be tried again.",
+        error="StoreUnavailable",
+        airflow=AIRFLOW_3,
+    ),
+    "shadowed_on_the_worker": Row(
+        "session shadowed by `AIRFLOW_VAR_…` on the worker",
+        FINALLY,
+        "The environment variable AIRFLOW_VAR_INTERGIRO_SESSION_… hides the Variable … Nothing is lost: remove it from "
+        "the environment of the workers, then clear the task.",
+        error="ShadowedError",
+    ),
+    "shadowed_on_the_api_server": Row(
+        "session shadowed by `AIRFLOW_VAR_…` on the API server, by a pair seeded by hand",
+        FINALLY,
+        "cannot be read back: an AIRFLOW_VAR_… environment variable or a secrets backend, on the worker or on the API "
+        "server, hides them. Nothing is lost: remove it, or set another `session_variable` … then clear the task.",
+        error="ShadowedError",
+        airflow=AIRFLOW_3,
+    ),
+    "shadowed_by_a_backend": Row(
+        "session shadowed on the API server by a secrets backend that holds a copy of it, its token expires",
+        reads="is hidden by an environment variable or a secrets backend. Remove that",
+        airflow=AIRFLOW_3,
+    ),
+    "shadowed_by_a_backend_for_the_next": Row(
+        "the same, for every task after that one",
+        FINALLY,
+        "cannot be read back: an AIRFLOW_VAR_… environment variable or a secrets backend, on the worker or on the API "
+        "server, hides them. Nothing is lost: remove it, or set another `session_variable` … then clear the task.",
+        error="ShadowedError",
+        airflow=AIRFLOW_3,
+    ),
+}
+CHAPTERS["The bank"] = {
+    "bank_down": Row(
+        "bank down, the task has a session",
+        RETRIABLY,
+        "No answer to GET /v3/accounts (ConnectionError). Check the host, the network and `proxies`, or try again "
+        "later",
+        error="BankUnavailable",
+    ),
+    "bank_down_at_the_login": Row(
+        "bank down, there is no session yet",
+        RETRIABLY,
+        "There is no Intergiro session: the bank cannot be reached for the login (ConnectionError). Nothing else was "
+        "tried instead … Nothing is lost; the task can be tried again in 1 s.",
+        error="BankUnavailable",
+    ),
+    "bank_slow": Row("bank slow: every call takes 0.5 s"),
+    "refresh_hangs": Row(
+        "refresh without an answer within the time of a call, twice",
+        RETRIABLY,
+        "There is no Intergiro session: no usable answer came to the refresh (not within 2 s). Nothing else was tried "
+        "instead",
+        error="BankUnavailable",
+    ),
+    "refresh_429": Row(
+        "429 to the refresh",
+        RETRIABLY,
+        "There is no Intergiro session: the bank answered 429 to the refresh. Nothing else was tried instead … Nothing "
+        "is lost; the task can be tried again in 1 s.",
+        error="BankUnavailable",
+    ),
+    "refresh_503": Row(
+        "5xx to the refresh, twice",
+        RETRIABLY,
+        "There is no Intergiro session: the bank answered 503 to the refresh. Nothing else was tried instead",
+        error="BankUnavailable",
+    ),
+    "refresh_503_once": Row("5xx to the refresh, once", reads="Refreshed"),
+    "refresh_html": Row(
+        "HTML with status 200 to the refresh, from a gateway in between",
+        RETRIABLY,
+        "There is no Intergiro session: no usable answer came to the refresh",
+        error="BankUnavailable",
+    ),
+    "refresh_answer_lost": Row(
+        "refresh carried out, its answer lost; the bank takes the old token no more", reads="Logged in", logins=1
+    ),
+    "refresh_answer_lost_and_forgiven": Row(
+        "refresh carried out, its answer lost; the bank takes the old token again", reads="Refreshed"
+    ),
+    "login_429": Row(
+        "429 to the login",
+        RETRIABLY,
+        "There is no Intergiro session: the bank answered 429 to the login. Nothing else was tried instead … Nothing "
+        "is lost; the task can be tried again in 1 s.",
+        error="BankUnavailable",
+    ),
+    "login_503": Row(
+        "5xx to the login",
+        RETRIABLY,
+        "There is no Intergiro session: the bank answered 503 to the login. Nothing else was tried instead",
+        error="BankUnavailable",
+    ),
+    "login_html": Row(
+        "HTML with status 200 to the login, from a gateway in between",
+        RETRIABLY,
+        "There is no Intergiro session: no usable answer came to the login",
+        error="BankUnavailable",
+    ),
+    "login_answer_lost": Row(
+        "login carried out, its answer lost",
+        RETRIABLY,
+        "There is no Intergiro session: no usable answer came to the login (ConnectionError). Nothing else was tried "
+        "instead",
+        logins=1,
+        error="BankUnavailable",
+    ),
+    "key_wrong": Row(
+        "API key wrong",
+        FINALLY,
+        "Intergiro does not accept the API key: it is wrong, frozen or blocked … Check the connection's password … "
+        "Nothing is lost: clear the task once the key is accepted.",
+        error="IntergiroAuthError",
+    ),
+    "key_frozen": Row(
+        "API key frozen (2d)",
+        FINALLY,
+        "Intergiro does not accept the API key: it is wrong, frozen or blocked … a frozen 2d key is renewed in the "
+        "customer portal … Nothing is lost: clear the task once the key is accepted.",
+        error="IntergiroAuthError",
+    ),
+    "fraud_block": Row(
+        "API key blocked by fraud prevention",
+        FINALLY,
+        "Intergiro does not accept the API key: it is wrong, frozen or blocked … a blocked one by Intergiro. Nothing "
+        "is lost: clear the task once the key is accepted.",
+        error="IntergiroAuthError",
+    ),
+    "sessions_end_again_and_again": Row(
+        "sessions end early, again and again",
+        RETRIABLY,
+        "The Intergiro session has ended and cannot be refreshed, and 3 logins within an hour are used up "
+        "(`max_logins_per_hour`). The next one is allowed at … UTC; nothing is lost, and the task can be "
+        "tried again then. If sessions keep ending early, something else logs "
+        "in with the same API key",
+        logins=2,
+        error="LoginBudgetExhausted",
+    ),
+    "clocks_apart": Row("the bank's clock an hour ahead of ours, or behind"),
+    "clocks_of_workers_apart": Row("two workers' clocks an hour apart"),
+    "tokens_without_a_date": Row("opaque access tokens, or JWTs without `exp`", reads="Refreshed"),
+}
+
+ROWS: dict[str, Row] = {name: row for rows in CHAPTERS.values() for name, row in rows.items()}
+
+HEAD = """<!-- Written by `python -m tests.integration.outages.table`; change the rows there. -->
+# When something breaks
+
+What a task does, what the user reads, and how many logins it costs. Every row is a test that runs the fault with real
+parts: a real PostgreSQL, a real API server of Airflow 3 with Airflow's own task client, real sockets to the sandbox
+bank, and a proxy in between that refuses, hangs, drops or delays. A fault's logins are counted from its beginning until
+a task has succeeded after its end, beyond those that would have been made without it. The seconds of the session's
+protocol are shrunk in most of them. `make test` runs the shorter ones, `make outages` all.
+
+* **goes on**: the task succeeds. What it says is in its log.
+* **fails retriably**: Airflow tries the task again, if it has `retries`. Nothing is lost.
+* **fails finally**: the task fails at once, for trying again cannot help. Once the cause is gone, clear it.
+
+The column *Airflow* says where it can happen: *3*, tasks and triggers of Airflow 3, whose Variables go through the API
+server; *2*, tasks of Airflow 2.11, and everything else that reaches the metadata database itself.
+"""
+
+
+def document() -> str:
+    """The whole of ``docs/outages.md``."""
+    parts = [HEAD]
+    for chapter, rows in CHAPTERS.items():
+        lines = ["| fault | Airflow | the task | the user reads | logins |", "| --- | --- | --- | --- | --- |"]
+        for row in rows.values():
+            does = f"{row.does}: `{row.error}`" if row.error else row.does
+            where = {ANY: "2, 3", AIRFLOW_3: "3", DATABASE: "2"}[row.airflow]
+            lines.append(f"| {row.fault} | {where} | {does} | {row.reads or '–'} | {row.logins} |")
+        parts.append(f"## {chapter}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document())
