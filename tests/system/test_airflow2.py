@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from scripts.bank import Bank
+from scripts.leaks import database_cells, files, find
 from scripts.processes import Group
 from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS
-from tests.system.leaks import database_cells, files, find
 
 if AIRFLOW >= (3, 0):
     pytest.skip("on Airflow 3 the DAGs run in a real scheduler instead", allow_module_level=True)

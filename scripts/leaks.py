@@ -16,7 +16,7 @@ def database_cells(database: Path) -> Iterator[tuple[str, bytes]]:
     try:
         tables = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
         for (table,) in tables:
-            cursor = connection.execute(f'select * from "{table.decode()}"')
+            cursor = connection.execute(f'select * from "{table.decode()}"')  # noqa: S608 # a name of the database's own
             names = [description[0] for description in cursor.description]
             for row in cursor:
                 for name, value in zip(names, row, strict=True):
