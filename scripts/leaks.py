@@ -7,15 +7,16 @@ import gzip
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
-def database_cells(database: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield every value of every table as bytes, with the name of its table and column."""
+def database_cells(database: Path, only: str = "") -> Iterator[tuple[str, bytes]]:
+    """Yield every value of every table, or of one, as bytes, with the name of its table and column."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     connection.text_factory = bytes
     try:
         tables = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
-        for (table,) in tables:
+        for (table,) in (each for each in tables if not only or each == (only.encode(),)):
             cursor = connection.execute(f'select * from "{table.decode()}"')  # noqa: S608 # a name of the database's own
             names = [description[0] for description in cursor.description]
             for row in cursor:
@@ -24,6 +25,29 @@ def database_cells(database: Path) -> Iterator[tuple[str, bytes]]:
                         yield f"{table.decode()}.{name}", value if isinstance(value, bytes) else str(value).encode()
     finally:
         connection.close()
+
+
+def postgres_cells(connection: Any, only: str = "") -> Iterator[tuple[str, bytes]]:
+    """Yield the same of a PostgreSQL, given an open connection of psycopg2."""
+    cursor = connection.cursor()
+    cursor.execute(
+        "select table_schema, table_name, column_name, data_type from information_schema.columns join "
+        "information_schema.tables using (table_schema, table_name) where table_type = 'BASE TABLE' and "
+        "table_schema not in ('pg_catalog', 'information_schema') and %s in ('', table_name)",
+        (only,),
+    )
+    for schema, table, column, kind in cursor.fetchall():
+        # Text as the database itself writes it: the driver would decode JSON, and so undo its escapes.
+        value = f'"{column}"' if kind == "bytea" else f'"{column}"::text'
+        cursor.execute(f'select {value} from "{schema}"."{table}" where "{column}" is not null')  # noqa: S608
+        for (cell,) in cursor:
+            yield f"{table}.{column}", cell.encode() if isinstance(cell, str) else bytes(cell)
+
+
+def redis_values(client: Any) -> Iterator[tuple[str, bytes]]:
+    """Yield what a Redis holds, by key; values are in Redis's own form, which leaves text as it is."""
+    for key in client.scan_iter():
+        yield f"redis {key.decode(errors='replace')}", key + (client.dump(key) or b"")
 
 
 def files(folder: Path, without: Iterable[Path] = ()) -> Iterator[tuple[str, bytes]]:

@@ -123,7 +123,7 @@ class Postgres(Server):
 
     def connect(self) -> Any:
         """Return a connection of psycopg2, which commits each statement."""
-        import psycopg2
+        import psycopg2  # type: ignore[import-untyped]
 
         connection = psycopg2.connect(
             host="127.0.0.1",

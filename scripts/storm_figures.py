@@ -43,6 +43,11 @@ class Plan:
         return self.workers + self.deferred
 
     @property
+    def calm(self) -> bool:
+        """Whether the access token outlives it: what the others are compared with."""
+        return self.access_token_life >= 900
+
+    @property
     def sessions_end(self) -> bool:
         """Whether sessions end during the storm."""
         return self.session_life < 3600
@@ -96,6 +101,7 @@ class Raw:
     oddities: Mapping[str, int] = field(default_factory=dict)
     leaks: Sequence[str] = ()
     searched: Mapping[str, int] = field(default_factory=dict)
+    exposed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,7 @@ def goals(figures: Figures, raw: Raw, lives: Sequence[Mapping[str, Any]], lasted
         "no task failed": figures.failed == 0 and len(raw.states) >= plan.tasks,
         "no task was tried twice": figures.retried == 0,
         "each task made all its calls": figures.calls == plan.tasks * plan.calls,
-        "the access token expired under the tasks": figures.expiries >= 2,
+        "the access token expired under the tasks": plan.calm or figures.expiries >= 1,
         "no refresh was early": figures.early == 0,
         "no refresh token was used twice": figures.reused == 0,
         "no login was refused": figures.blocked == 0,
@@ -195,6 +201,8 @@ def goals(figures: Figures, raw: Raw, lives: Sequence[Mapping[str, Any]], lasted
         "the logs tell of each renewal once": figures.told == figures.logins + figures.refreshes,
         "nothing odd in the tasks' logs": not figures.oddities,
         "no token or key where it must not be": not figures.leaks and min(figures.searched.values(), default=0) > 0,
+        "the triggers' rows were searched, too": not plan.deferred or "values of trigger rows" in figures.searched,
+        "nothing listens beyond loopback": not raw.exposed,
     }
 
 

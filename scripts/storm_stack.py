@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from scripts.airflow_stack import ROOT, AirflowStack
 from scripts.bank import Bank
@@ -35,14 +35,21 @@ class Stack:
     def __init__(self, home: Path, slots: int = 8, progress: Callable[[str], None] = lambda message: None) -> None:
         """Take AIRFLOW_HOME and how many tasks run at once."""
         self.home, self.slots, self.progress = home, slots, progress
-        self.airflow = AirflowStack(home, DAGS, self.environment(), progress)
+        self.airflow = AirflowStack(home, DAGS, self.environment(), progress, self.workers())
         self.bank: Bank
+        # A trigger's row lives only as long as its task is deferred.
+        self._trigger_cells: set[tuple[str, bytes]] = set()
+        self._triggerer_is_warm = False
 
     def environment(self) -> dict[str, str]:
         """Return Airflow's settings."""
         return {"AIRFLOW__CORE__PARALLELISM": str(self.slots)}
 
-    def __enter__(self) -> Stack:
+    def workers(self) -> dict[str, dict[str, str]]:
+        """Return the Celery workers: none."""
+        return {}
+
+    def __enter__(self) -> Self:
         """Start everything."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
@@ -69,8 +76,16 @@ class Stack:
             "settings",
             {"access_token_life": plan.access_token_life, "session_life": plan.session_life},
         )
+        if plan.deferred and not self._triggerer_is_warm:
+            # The first request to a new triggerer waits for the API that it builds inside itself: seconds.
+            self._connect("storm_warm_up", plan)
+            self._run_before("storm_warm_up", plan, 0, 1)
+            self._triggerer_is_warm = True
         if plan.begin != "cold":
-            self._seed(conn_id, plan)
+            # One task makes the session, which then goes stale.
+            self._run_before(conn_id, plan, 1, 0)
+            self.bank.control("POST", "expire_access_tokens" if plan.begin == "expired" else "end_sessions")
+        self._trigger_cells.clear()
         before, issued = self.bank.counters(), len(self.bank.issued())
         rest = self.airflow.rest
         self.progress(f"{plan.name}: {plan.tasks} tasks")
@@ -101,6 +116,7 @@ class Stack:
                 oddities=Counter(_in_short(line) for line in log if line.get("level") not in ("info", "debug", None)),
                 leaks=leaks,
                 searched=searched,
+                exposed=[f"{address}:{port}" for address, port in self.airflow.processes.exposed()],
             ),
         )
 
@@ -125,13 +141,12 @@ class Stack:
         key: str = self.bank.settings()["api_keys"][0]
         return key
 
-    def _seed(self, conn_id: str, plan: Plan) -> None:
-        """Have one task make the session, and let it go stale."""
-        run_id = self._trigger(conn_id, plan, 1, 0)
+    def _run_before(self, conn_id: str, plan: Plan, workers: int, deferred: int) -> None:
+        """Run a few tasks that are no part of the storm."""
+        run_id = self._trigger(conn_id, plan, workers, deferred)
         state = self.airflow.rest.wait_for_run(DAG_ID, run_id, RUN_TIMEOUT, self.airflow.processes.check)["state"]
         if state != "success":
-            raise RuntimeError(f"the task that makes the session has ended as {state}")
-        self.bank.control("POST", "expire_access_tokens" if plan.begin == "expired" else "end_sessions")
+            raise RuntimeError(f"the run that prepares {plan.name} has ended as {state}: {self.home / 'logs'}")
 
     def _trigger(self, conn_id: str, plan: Plan, workers: int, deferred: int) -> str:
         conf = {
@@ -149,6 +164,8 @@ class Stack:
         def tick() -> None:
             nonlocal told_at
             self.airflow.processes.check()
+            if plan.deferred:
+                self._trigger_cells.update(self.cells("trigger"))
             if time.monotonic() - told_at > 10:
                 told_at = time.monotonic()
                 now = self.bank.counters()
@@ -172,18 +189,20 @@ class Stack:
                 except ValueError:
                     yield {"level": "no JSON", "event": line}
 
-    def cells(self) -> Iterator[tuple[str, bytes]]:
-        """Yield every value of the metadata database."""
-        yield from database_cells(self.home / "airflow.db")
+    def cells(self, table: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield every value of the metadata database, or of one table."""
+        yield from database_cells(self.home / "airflow.db", table)
 
     def leaks(self) -> tuple[list[str], dict[str, int]]:
-        """Return where a token or the API key turns up in plain text, and how many places were searched."""
+        """Return where a token or the API key turns up in plain text, and how much was searched for how much."""
         tokens = set(self.bank.issued())
         cells = list(self.cells())
         places = list(files(self.home))
-        found = find(tokens | {self.key}, cells) + find(tokens, places)
+        triggers = self._trigger_cells
+        found = find(tokens | {self.key}, [*cells, *triggers]) + find(tokens, places)
         found += [place for place in find({self.key}, places) if place != TELLS_THE_KEY]
-        return found, {"tokens": len(tokens), "files": len(places), "database values": len(cells)}
+        searched = {"tokens": len(tokens), "files": len(places), "database values": len(cells)}
+        return found, searched | ({"values of trigger rows": len(triggers)} if triggers else {})
 
 
 def _tells_of_a_renewal(line: dict[str, Any]) -> bool:
