@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,20 @@ def postgres_cells(connection: Any, only: str = "") -> Iterator[tuple[str, bytes
 
 
 def redis_values(client: Any) -> Iterator[tuple[str, bytes]]:
-    """Yield what a Redis holds, by key; values are in Redis's own form, which leaves text as it is."""
+    """Yield every value that a Redis holds, and its keys, by key."""
+    # Not DUMP: that compresses long strings.
+    readers: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": lambda key: [client.get(key)],
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"set": client.smembers,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"hash": lambda key: [part for item in client.hgetall(key).items() for part in item],
+    }
     for key in client.scan_iter():
-        yield f"redis {key.decode(errors='replace')}", key + (client.dump(key) or b"")
+        place = f"redis {key.decode(errors='replace')}"
+        yield place, key
+        for value in readers[client.type(key)](key):
+            yield place, value or b""
 
 
 def files(folder: Path, without: Iterable[Path] = ()) -> Iterator[tuple[str, bytes]]:
