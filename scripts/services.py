@@ -85,6 +85,8 @@ class Server:
             cwd="/",
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # Ctrl-C must reach us alone, so that what uses the server ends before it.
+            start_new_session=True,
             **unprivileged(),
         )
         wait_until(lambda: process.poll() is not None or self.answers(), what=" ".join(self._command))

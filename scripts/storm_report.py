@@ -99,6 +99,7 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
             "",
             "With Celery there are two workers, each with a directory for lock files of its own, as on two hosts.",
             "",
+            *_in_short(figures),
             *_tables(found),
             "## What the columns say",
             "",
@@ -107,7 +108,7 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
             "| expiries | access tokens that expired before the storm's last call |",
             "| early, re-used | refreshes that the bank refuses: before the token has expired, or with a used one |",
             "| refused | refreshes refused for another reason: each tells that a session has ended |",
-            "| 401s | calls that met an expired token |",
+            "| 401s | answers 401: to each call that met an expired token, and to the probe before each renewal |",
             "| waited | calls that met a 401, or a task's first while there was no session: how many, and seconds |",
             "| others | all others but each task's first call, which also looks up the connection and the session |",
             "| all took | seconds from the trigger of the run to its end; Airflow's own work included |",
@@ -135,6 +136,29 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
             "",
         ]
     )
+
+
+def _in_short(figures: Sequence[Figures]) -> list[str]:
+    """Return what all storms together show."""
+    stormy = [each for each in figures if not each.plan.calm]
+    calm = [each for each in figures if each.plan.calm]
+    if not stormy:
+        return []
+    tasks, failed = sum(each.plan.tasks for each in stormy), sum(each.failed for each in stormy)
+    return [
+        f"**In short**: {tasks:,} tasks in {len(stormy)} storms, {failed} failed. "
+        f"{sum(each.logins for each in stormy)} logins, {sum(each.refreshes for each in stormy)} refreshes for "
+        f"{sum(each.expiries for each in stormy)} expiries; {sum(each.early + each.reused for each in stormy)} of them "
+        "early or with a used token. Who met an expiry waited "
+        f"{max(each.waiting.median for each in stormy):.1f} s at the median of the slowest storm, and "
+        f"{max(each.waiting.longest for each in stormy):.1f} s at the most; the median of all other calls was at most "
+        f"{_milliseconds(stormy)} ms" + (f", and {_milliseconds(calm)} ms where no token expired." if calm else "."),
+        "",
+    ]
+
+
+def _milliseconds(figures: Sequence[Figures]) -> str:
+    return f"{1000 * max(each.others.median for each in figures):.0f}"
 
 
 def _tables(found: Mapping[str, Sequence[Figures]]) -> list[str]:
