@@ -42,12 +42,12 @@ STACKS: dict[type[Stack], tuple[Plan, ...]] = {
         Plan("ending", TASKS // 2, session_life=20, max_logins_per_hour=50),
     ),
     CeleryStack: (
-        Plan("celery_calm", TASKS // 2, access_token_life=900),
-        Plan("celery", TASKS),
-        Plan("celery_redis", TASKS, lock="redis"),
-        Plan("celery_postgres", TASKS, lock="postgres"),
-        Plan("celery_deferred", TASKS // 2, deferred=TASKS // 2),
-        Plan("celery_ending", TASKS // 2, session_life=20, max_logins_per_hour=50),
+        Plan("celery_calm", TASKS // 2, access_token_life=900, hosts=2),
+        Plan("celery", TASKS, hosts=2),
+        Plan("celery_redis", TASKS, lock="redis", hosts=2),
+        Plan("celery_postgres", TASKS, lock="postgres", hosts=2),
+        Plan("celery_deferred", TASKS // 2, deferred=TASKS // 2, hosts=2),
+        Plan("celery_ending", TASKS // 2, session_life=20, max_logins_per_hour=50, hosts=2),
     ),
 }
 

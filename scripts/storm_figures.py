@@ -23,7 +23,8 @@ class Plan:
     """One storm.
 
     `workers` tasks in workers and `deferred` ones in the triggerer each make `calls` calls in about `seconds` seconds.
-    Lives are in seconds; `lock` is the type of the service that gives a strict lock.
+    Lives are in seconds; `lock` is the type of the service that gives a strict lock; `hosts` is how many directories of
+    lock files there must be at the least.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Plan:
     deferred: int = 0
     begin: Begin = "cold"
     lock: Literal["", "redis", "postgres"] = ""
+    hosts: int = 1
     calls: int = 6
     seconds: float = 4.0
     access_token_life: float = 6.0
@@ -188,6 +190,7 @@ def goals(figures: Figures, raw: Raw, lives: Sequence[Mapping[str, Any]], lasted
         "no task failed": figures.failed == 0 and len(raw.states) >= plan.tasks,
         "no task was tried twice": figures.retried == 0,
         "each task made all its calls": figures.calls == plan.tasks * plan.calls,
+        "it took place on all hosts": figures.hosts >= plan.hosts,
         "the access token expired under the tasks": plan.calm or figures.expiries >= 1,
         "no refresh was early": figures.early == 0,
         "no refresh token was used twice": figures.reused == 0,

@@ -14,7 +14,7 @@ from scripts.storm_report import describe, report
 
 BEGAN = 1_800_000_000.0
 LIFE = 6.0
-PLAN = Plan("cold", workers=2, calls=3, access_token_life=LIFE)
+PLAN = Plan("cold", workers=2, calls=3, hosts=2, access_token_life=LIFE)
 
 
 def issued(*at: float, session: str = "a", life: float = LIFE) -> list[str]:
@@ -68,6 +68,7 @@ def test_a_storm_as_it_should_be() -> None:
         ({"states": ["success"]}, "no task failed"),
         ({"tries": [1, 1, 2, 1]}, "no task was tried twice"),
         ({"results": GOOD.results[:1]}, "each task made all its calls"),
+        ({"results": [{**each, "host": "one"} for each in GOOD.results]}, "it took place on all hosts"),
         ({"issued": issued(BEGAN + 3, life=900)}, "the access token expired under the tasks"),
         ({"counters": counters(refresh_early=1)}, "no refresh was early"),
         ({"counters": counters(refresh_reused=1)}, "no refresh token was used twice"),
