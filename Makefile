@@ -13,7 +13,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 SAME_ON_ALL := --ignore tests/unit/session/test_mutants.py --ignore tests/unit/session/test_walks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive outages demo up down pins clean
+.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive outages storms demo up down pins clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -64,6 +64,9 @@ outages: setup ## every fault of docs/outages.md, the long ones and 16 hosts inc
 	$(PY) -m pytest tests/integration/outages --timeout 300 -s
 	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/outages --timeout 300; fi
 
+storms: setup-3.3 ## hundreds of tasks that share one session, in real Airflows; writes docs/storms.md; half an hour
+	$(PY) -m scripts.storm --write docs/storms.md
+
 demo: setup-3.3 ## the product's main job in a real Airflow, then a summary; about a minute
 	@$(PY) -m scripts.demo run
 
@@ -77,5 +80,5 @@ pins: setup-3.3 ## resolve the pins in requirements/ anew
 	$(PY) scripts/make_pins.py
 
 clean: down ## remove the environments, caches and the demo's files
-	rm -rf .venv .venv-2.11 .venv-lowest .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+	rm -rf .venv .venv-2.11 .venv-lowest .demo .storms .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -103,10 +103,18 @@ class AirflowRest:
     # ── What a run has left ──────────────────────────────────────────────────────────────────────────────
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return a run's task instances, one for each map index."""
-        found: list[dict[str, Any]] = self.call(
-            "GET", f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances", limit=100
-        )["task_instances"]
-        return found
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.call(
+                "GET",
+                f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances",
+                limit=100,
+                offset=len(found),
+                order_by="id",
+            )
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
         """Return one XCom value, decoded."""

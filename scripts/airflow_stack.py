@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Airflow 3 on loopback: API server, scheduler with LocalExecutor, DAG processor and triggerer.
+"""A real Airflow 3 on loopback: API server, scheduler, DAG processor, triggerer and, for Celery, workers.
 
 `airflow standalone` is not used: it cannot be bound to loopback, and ends without its children.
 
@@ -54,11 +54,14 @@ class AirflowStack:
         dags: Path,
         env: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda message: None,
+        workers: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Take AIRFLOW_HOME, the DAGs folder and further environment variables for every component.
 
-        `progress` is told in a few words what is going on.
+        `progress` is told in a few words what is going on. `workers` are the names of Celery workers, each with
+        environment variables of its own.
         """
+        self.workers = workers or {}
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -108,6 +111,10 @@ class AirflowStack:
             for name, arguments in COMPONENTS.items():
                 command = [sys.executable, "-m", "airflow", *arguments]
                 self.processes.start(name, command, self.env, self.home)
+            for name, own in self.workers.items():
+                command = [sys.executable, "-m", "airflow", "celery", "worker", "--skip-serve-logs"]
+                command += ["--celery-hostname", name, "--pid", str(self.home / f"{name}.pid")]
+                self.processes.start(name, command, {**self.env, **own}, self.home)
             self._wait_until_healthy()
         except BaseException:
             self.stop()

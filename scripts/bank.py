@@ -59,9 +59,14 @@ class Bank:
         settings: dict[str, Any] = self.control("GET", "settings")
         return settings
 
+    def issued(self) -> list[str]:
+        """Return every access and refresh token ever issued, the oldest first."""
+        tokens: list[str] = self.control("GET", "tokens")["tokens"]
+        return tokens
+
     def tokens(self) -> set[str]:
         """Return every access and refresh token ever issued: none of them may turn up anywhere else."""
-        return set(self.control("GET", "tokens")["tokens"])
+        return set(self.issued())
 
     def records(self, created_from: str, created_to: str, path: str = "/v3/transactions") -> list[bytes]:
         """Return what a list holds with from <= created_at < to, as the bytes of each record, without a login."""

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from scripts.bank import Bank
+from scripts.leaks import database_cells, files, find
 from scripts.processes import Group
 from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS
-from tests.system.leaks import database_cells, files, find
 from tests.system.statsd import StatsdServer
 
 if AIRFLOW >= (3, 0):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from scripts.leaks import database_cells, files, find
 from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS, System
-from tests.system.leaks import database_cells, files, find
 
 if AIRFLOW < (3, 0):
     pytest.skip("needs the components of Airflow 3", allow_module_level=True)

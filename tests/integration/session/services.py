@@ -1,45 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgreSQL, PgBouncer and Redis servers of the tests' own, each on a free port of loopback.
+"""The servers of `scripts.services`, and what tests do to them.
 
-Where the program that starts one is missing, a server that listens at its usual address is used; what that must not
-suffer (being stopped) is skipped then. Where there is neither, the tests are skipped, or fail if `CI` is set.
+Where one is not ours, what it must not suffer (being stopped) is skipped. Where there is none, the tests are skipped,
+or fail if `CI` is set.
 """
 
 from __future__ import annotations
 
-import glob
-import json
 import os
-import pwd
-import shutil
 import signal
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psutil
 import pytest
 
-START = 20.0
-PASSWORD = "n0t-for-logs"
+from scripts import services
+from scripts.processes import free_port
+from scripts.services import PASSWORD, Missing, program, running, scratch, wait_until
 
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = START, what: str = "") -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, f"not within {seconds} s: {what or holds}"
-        time.sleep(0.02)
+__all__ = ["PASSWORD", "Postgres", "Redis", "free_port", "pgbouncer", "postgres", "redis", "wait_until"]
 
 
 def missing(reason: str) -> NoReturn:
@@ -49,56 +30,8 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def program(name: str, *elsewhere: str) -> str | None:
-    found = [path for pattern in elsewhere for path in sorted(glob.glob(f"{pattern}/{name}"))]
-    return shutil.which(name) or (found[-1] if found else None)
-
-
-def unprivileged() -> dict[str, Any]:
-    """How to start a server that refuses to run as root."""
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory that an unprivileged server can use, which pytest's own are not."""
-    directory = Path(tempfile.mkdtemp(prefix="intergiro-service-"))
-    if os.getuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-class Server:
-    """A server process; `own` says whether it is ours to stop."""
-
-    def __init__(self, port: int, command: list[str] | None = None, password: str | None = PASSWORD) -> None:
-        self.port, self.password = port, password
-        self.own = command is not None
-        self._command = command or []
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        if not self.own:
-            return
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = self._process = subprocess.Popen(self._command, cwd="/", **quiet, **unprivileged())
-        wait_until(lambda: process.poll() is not None or self.answers(), what=" ".join(self._command))
-        assert process.poll() is None, f"ended at once: {' '.join(self._command)}"
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(how)
-            try:
-                process.wait(START)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+class Fragile(services.Server):
+    """A server that can be taken away."""
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -111,52 +44,8 @@ class Server:
         finally:
             self.start()
 
-    def answers(self) -> bool:
-        raise NotImplementedError
 
-    def connection(self) -> dict[str, Any]:
-        """An Airflow connection to it, as a document."""
-        raise NotImplementedError
-
-    def connection_json(self) -> str:
-        return json.dumps(self.connection())
-
-
-class Postgres(Server):
-    kind = "postgres"
-
-    def connect(self) -> Any:
-        import psycopg2
-
-        connection = psycopg2.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="postgres",
-            password=self.password,
-            dbname="postgres",
-            connect_timeout=5,
-        )
-        connection.autocommit = True
-        return connection
-
-    def answers(self) -> bool:
-        import psycopg2
-
-        try:
-            self.connect().close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-
-    def ask(self, statement: str, *parameters: Any) -> list[Any]:
-        connection = self.connect()
-        try:
-            cursor = connection.cursor()
-            cursor.execute(statement, parameters or None)
-            return list(cursor.fetchall())
-        finally:
-            connection.close()
-
+class Postgres(services.Postgres, Fragile):
     def holders(self, name: str) -> list[int]:
         """The server processes that hold the lock of this name."""
         from intergiro_provider.session.postgres_lock import key_of
@@ -188,33 +77,8 @@ class Postgres(Server):
         finally:
             holder.resume()
 
-    def connection(self) -> dict[str, Any]:
-        return {
-            "conn_type": "postgres",
-            "host": "127.0.0.1",
-            "port": self.port,
-            "schema": "postgres",
-            "login": "postgres",
-            "password": self.password,
-        }
 
-
-class Redis(Server):
-    kind = "redis"
-
-    def client(self) -> Any:
-        import redis
-
-        return redis.Redis("127.0.0.1", self.port, password=self.password, socket_timeout=5)
-
-    def answers(self) -> bool:
-        import redis
-
-        try:
-            return bool(self.client().ping())
-        except redis.RedisError:
-            return False
-
+class Redis(services.Redis, Fragile):
     def holders(self, name: str) -> list[int]:
         return [1] if self.client().exists(f"intergiro_lock:{name}") else []
 
@@ -231,55 +95,14 @@ class Redis(Server):
         finally:
             self._process.send_signal(signal.SIGCONT)
 
-    def connection(self) -> dict[str, Any]:
-        return {"conn_type": "redis", "host": "127.0.0.1", "port": self.port, "password": self.password}
-
-
-@contextmanager
-def running(server: Server) -> Iterator[Any]:
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop(signal.SIGINT if isinstance(server, Postgres) else signal.SIGTERM)
-
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    initdb = program("initdb", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
-    if initdb is None:
-        usual = Postgres(5432)
-        if not usual.answers():
-            missing("no PostgreSQL: neither initdb is here nor does 127.0.0.1:5432 let user postgres in")
-        yield usual
-        return
-    server = str(Path(os.path.realpath(initdb)).with_name("postgres"))
-    with scratch() as directory:
-        data = str(directory / "data")
-        secret = directory / "secret"
-        secret.write_text(PASSWORD)
-        # Written by us, read by them.
-        secret.chmod(0o644)
-        subprocess.run(
-            [initdb, "-D", data, "-U", "postgres", "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "-N"],
-            check=True,
-            capture_output=True,
-            timeout=60,
-            cwd=directory,
-            **unprivileged(),
-        )
-        port = free_port()
-        options = {
-            "listen_addresses": "127.0.0.1",
-            "port": port,
-            "unix_socket_directories": "",
-            "fsync": "off",
-            "max_connections": 20,
-            "shared_buffers": "8MB",
-        }
-        command = [server, "-D", data, *(part for name, value in options.items() for part in ("-c", f"{name}={value}"))]
-        with running(Postgres(port, command)) as started:
-            yield started
+    try:
+        with services.postgres(Postgres) as server:
+            yield server
+    except Missing as reason:
+        missing(str(reason))
 
 
 @contextmanager
@@ -302,23 +125,8 @@ def pgbouncer(behind: Postgres, pool_size: int = 2) -> Iterator[Postgres]:
 
 @contextmanager
 def redis() -> Iterator[Redis]:
-    server = program("redis-server", "/usr/sbin", "/usr/local/bin") or program("valkey-server", "/usr/sbin")
-    if server is None:
-        usual = Redis(6379, password=None)
-        if not usual.answers():
-            missing("no Redis: neither redis-server is here nor does anything answer at 127.0.0.1:6379")
-        yield usual
-        return
-    with scratch() as directory:
-        port = free_port()
-        options = {
-            "port": port,
-            "bind": "127.0.0.1",
-            "dir": directory,
-            "save": "",
-            "appendonly": "no",
-            "requirepass": PASSWORD,
-        }
-        command = [server, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
-        with running(Redis(port, command)) as started:
-            yield started
+    try:
+        with services.redis(Redis) as server:
+            yield server
+    except Missing as reason:
+        missing(str(reason))

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The storms' figures for people: a few lines at the terminal, and the page `docs/storms.md`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from scripts.services import program
+from scripts.storm_figures import Figures, Plan, Span
+
+PACKAGES = {
+    "Airflow": "apache-airflow",
+    "task SDK": "apache-airflow-task-sdk",
+    "Celery provider": "apache-airflow-providers-celery",
+    "Celery": "celery",
+    "airflow-provider-intergiro": "airflow-provider-intergiro",
+}
+
+COLUMNS = (
+    "storm",
+    "tasks",
+    "failed",
+    "logins",
+    "expiries",
+    "refreshes",
+    "early",
+    "re-used",
+    "refused",
+    "401s",
+    "waited: calls",
+    "median",
+    "longest",
+    "others: calls",
+    "median",
+    "longest",
+    "all took",
+    "load",
+)
+
+
+def describe(figures: Figures) -> str:
+    """Return a storm's figures as a few lines."""
+    lines = [
+        f"  {figures.plan.name}: {meaning(figures.plan)}",
+        f"    tasks      {figures.plan.tasks}, {figures.failed} failed; {figures.calls} calls from {figures.processes} "
+        f"processes on {figures.hosts} host(s) in {figures.wall:.0f} s, load {figures.load:.1f}",
+        f"    session    logins {figures.logins}, expiries {figures.expiries}, refreshes {figures.refreshes}: early "
+        f"{figures.early}, re-used {figures.reused}, refused {figures.refused}; log lines of renewals {figures.told}",
+        f"    calls      that waited {_span(figures.waiting)}; first of a task {_span(figures.first)}; others "
+        f"{_span(figures.others)}",
+        "    searched   " + ", ".join(f"{number:,} {what}" for what, number in figures.searched.items()),
+    ]
+    lines += [f"    LEAK       {place}" for place in figures.leaks]
+    lines += [f"    ODD        {number} x {text}" for text, number in sorted(figures.oddities.items())]
+    lines += [f"    MISSED     {goal}" for goal in figures.missed]
+    return "\n".join(lines)
+
+
+def meaning(plan: Plan) -> str:
+    """Return in words what a storm is."""
+    words = {
+        "cold": "there is no session yet",
+        "expired": "there is a session, whose access token has expired",
+        "over": "there is a session, which is over",
+    }[plan.begin]
+    parts = [words]
+    if plan.deferred:
+        parts.append(f"{plan.deferred} of the tasks are deferred to the triggerer")
+    if plan.sessions_end:
+        parts.append(f"each session ends after {plan.session_life:g} s")
+    if plan.lock:
+        parts.append(f"strict lock in {'Redis' if plan.lock == 'redis' else 'PostgreSQL'}")
+    if plan.calm:
+        parts.append("the access token outlives it, to compare with")
+    return "; ".join(parts)
+
+
+def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[float]) -> str:
+    """Return the page. `load` is the machine's before the first storm."""
+    figures = [each for group in found.values() for each in group]
+    missed = sorted({goal for each in figures for goal in each.missed})
+    searched = figures[-1].searched if figures else {}
+    return "\n".join(
+        [
+            "# Storms: one session, hundreds of tasks",
+            "",
+            "Written by `make storms`, which repeats all of it (about half an hour; it needs `redis-server` and "
+            "PostgreSQL's `initdb`). A storm is one run of a DAG in a real Airflow with API server, scheduler, DAG "
+            "processor and triggerer, against the [sandbox](../README.md#use), which enforces the bank's session rules "
+            f"strictly. {slots} tasks run at once. Each task is a process of its own and makes "
+            f"{Plan.calls} calls in {Plan.seconds:g} s through `IntergiroHook`; the access token lives "
+            f"{Plan.access_token_life:g} s instead of 15 minutes, so that what happens in a night happens in minutes.",
+            "",
+            "With Celery there are two workers, each with a directory for lock files of its own, as on two hosts.",
+            "",
+            *_in_short(figures),
+            *_tables(found),
+            "## What the columns say",
+            "",
+            "| column | meaning |",
+            "| --- | --- |",
+            "| expiries | access tokens that expired before the storm's last call |",
+            "| early, re-used | refreshes that the bank refuses: before the token has expired, or with a used one |",
+            "| refused | refreshes refused for another reason: each tells that a session has ended |",
+            "| 401s | answers 401: to each call that met an expired token, and to the probe before each renewal |",
+            "| waited | calls that met a 401, or a task's first while there was no session: how many, and seconds |",
+            "| others | all others but each task's first call, which also looks up the connection and the session |",
+            "| all took | seconds from the trigger of the run to its end; Airflow's own work included |",
+            "| load | of the machine in the last minute of the storm; beyond its cores tasks wait for a core |",
+            "",
+            "## Goals",
+            "",
+            "No task fails or is tried twice; one login for each life of a session; no refresh is early, or made with "
+            "a used token; none is refused but the one that tells of a session's end; the logs tell of each renewal "
+            "in one line of level INFO, and hold no warning; nothing listens beyond loopback. After each storm every "
+            "log and file below `AIRFLOW_HOME`, every value of every table of the metadata database (and of Redis), "
+            "and the rows of triggers while they lived were searched for every token that the bank had issued and "
+            "for the API key"
+            + (": " + ", ".join(f"{number:,} {what}" for what, number in searched.items()) if searched else "")
+            + " after the last storm. Speed is measured, and is no goal.",
+            "",
+            *(["**Missed:** " + "; ".join(missed)] if missed else ["All of them were met."]),
+            "",
+            "## Measured on",
+            "",
+            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+            f"Python {platform.python_version()}, load before the first storm {load[0]:.1f}",
+            "",
+            *(f"- {name} {found_version}" for name, found_version in versions().items()),
+            "",
+        ]
+    )
+
+
+def _in_short(figures: Sequence[Figures]) -> list[str]:
+    """Return what all storms together show."""
+    stormy = [each for each in figures if not each.plan.calm]
+    calm = [each for each in figures if each.plan.calm]
+    if not stormy:
+        return []
+    tasks, failed = sum(each.plan.tasks for each in stormy), sum(each.failed for each in stormy)
+    return [
+        f"**In short**: {tasks:,} tasks in {len(stormy)} storms, {failed} failed. "
+        f"{sum(each.logins for each in stormy)} logins, {sum(each.refreshes for each in stormy)} refreshes for "
+        f"{sum(each.expiries for each in stormy)} expiries; {sum(each.early + each.reused for each in stormy)} of them "
+        "early or with a used token. Who met an expiry waited "
+        f"{max(each.waiting.median for each in stormy):.1f} s at the median of the slowest storm, and "
+        f"{max(each.waiting.longest for each in stormy):.1f} s at the most; the median of all other calls was at most "
+        f"{_milliseconds(stormy)} ms" + (f", and {_milliseconds(calm)} ms where no token expired." if calm else "."),
+        "",
+    ]
+
+
+def _milliseconds(figures: Sequence[Figures]) -> str:
+    return f"{1000 * max(each.others.median for each in figures):.0f}"
+
+
+def _tables(found: Mapping[str, Sequence[Figures]]) -> list[str]:
+    lines = []
+    for title, group in found.items():
+        lines += [f"## {title}", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+        for each in group:
+            plan = each.plan
+            lines.append(
+                _row(
+                    [
+                        f"`{plan.name}`: {meaning(plan)}",
+                        *map(str, (plan.tasks, each.failed, each.logins, each.expiries, each.refreshes)),
+                        *map(str, (each.early, each.reused, each.refused, each.unauthorized)),
+                        *_seconds(each.waiting),
+                        *_seconds(each.others),
+                        f"{each.wall:.0f}",
+                        f"{each.load:.1f}",
+                    ]
+                )
+            )
+        lines.append("")
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _seconds(span: Span) -> list[str]:
+    if not span.number:
+        return ["0", "", ""]
+    return [f"{span.number:,}", f"{span.median:.3f}", f"{span.longest:.3f}"]
+
+
+def _span(span: Span) -> str:
+    return f"{span.number} (median {span.median:.3f} s, longest {span.longest:.3f} s)" if span.number else "0"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what took part."""
+    found = {}
+    for name, package in PACKAGES.items():
+        try:
+            found[name] = version(package)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    for name, command in {
+        "Redis": shutil.which("redis-server"),
+        "PostgreSQL": program("postgres", "/usr/lib/postgresql/*/bin"),
+    }.items():
+        if command:
+            done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=10, check=False)
+            words = done.stdout.replace("v=", "").split()
+            found[name] = next((word for word in words if word[0].isdigit()), "?")
+    return found
