@@ -13,7 +13,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 SAME_ON_ALL := --ignore tests/unit/session/test_mutants.py --ignore tests/unit/session/test_walks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive outages storms demo up down pins clean
+.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive crashes outages storms demo up down pins clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -59,6 +59,11 @@ coverage: setup-3.3 ## which lines the unit and integration tests run
 
 exhaustive: setup-3.3 ## the tests that explore every state: minutes
 	$(PY) -m pytest -m exhaustive --timeout 0
+
+crashes: setup ## kill renewing processes at every point; writes docs/crashes.md; a quarter of an hour
+	$(PY) -m scripts.crash_campaign run build/crashes-3.3.json
+	@if [ -x $(PY_211) ]; then set -ex; $(PY_211) -m scripts.crash_campaign run --plain-only build/crashes-2.11.json; fi
+	$(PY) -m scripts.crash_campaign report build/crashes-*.json > docs/crashes.md
 
 outages: setup ## every fault of docs/outages.md, the long ones and 16 hosts included; about ten minutes
 	$(PY) -m pytest tests/integration/outages --timeout 300 -s

@@ -6,6 +6,7 @@ A member can be told to hang, stop or kill itself at a given step, which makes r
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -69,7 +70,7 @@ HURRIED = Timings(
 
 # Airflow is imported once, and not by every process.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([__name__, "airflow.providers.postgres.hooks.postgres", "redis"])
+processes.set_forkserver_preload(["tests.integration.session.preloaded"])
 
 
 class DirectoryStore:
@@ -208,8 +209,19 @@ class InProcess:
         except EOFError:
             return None
 
+    def say(self, what: Any) -> None:
+        """Tell it something; nobody hears it who has ended."""
+        with contextlib.suppress(BrokenPipeError):
+            self._ours.send(what)
+
+    def has_said(self) -> bool:
+        return self._ours.poll(0)
+
+    def is_stopped(self) -> bool:
+        return bool(psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+
     def wait_until_stopped(self) -> None:
-        wait_until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+        wait_until(self.is_stopped)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a renewal does, step by step, seen from outside: each step is written down, and at one the process may die.
+
+The driver of this process is wrapped, not changed. A step is an effect of the protocol, or what the driver does around
+it: its looks at the store, taking the locks, giving them back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import requests
+import sqlalchemy.event
+import sqlalchemy.orm
+
+from intergiro_provider.session import driver
+from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.effects import (
+    Answer,
+    ConfirmAbsent,
+    Effect,
+    LogIn,
+    Probe,
+    Read,
+    Refresh,
+    Sleep,
+    Write,
+)
+from intergiro_provider.session.guard import Guard
+
+Position = Literal["before", "during", "after"]
+
+BANK_CALLS = {"probe": "/v3/", "refresh": "/v3/auth/refresh", "log in": "/v3/auth/login"}
+IN_FLIGHT = 0.06
+"""Seconds after which a bank call is certainly on its way."""
+MOMENT = 0.3
+"""Seconds for which a step pauses after a signal that did not end the process."""
+BANK_TAKES = 0.2
+"""Seconds that the bank then takes before it carries it out."""
+
+
+@dataclass(frozen=True)
+class Strike:
+    """Where a process is struck by a signal.
+
+    :param step: such as ``write lease``.
+    :param nth: which of the steps of that name.
+    :param position: during: a write has been sent to the database and not been committed; the bank has been sent a
+        request and has not answered.
+    """
+
+    step: str
+    nth: int
+    position: Position
+    signal: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The beginning or the end of a step, by the clock that all processes of this machine share.
+
+    :param gen: generation of the document that was read or written.
+    :param what: outcome of a bank call, verdict of a lease, or the name of an error.
+    """
+
+    at: float
+    who: str
+    step: str
+    kind: Literal["begin", "end", "strike"]
+    gen: int | None = None
+    nonce: str = ""
+    what: str = ""
+
+
+@dataclass
+class Diary:
+    """The steps of every process of one fleet, in a file to which each appends whole lines."""
+
+    path: Path
+
+    def add(self, entry: Entry) -> None:
+        line = json.dumps(asdict(entry)) + "\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+    def entries(self) -> list[Entry]:
+        if not self.path.exists():
+            return []
+        return sorted((Entry(**json.loads(line)) for line in self.path.read_text().splitlines()), key=lambda e: e.at)
+
+
+@dataclass
+class Steps:
+    """Wraps the driver of this process.
+
+    :param url: of the bank.
+    :param at: told of the end of each step.
+    """
+
+    diary: Diary
+    who: str
+    url: str
+    strike: Strike | None = None
+    at: Callable[[str], None] = lambda step: None
+    _counts: Counter[str] = field(default_factory=Counter)
+    _writing: bool = False
+
+    def watch(self) -> None:
+        """From here on, for the rest of this process's life."""
+        perform, look = driver._Errand._perform, driver._Errand._look
+        take, release = Guard.take, Guard.release
+
+        def watched_perform(errand: driver._Errand, effect: Effect) -> Any:
+            step = name_of(effect)
+            if step is None:
+                return perform(errand, effect)
+            document = effect.document if isinstance(effect, Write) else None
+            return self._watched(step, document, lambda: perform(errand, effect))
+
+        def watched_look(errand: driver._Errand) -> Session | None:
+            return self._watched("look", None, lambda: look(errand))
+
+        def watched_take(guard: Guard, *args: Any) -> Session | None:
+            return self._watched("take locks", None, lambda: take(guard, *args))
+
+        def watched_release(guard: Guard) -> None:
+            self._watched("release locks", None, lambda: release(guard))
+
+        driver._Errand._perform = watched_perform  # type: ignore[method-assign]
+        driver._Errand._look = watched_look  # type: ignore[method-assign]
+        Guard.take, Guard.release = watched_take, watched_release  # type: ignore[method-assign]
+        sqlalchemy.event.listen(sqlalchemy.orm.Session, "after_flush", self._flushed)
+
+    def _watched(self, step: str, document: Any, work: Callable[[], Any]) -> Any:
+        self._counts[step] += 1
+        strike = self.strike
+        position = (
+            strike.position if strike is not None and (step, self._counts[step]) == (strike.step, strike.nth) else ""
+        )
+        entry = Entry(time.monotonic(), self.who, step, "begin", **_said(document))
+        self.diary.add(entry)
+        if position == "before":
+            self._struck()
+        answer: Any = None
+        try:
+            with self._in_the_middle(step if position == "during" else ""):
+                answer = work()
+        except Exception as error:
+            self.diary.add(replace(entry, at=time.monotonic(), kind="end", what=type(error).__name__))
+            raise
+        self.diary.add(replace(entry, at=time.monotonic(), kind="end", **_said(document or answer)))
+        if position == "after":
+            self._struck()
+        self.at(step)
+        return answer
+
+    @contextmanager
+    def _in_the_middle(self, step: str) -> Iterator[None]:
+        if step in BANK_CALLS:
+            fault = {"kind": "latency", "path": BANK_CALLS[step], "seconds": BANK_TAKES, "times": 1}
+            requests.post(f"{self.url}/_sandbox/faults", json=fault, timeout=5).raise_for_status()
+            threading.Timer(IN_FLIGHT, self._struck).start()
+        self._writing = step.startswith("write ")
+        try:
+            yield
+        finally:
+            self._writing = False
+
+    def _flushed(self, *_: Any) -> None:
+        if self._writing:
+            self._struck()
+
+    def _struck(self) -> None:
+        strike = self.strike
+        assert strike is not None
+        self.diary.add(Entry(time.monotonic(), self.who, f"{strike.step} {strike.nth}", "strike", what=strike.position))
+        os.kill(os.getpid(), strike.signal)
+        # A signal that has a handler is handled in the main thread, while this one is still in the middle of its step.
+        time.sleep(MOMENT)
+
+
+def name_of(effect: Effect) -> str | None:
+    """What the step is called; None for what touches nothing outside the process."""
+    match effect:
+        case Read(slot):
+            return f"read {slot}"
+        case Write(slot, _):
+            return f"write {slot}"
+        case ConfirmAbsent(slot):
+            return f"confirm absent {slot}"
+        case Sleep():
+            return "sleep"
+        case Probe():
+            return "probe"
+        case Refresh():
+            return "refresh"
+        case LogIn():
+            return "log in"
+    return None
+
+
+def positions(step: str) -> tuple[Position, ...]:
+    """Where in a step there is something to be interrupted."""
+    if step in BANK_CALLS or step.startswith("write "):
+        return ("before", "during", "after")
+    return ("before", "after")
+
+
+def _said(found: Any) -> dict[str, Any]:
+    """What is worth writing down of a document or an answer; no token."""
+    if isinstance(found, Session):
+        return {"gen": found.gen, "nonce": found.nonce}
+    if isinstance(found, Lease):
+        return {"gen": found.gen, "nonce": found.nonce, "what": found.verdict or ""}
+    if isinstance(found, Answer):
+        return {"what": found.outcome.value}
+    return {}
