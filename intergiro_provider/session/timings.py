@@ -59,7 +59,9 @@ class Timings:
             "takeover ≥ critical + lock_check + call + persist + store + 2 · lease_round": self.takeover
             >= self.critical + self.lock_check + self.call + self.persist + self.store + 2 * self.lease_round,
             "settle_session > call": self.settle_session > self.call,
-            "critical > settle_session + reserve": self.critical > self.settle_session + self.reserve,
+            # Else nobody who has to settle ever gets to log in.
+            "critical > settle_lease + settle_session + poll + reserve": self.critical
+            > self.settle_lease + self.settle_session + self.poll + self.reserve,
             "wait > takeover + settle_lease": self.wait > self.takeover + self.settle_lease,
             "reserve ≥ poll": self.reserve >= self.poll,
         }
