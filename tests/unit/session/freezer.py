@@ -3,7 +3,6 @@
 
 Where each generator stands and what its variables hold, what is stored, what is under way, what the bank knows and
 what the checks remember; times relative to now, and names (nonces, tokens) by the order in which they appear.
-:mod:`.test_freezer` samples whether equal states have equal futures.
 """
 
 from __future__ import annotations
