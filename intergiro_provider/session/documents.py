@@ -38,6 +38,7 @@ class Session:
     :param nonce: nonce of the lease under which it was stored; "" in one seeded by a person.
     :param lock: fingerprint of the strict lock under which it is renewed; None: the lease alone.
     :param login_at: epoch seconds of the login that began this bank session; 0 if unknown.
+    :param login: nonce of that login's entry in the ledger, if `login_at` is by the bank's clock; else "".
     :param writer: host and process that stored it.
     """
 
@@ -48,6 +49,7 @@ class Session:
     nonce: str = ""
     lock: str | None = None
     login_at: float = 0.0
+    login: str = ""
     writer: str = ""
 
     @property
@@ -75,6 +77,7 @@ class Session:
             access_token=self.access_token,
             refresh_token=self.refresh_token,
             login_at=self.login_at,
+            login=self.login,
             writer=self.writer,
         )
 
@@ -98,6 +101,8 @@ class Session:
             nonce=_field(document, "nonce", str),
             lock=lock,
             login_at=float(_field(document, "login_at", (int, float))),
+            # Not in what version 0.1.0 stored.
+            login=_field({"login": "", **document}, "login", str, may_be_empty=True),
             writer=_field(document, "writer", str, may_be_empty=True),
         )
 

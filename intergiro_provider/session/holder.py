@@ -8,6 +8,7 @@ the reads, the settling and the ledger before it. Every step has to end within t
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isinf
 from typing import Any
@@ -45,6 +46,11 @@ CLOCK_SLACK = 3600.0
 """Seconds by which this machine's clock may be wrong, where the bank's is not known."""
 
 Step = Generator[Effect, Any, Any]
+
+
+def _dated(at: float, nonce: str) -> Login:
+    """The entry of a login that the bank answered at this time."""
+    return Login(at, nonce, at + HOUR + CALL_SLACK)
 
 
 def is_usable(session: Session | None, rejected: Session | None) -> bool:
@@ -232,17 +238,14 @@ class Holder:
             return None
         answer: Answer = yield LogIn()
         self._asked = True
-        if answer.outcome is Outcome.UNSENT:
-            if (yield from self._is_mine()):
-                yield from self._write_quietly(Ledger(tuple(e for e in ledger.logins if e.nonce != self.lease.nonce)))
-            yield from self._bank_unavailable(answer, "the login")
         if answer.outcome is Outcome.OK:
-            # Stored first: whoever settles waits for no more than one call and one write.
+            # No write to the ledger: the lease is void then, and a late copy could strike the next login off.
             renewed = yield from self._store(answer, None, "logged_in")
-            yield from self._restamp(ledger, answer)
             why, unexpected = login_reason(self.session, self.foreign, self.unsettled, ledger, self.lease.nonce)
             return replace(renewed, why=why, unexpected=unexpected)
-        yield from self._restamp(ledger, answer)
+        yield from self._correct(ledger, answer)
+        if answer.outcome is Outcome.UNSENT:
+            yield from self._bank_unavailable(answer, "the login")
         if answer.outcome is Outcome.REFUSED:
             yield from self.leave("key", self.timings.takeover)
             raise key_refused()
@@ -258,8 +261,9 @@ class Holder:
             if not (yield ConfirmAbsent("ledger")):
                 return None
             ledger = Ledger()
-        now: Moment = yield BankTime(exact=bool(ledger.logins))
-        counted = tuple(e for e in ledger.logins if e.until > now.at and e.nonce not in self.unspent)
+        known = self._with_login_of_session(ledger.logins)
+        now: Moment = yield BankTime(exact=bool(known))
+        counted = tuple(e for e in known if e.until > now.at and e.nonce not in self.unspent)
         if len(counted) >= self.me.max_logins:
             next_at = sorted(e.until for e in counted)[-self.me.max_logins]
             yield from self.leave("budget", next_at - now.at)
@@ -281,12 +285,22 @@ class Holder:
         self.unspent.discard(self.lease.nonce)
         return reserved
 
-    def _restamp(self, ledger: Ledger, answer: Answer) -> Step:
-        """Give the entry of this login the bank's own time, by which it counts for an hour."""
-        if answer.at is not None and (yield from self._is_mine()):
-            stamped = Login(answer.at, self.lease.nonce, answer.at + HOUR + CALL_SLACK)
-            others = (e for e in ledger.logins if e.nonce != self.lease.nonce)
-            yield from self._write_quietly(Ledger((*others, stamped)))
+    def _with_login_of_session(self, logins: tuple[Login, ...]) -> tuple[Login, ...]:
+        """With the login that the stored session came of as the bank dated it, even where it is not entered."""
+        if self.session is None or not self.session.login:
+            return logins
+        dated = _dated(self.session.login_at, self.session.login)
+        return (*(e for e in logins if e.nonce != dated.nonce), dated)
+
+    def _correct(self, ledger: Ledger, answer: Answer) -> Step:
+        """After a login that gave no session: date its entry, or take it back. Ends when no late copy can come."""
+        unsent = answer.outcome is Outcome.UNSENT
+        if (answer.at is None and not unsent) or not (yield from self._is_mine()):
+            return
+        others = (e for e in ledger.logins if e.nonce != self.lease.nonce)
+        this = () if unsent or answer.at is None else (_dated(answer.at, self.lease.nonce),)
+        with suppress(StoreUnavailable):
+            yield from self._write_in_time("ledger", Ledger((*others, *this)))
 
     # Store.
 
@@ -301,7 +315,8 @@ class Holder:
             gen=max(self.lease.gen, self.lease.floor, *known) + 1,
             nonce=self.lease.nonce,
             lock=self.me.lock,
-            login_at=old.login_at if old is not None else now.at,
+            login_at=old.login_at if old is not None else answer.at or now.at,
+            login=old.login if old is not None else self.lease.nonce if answer.at is not None else "",
             writer=self.me.name,
         )
         unread = 0
@@ -356,12 +371,6 @@ class Holder:
             return True
         yield Sleep(self.timings.store)
         return False
-
-    def _write_quietly(self, ledger: Ledger) -> Step:
-        try:
-            yield Write("ledger", ledger)
-        except StoreUnavailable:
-            return
 
     def leave(self, verdict: Verdict, holds: float) -> Step:
         """Free the lease and leave word why. If that fails, others find out by waiting."""

@@ -59,7 +59,7 @@ class Timings:
             "takeover ≥ critical + lock_check + call + persist + store + 2 · lease_round": self.takeover
             >= self.critical + self.lock_check + self.call + self.persist + self.store + 2 * self.lease_round,
             "settle_session > call": self.settle_session > self.call,
-            # The time to enter a login starts to run before either of the two waits.
+            # The time for entering a login runs from before both waits: else who has to settle never gets to log in.
             "critical > settle_lease + settle_session + 2 · poll + reserve": self.critical
             > self.settle_lease + self.settle_session + 2 * self.poll + self.reserve,
             "wait > takeover + settle_lease": self.wait > self.takeover + self.settle_lease,

@@ -7,23 +7,28 @@ what the checks remember; times relative to now, and names (nonces, tokens) by t
 
 from __future__ import annotations
 
+import marshal
 import re
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from enum import Enum
+from types import GeneratorType
 from typing import Any
 
-from intergiro_provider.session.effects import Member
+from intergiro_provider.session.documents import Session
 from intergiro_provider.session.holder import Holder
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.timings import Timings
 from tests.unit.session.actors import Worker
 from tests.unit.session.bank import EPOCH, Bank
+from tests.unit.session.checks import Checks
 from tests.unit.session.grid import GRID, GridWorld
 from tests.unit.session.world import World
 
 ABSOLUTE = frozenset({"began", "acked", "started", "now", "reserved_at", "_watched_since", "since"})
 """Variables of the protocol that hold a monotonic time; where one is missing here, fewer states are found equal."""
-UNREAD = frozenset({"login_at", "writer", "owner", "why"})
-"""Fields that no decision is based on."""
+UNREAD = frozenset({"owner", "why", "writer"})
+"""Fields that follow from others (`writer`: see :func:`_dataclass`), or are for people only."""
 NAME = re.compile(r"(?:access-|refresh-|[ab])\d+")
 
 
@@ -31,50 +36,66 @@ class Freezer:
     """Takes the state of a world, once."""
 
     def __init__(self, world: GridWorld) -> None:
-        self._world = world
-        self._names: dict[str, int] = {}
-        self._objects: set[int] = set()
+        self.world = world
+        self.names: dict[str, int] = {}
+        self.objects: set[int] = set()
+        self.sets: list[set[Any] | frozenset[Any]] = []
 
     def state(self) -> int:
-        world = self._world
+        """The state, as a number: two that differ have the same one with a probability of 2⁻⁶⁴."""
+        world = self.world
         # What lies ahead and what is stored names things first: a process may remember names that are gone for good.
-        ahead = [(round(after, 3), what.__name__, self.of(args)) for after, what, args in world.ahead()]
-        documents = self.of(world.variables.documents)
-        workers = [self._worker(worker) for worker in world.workers]
-        late = world.checks.late_at
-        return hash(
-            (
-                tuple(ahead),
-                documents,
-                tuple(workers),
-                self._bank(world.bank),
-                world.faults_left,
-                world.checks.exclusion_at_risk,
-                world.checks.person_at,
-                None if late < 0 else self._ago(late),
-            )
+        frozen = (
+            tuple((_rounded(after), what.__name__, self.of(args)) for after, what, args in world.ahead()),
+            self.of(world.variables.documents),
+            tuple(self._worker(worker) for worker in world.workers),
+            # The bank dates its answers in whole seconds.
+            _rounded(world.t % 1.0),
+            world.faults_left,
+            tuple((lock, owner.name) for lock, owner in sorted(world.lock_owners.items())),
         )
+        # A name in a set is met again only if it is somewhere else, too; so these come last.
+        remembered = (
+            tuple(self._set(value) for value in self.sets),
+            self._bank(world.bank),
+            self._checks(world.checks),
+        )
+        # Not hash() of the tuple: that of -1 is that of -2. Version 2 does not tell the same object from an equal one.
+        return hash(marshal.dumps((frozen, remembered), 2))
 
     def _ago(self, when: float | None) -> float | None:
-        return None if when is None else round(when - self._world.t, 3)
+        return None if when is None else _rounded(when - self.world.t)
+
+    def _set(self, value: set[Any] | frozenset[Any]) -> tuple[Any, ...]:
+        known = sorted(self.names[item] for item in value if item in self.names)
+        return (*known, *sorted(item for item in value if not NAME.fullmatch(item)))
 
     def _bank(self, bank: Bank) -> tuple[Any, ...]:
-        t = self._world.t
         return (
             len(bank.logins),
             tuple(
-                (family.ended, tuple(self._names.get(pair.refresh, -1) for pair in family.pairs))
+                (family.key, family.ended, tuple(self.names.get(pair.refresh, -1) for pair in family.pairs))
                 for family in bank.families
             ),
+            # In the order in which they were issued.
             tuple(
-                (self._names[token], max(0.0, round(pair.born + bank.access_life - t, 3)))
+                (self.names[token], max(0.0, _rounded(pair.born + bank.access_life - self.world.t)))
                 for token, pair in bank.pairs.items()
-                if token in self._names
+                if token in self.names
             ),
         )
 
+    def _checks(self, checks: Checks) -> tuple[Any, ...]:
+        return (
+            checks.exclusion_at_risk,
+            None if checks.person_at < 0 else self._ago(checks.person_at),
+            None if checks.late_at < 0 else self._ago(checks.late_at),
+            tuple(sorted((self.names[token], gen) for token, gen in checks._gens.items() if token in self.names)),
+            tuple(sorted(self.names[nonce] for _, nonce in checks._nonces if nonce in self.names)),
+        )
+
     def _worker(self, worker: Worker) -> tuple[Any, ...]:
-        t, hit = self._world.t, worker.hit_at
+        t, hit, checks = self.world.t, worker.hit_at, self.world.checks
         return (
             worker.life,
             worker.calling,
@@ -85,60 +106,141 @@ class Freezer:
             hit >= worker.lease_read_at,
             hit >= worker.session_read_at,
             hit >= worker.asked_clock_at,
-            self._ago(hit) if hit > t else None,
+            self._ago(hit) if hit >= t else None,
             worker.acked is not None and worker.call_started - worker.acked >= GRID.critical,
-            self._world.checks.late_at >= worker.session_read_at,
+            checks.late_at >= worker.session_read_at,
+            checks.person_at < worker.session_read_at,
             self.of(worker.sent),
             self.of(worker.cache),
+            self.of(worker.seen) if self.world.variant.entangled else (),
             worker.offset,
+            worker.lock_lost,
+            worker.bank_key,
             len(worker.errors),
             len(worker.successes),
             self._ago(worker.renewing_since),
             worker.paused,
             worker.hits,
-            self._frames(worker.process),
+            self.frames(worker.process),
         )
 
-    def _frames(self, process: Any) -> tuple[Any, ...]:
+    def frames(self, process: Any) -> tuple[Any, ...]:
+        """Where a generator stands, and those that it waits for, and what their variables hold."""
         frames = []
         while process is not None and getattr(process, "gi_frame", None) is not None:
             frame = process.gi_frame
-            variables = tuple((name, self.of(value, name)) for name, value in sorted(frame.f_locals.items()))
-            frames.append((frame.f_code.co_name, frame.f_lasti, variables))
+            held = frame.f_locals
+            variables = tuple([(name, self.of(held[name], name)) for name in sorted(held)])
+            frames.append((frame.f_code.co_qualname, frame.f_lasti, variables))
             process = process.gi_yieldfrom
         return tuple(frames)
 
     def of(self, value: Any, name: str = "") -> Any:
         """The comparable form of a value, which a variable of this name holds."""
-        if value is None or isinstance(value, bool | int):
-            return value
-        if isinstance(value, str):
-            return self._names.setdefault(value, len(self._names)) if NAME.fullmatch(value) else value
-        if isinstance(value, float):
-            if value > EPOCH / 2:
-                return round(value - EPOCH - self._world.t, 3)
-            return round(value - self._world.t, 3) if name in ABSOLUTE else round(value, 3)
-        if isinstance(value, dict):
-            return tuple((self.of(key), self.of(item, str(key))) for key, item in sorted(value.items()))
-        if isinstance(value, set | frozenset):
-            # Only what is named elsewhere can ever be met again.
-            return tuple(sorted(self._names[item] for item in value if item in self._names))
-        if isinstance(value, list | tuple):
-            return tuple(self.of(item) for item in value)
-        if isinstance(value, World | Worker | Timings | Member | type):
-            return getattr(value, "name", "")
-        if isinstance(value, Renewal | Holder):
-            return self._object(value)
-        if is_dataclass(value):
-            return (
-                type(value).__name__,
-                *(self.of(getattr(value, f.name), f.name) for f in fields(value) if f.name not in UNREAD),
-            )
-        return type(value).__name__
+        kind = type(value)
+        form = FORMS.get(kind)
+        if form is None:
+            form = FORMS[kind] = _form(kind)
+        return form(self, value, name)
 
-    def _object(self, value: Renewal | Holder) -> Any:
-        if id(value) in self._objects:
-            return type(value).__name__
-        self._objects.add(id(value))
-        names = [f.name for f in fields(value)] if is_dataclass(value) else sorted(vars(value))
-        return tuple((name, self.of(getattr(value, name), name)) for name in names)
+
+def _rounded(number: float) -> float:
+    # Not -0.0.
+    return round(number, 3) + 0.0
+
+
+Form = Callable[[Freezer, Any, str], Any]
+
+
+def _itself(freezer: Freezer, value: Any, name: str) -> Any:
+    return value
+
+
+def _kind_only(freezer: Freezer, value: Any, name: str) -> str:
+    return type(value).__name__
+
+
+def _text(freezer: Freezer, value: str, name: str) -> Any:
+    return freezer.names.setdefault(value, len(freezer.names)) if NAME.fullmatch(value) else value
+
+
+def _number(freezer: Freezer, value: float, name: str) -> float:
+    if value > EPOCH / 2:
+        return _rounded(value - EPOCH - freezer.world.t)
+    return _rounded(value - freezer.world.t if name in ABSOLUTE else value)
+
+
+def _mapping(freezer: Freezer, value: dict[str, Any], name: str) -> Any:
+    return tuple([(freezer.of(key), freezer.of(value[key], key)) for key in sorted(value)])
+
+
+def _sequence(freezer: Freezer, value: Any, name: str) -> Any:
+    return tuple([freezer.of(item) for item in value])
+
+
+def _later(freezer: Freezer, value: Any, name: str) -> Any:
+    freezer.sets.append(value)
+    return None
+
+
+def _generator(freezer: Freezer, value: Any, name: str) -> Any:
+    # One that is driven by hand, as mutants do, and not by `yield from`.
+    return freezer.frames(value)
+
+
+def _object(kind: type[Any]) -> Form:
+    names = tuple(f.name for f in fields(kind)) if is_dataclass(kind) else None
+
+    def form(freezer: Freezer, value: Any, name: str) -> Any:
+        if id(value) in freezer.objects:
+            return kind.__name__
+        freezer.objects.add(id(value))
+        return tuple([(n, freezer.of(getattr(value, n), n)) for n in names or sorted(vars(value))])
+
+    return form
+
+
+def _dataclass(kind: type[Any]) -> Form:
+    names = tuple(f.name for f in fields(kind) if f.name not in UNREAD)
+
+    def form(freezer: Freezer, value: Any, name: str) -> Any:
+        return (kind.__name__, *[freezer.of(getattr(value, n), n) for n in names])
+
+    if kind is not Session:
+        return form
+
+    def session(freezer: Freezer, value: Session, name: str) -> Any:
+        # Sessions are compared whole, and one that was rewritten differs in its writer only.
+        writer = freezer.names.setdefault(f"by {value.writer}", len(freezer.names)) if " " in value.writer else ""
+        return (*form(freezer, value, name), writer)
+
+    return session
+
+
+def _form(kind: type[Any]) -> Form:
+    if issubclass(kind, Enum):
+        return lambda freezer, value, name: value.value
+    if issubclass(kind, GeneratorType):
+        return _generator
+    if issubclass(kind, Worker):
+        return lambda freezer, value, name: value.name
+    if issubclass(kind, World | Timings):
+        return _kind_only
+    if issubclass(kind, Renewal | Holder):
+        return _object(kind)
+    return _dataclass(kind) if is_dataclass(kind) else _kind_only
+
+
+FORMS: dict[type[Any], Form] = {
+    type(None): _itself,
+    bool: _itself,
+    int: _itself,
+    str: _text,
+    float: _number,
+    dict: _mapping,
+    set: _later,
+    frozenset: _later,
+    list: _sequence,
+    tuple: _sequence,
+}
+"""How each type is frozen; those that are not here are added when they are first met."""

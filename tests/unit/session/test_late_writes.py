@@ -256,7 +256,6 @@ def test_late_copy_of_a_ledger_write_strikes_no_login_off(variant: Variant) -> N
     assert logins_in_the_ledger(world) >= len(world.bank.logins)
 
 
-@pytest.mark.xfail(reason="the correction of an entry is written when the lease is void", strict=True)
 def test_late_copy_of_a_corrected_ledger(variant: Variant) -> None:
     """The entry of a login is corrected, slowly; meanwhile the session ends, and another login is made."""
     faults = Script().on("a", write("ledger"), Fault("slow", 2.0, 30.0, first=0.1), nth=2)

@@ -199,3 +199,9 @@ def test_the_documents_do_not_show_tokens() -> None:
     assert "eyJ.access" not in repr(SESSION)
     assert "refresh-1" not in repr(SESSION)
     assert os.environ["AIRFLOW_HOME"]
+
+
+def test_a_session_stored_before_it_named_its_login_is_read() -> None:
+    document = json.loads(SESSION.encode())
+    assert document.pop("login") == ""
+    assert Session.decode(json.dumps(document)) == SESSION
