@@ -464,7 +464,7 @@ def test_a_hanging_answer_meets_the_read_timeout(
 
 
 def test_nobody_listening_is_an_error_that_names_the_host(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_timings", lambda: replace(QUICK, critical=6.0, reserve=1.0))
+    monkeypatch.setattr(module, "_timings", lambda: replace(QUICK, critical=6.5, reserve=1.0))
     hook = connect(fields={"host": "http://127.0.0.1", "port": 9})
 
     with pytest.raises(x.BankUnavailable, match="cannot be reached"):

@@ -74,7 +74,7 @@ def world(
 @pytest.fixture
 def task_world(world: World, api_server: airflow3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Tasks of Airflow 3, which reach their Variables through the API server."""
-    timings = replace(SHORT, lease_write=0.8, lease_round=1.0, settle_lease=1.2, takeover=10.0)
+    timings = replace(SHORT, lease_write=0.8, lease_round=1.0, settle_lease=1.2, critical=5.0, takeover=10.5)
     monkeypatch.setattr(hooks, "_timings", lambda: timings)
     world.engine.dispose()
     world.engine = create_engine(api_server.dsn)

@@ -51,7 +51,6 @@ KILLS = [
         ("log in", 1, "after"),
         ("write session", 1, "during"),
         ("write session", 1, "after"),
-        ("write ledger", 2, "before"),
     ),
     *killed(
         "expired",
