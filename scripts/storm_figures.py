@@ -89,6 +89,7 @@ class Span:
 class Raw:
     """What was gathered of a storm.
 
+    `told` log lines tell of a renewal, `warned` of them as a warning; `oddities` are other warnings and worse.
     `counters` says by how much the bank's have grown; `issued` holds the tokens that it has issued meanwhile.
     """
 
@@ -100,6 +101,7 @@ class Raw:
     wall: float
     load: float
     told: int
+    warned: int = 0
     oddities: Mapping[str, int] = field(default_factory=dict)
     leaks: Sequence[str] = ()
     searched: Mapping[str, int] = field(default_factory=dict)
@@ -202,6 +204,8 @@ def goals(figures: Figures, raw: Raw, lives: Sequence[Mapping[str, Any]], lasted
         and all(gap >= plan.session_life - SLACK for gap in gaps),
         "a refresh was refused only to tell of a session's end": figures.refused == seen_ends,
         "the logs tell of each renewal once": figures.told == figures.logins + figures.refreshes,
+        # Sessions live an hour at the bank, and seconds in a storm: a login that comes so soon is worth a warning.
+        "a warning for each login soon after another": raw.warned == seen_ends,
         "nothing odd in the tasks' logs": not figures.oddities,
         "no token or key where it must not be": not figures.leaks and min(figures.searched.values(), default=0) > 0,
         "the triggers' rows were searched, too": not plan.deferred or "values of trigger rows" in figures.searched,

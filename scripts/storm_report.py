@@ -118,7 +118,8 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
             "",
             "No task fails or is tried twice; one login for each life of a session; no refresh is early, or made with "
             "a used token; none is refused but the one that tells of a session's end; the logs tell of each renewal "
-            "in one line of level INFO, and hold no warning; nothing listens beyond loopback. After each storm every "
+            "in one line of level INFO (WARNING for a login soon after another, of which sessions that end after "
+            "seconds have many) and hold no other warning; nothing listens beyond loopback. After each storm every "
             "log and file below `AIRFLOW_HOME`, every value of every table of the metadata database (and of Redis), "
             "and the rows of triggers while they lived were searched for every token that the bank had issued and "
             "for the API key"

@@ -98,6 +98,8 @@ class Stack:
         instances = rest.task_instances(DAG_ID, run_id)
         leaks, searched = self.leaks()
         log = list(self.task_log(run_id))
+        renewals = [line for line in log if _tells_of_a_renewal(line)]
+        odd = [line for line in log if line.get("level") not in ("info", "debug", None) and line not in renewals]
         return sum_up(
             plan,
             Raw(
@@ -112,8 +114,9 @@ class Stack:
                 ],
                 wall=wall,
                 load=load,
-                told=sum(_tells_of_a_renewal(line) for line in log),
-                oddities=Counter(_in_short(line) for line in log if line.get("level") not in ("info", "debug", None)),
+                told=len(renewals),
+                warned=sum(line["level"] == "warning" for line in renewals),
+                oddities=Counter(map(_in_short, odd)),
                 leaks=leaks,
                 searched=searched,
                 exposed=[f"{address}:{port}" for address, port in self.airflow.processes.exposed()],
@@ -207,7 +210,8 @@ class Stack:
 
 def _tells_of_a_renewal(line: dict[str, Any]) -> bool:
     text = str(line.get("event", "")).lower()
-    return line.get("level") == "info" and "generation" in text and ("logged in" in text or "refreshed" in text)
+    known = "generation" in text and ("logged in" in text or "refreshed" in text)
+    return known and line.get("level") in ("info", "warning")
 
 
 def _in_short(line: dict[str, Any]) -> str:

@@ -78,6 +78,7 @@ def test_a_storm_as_it_should_be() -> None:
         ({"counters": counters(logins=2), "told": 3}, "one login for each life of a session"),
         ({"counters": counters(refresh_refused=1)}, "a refresh was refused only to tell of a session's end"),
         ({"told": 1}, "the logs tell of each renewal once"),
+        ({"warned": 1}, "a warning for each login soon after another"),
         ({"oddities": {"warning: of something": 1}}, "nothing odd in the tasks' logs"),
         ({"leaks": ["xcom.value"]}, "no token or key where it must not be"),
         ({"searched": {"tokens": 0, "files": 10}}, "no token or key where it must not be"),
@@ -105,7 +106,8 @@ def test_what_goes_wrong_is_told(changes: dict[str, Any], goal: str) -> None:
 def test_a_warm_start_needs_only_the_login_that_an_ended_session_costs(
     begin: Any, logins: int, refused: int, good: bool
 ) -> None:
-    raw = replace(GOOD, counters=counters(logins=logins, refresh_refused=refused), told=logins + 1)
+    changed = counters(logins=logins, refresh_refused=refused)
+    raw = replace(GOOD, counters=changed, told=logins + 1, warned=logins)
     assert (sum_up(replace(PLAN, begin=begin), raw).missed == ()) is good
 
 
@@ -120,6 +122,7 @@ def test_a_login_before_the_session_has_ended_is_one_too_many(second_at: float, 
         counters=counters(logins=2, refresh_refused=refused),
         issued=[*issued(BEGAN + 3), *issued(second_at, session="b")],
         told=3,
+        warned=1,
     )
     assert (sum_up(plan, raw).missed == ()) is good
 
