@@ -54,8 +54,12 @@ def shared(store: MemoryStore, bank: PlainBank, metrics: Recorded) -> SharedSess
     return SharedSession(store, bank, Member("k", name="host:1"), QUICK, metrics=metrics)
 
 
+def told(log: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in log.records if record.name == "intergiro_provider.session"]
+
+
 def levels(log: pytest.LogCaptureFixture) -> list[str]:
-    return [record.levelname for record in log.records]
+    return [record.levelname for record in told(log)]
 
 
 def test_the_first_login_and_a_refresh_are_one_line_each(
@@ -65,7 +69,7 @@ def test_the_first_login_and_a_refresh_are_one_line_each(
     session.renew(session.current(), "")
 
     assert levels(log) == ["INFO", "INFO"]
-    first, second = (record.getMessage() for record in log.records)
+    first, second = (record.getMessage() for record in told(log))
     assert first.startswith("Logged in to Intergiro, since no session was stored: generation 1, by host:1; the renewal")
     assert second.startswith("Refreshed the Intergiro session: generation 2, by host:1; the renewal took ")
     assert metrics.counts == {"renewals": 2, "logins": 1}
@@ -79,7 +83,7 @@ def test_a_session_that_is_there_is_not_worth_a_word(
     store.documents["session"] = SESSION
     shared(store, PlainBank(), metrics).current()
 
-    assert not log.records
+    assert not told(log)
     assert not metrics.counts
     assert not metrics.times
 
@@ -139,7 +143,7 @@ def test_the_error_at_an_exhausted_budget_comes_from_the_protocol(
 
     assert bank.logins == 3
     assert levels(log)[-1] == "ERROR"
-    assert "`max_logins_per_hour`" in log.records[-1].getMessage()
+    assert "`max_logins_per_hour`" in told(log)[-1].getMessage()
 
 
 def test_metrics_that_fail_cost_no_session(request: pytest.FixtureRequest) -> None:
