@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook over real sockets against the sandbox, its session in real Variables."""
+"""The hook over real sockets against the sandbox: requests, errors, retries, lists."""
 
 from __future__ import annotations
 
 import io
 import json
-import logging
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,133 +15,10 @@ import requests
 
 from intergiro_provider import exceptions as x
 from intergiro_provider.hooks import intergiro as module
-from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
-from intergiro_provider.session.timings import Timings
+from tests.integration.hooks.connections import QUICK, TRANSACTION, Connect
 
 pytestmark = pytest.mark.integration
-
-TRANSACTION = "/v3/transactions"
-Connect = Callable[..., IntergiroHook]
-
-
-QUICK = replace(
-    Timings(),
-    call=2.0,
-    lease_round=0.4,
-    lease_write=0.4,
-    settle_lease=0.5,
-    settle_session=2.5,
-    critical=15.0,
-    repeat=0.3,
-    reserve=3.0,
-)
-"""Nobody else renews in these tests: the waits for rivals may be short."""
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_timings", lambda: QUICK)
-
-
-@pytest.fixture
-def connect(sandbox: Sandbox, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Make a hook on a connection of its own, whose extra and fields a test may choose."""
-
-    def make(method: str = "GET", fields: dict[str, Any] | None = None, **extra: Any) -> IntergiroHook:
-        conn_id = f"bank_{uuid.uuid4().hex[:8]}"
-        connection = {**json.loads(sandbox.connection()), **(fields or {}), "extra": extra}
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
-        return IntergiroHook(conn_id, method=method)
-
-    return make
-
-
-def again(hook: IntergiroHook, method: str = "GET") -> IntergiroHook:
-    """Another hook on the same connection, as another task would have."""
-    return IntergiroHook(hook.intergiro_conn_id, method=method)
-
-
-def test_one_login_serves_every_request_and_hook(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect()
-
-    assert hook.run("transactions", {"limit": 3}).json()["data"]
-    assert hook.run("/v3/accounts").status_code == 200
-    assert again(hook).run(f"{sandbox.url}/v3/cards").status_code == 200
-
-    counters = sandbox.counters()
-    assert (counters.logins, counters.refreshes, counters.unauthorized) == (1, 0, 0)
-
-
-@pytest.mark.parametrize("sandbox", [{"access_token_life": 1.0}], indirect=True)
-def test_requests_survive_expiry_with_one_refresh_each(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect()
-    for _ in range(3):
-        assert hook.run("accounts").status_code == 200
-        sandbox.expire_access_tokens()
-    assert hook.get_conn().get(f"{sandbox.url}/v3/accounts").status_code == 200
-    assert hook.get_conn().get("accounts", params={"limit": 1}).status_code == 200
-
-    counters = sandbox.counters()
-    assert (counters.logins, counters.refreshes) == (1, 3)
-    assert (counters.refresh_early, counters.refresh_reused, counters.refresh_refused) == (0, 0, 0)
-
-
-def test_a_session_that_has_ended_costs_one_login(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect()
-    hook.run("accounts")
-    sandbox.end_sessions()
-
-    assert hook.run("accounts").status_code == 200
-    counters = sandbox.counters()
-    assert (counters.logins, counters.refreshes, counters.refresh_early, counters.refresh_reused) == (2, 0, 0, 0)
-    assert counters.refresh_refused == 1
-
-
-def test_threads_share_one_renewal(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect()
-    hook.run("accounts")
-    sandbox.expire_access_tokens()
-    statuses: list[int] = []
-    threads = [threading.Thread(target=lambda: statuses.append(hook.run("accounts").status_code)) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert statuses == [200] * 16
-    counters = sandbox.counters()
-    assert (counters.logins, counters.refreshes, counters.refresh_reused) == (1, 1, 0)
-    assert counters.connections < 16 + 8
-
-
-@pytest.mark.parametrize("body", ["json", "text", "bytes", "file", "generator"])
-def test_a_body_is_sent_again_whole_after_a_renewal(sandbox: Sandbox, connect: Connect, body: str) -> None:
-    account = json.loads(sandbox.records("/v3/accounts")[0])["id"]
-    payment = {
-        "request_id": str(uuid.uuid4()),
-        "account_id": account,
-        "amount": 100,
-        "reference": "rent é",
-        "counterparty": {"name": "Ada"},
-    }
-    text = json.dumps(payment)
-    data: Any = {
-        "json": payment,
-        "text": text,
-        "bytes": text.encode(),
-        "file": io.BytesIO(text.encode()),
-        "generator": (text.encode()[i : i + 7] for i in range(0, len(text.encode()), 7)),
-    }[body]
-    hook = connect(method="POST")
-    again(hook).run("accounts")
-    sandbox.expire_access_tokens()
-
-    response = hook.run("transactions/pay", data, headers={"Content-Type": "application/json"})
-
-    assert response.status_code < 300
-    counters = sandbox.counters()
-    assert (counters.refreshes, counters.writes, counters.duplicates) == (1, 1, 0)
 
 
 def test_data_is_the_query_of_a_get(sandbox: Sandbox, connect: Connect) -> None:
@@ -287,17 +159,6 @@ def test_check_response_false_returns_an_error_status(connect: Connect) -> None:
     assert response.status_code == 404
 
 
-def test_a_refused_endpoint_of_a_living_session_is_a_permission(sandbox: Sandbox, connect: Connect) -> None:
-    sandbox.set(always_401=["/v3/cards"])
-    hook = connect()
-
-    with pytest.raises(x.IntergiroAuthError, match="GET /v3/cards"):
-        hook.run("cards")
-    assert hook.run("accounts").status_code == 200
-    counters = sandbox.counters()
-    assert (counters.logins, counters.refreshes, counters.refresh_early) == (1, 0, 0)
-
-
 def test_a_consent_is_an_error_of_its_own(sandbox: Sandbox, connect: Connect) -> None:
     sandbox.fault("consent", path="/v3/accounts", times=1, scope="make_payment")
 
@@ -305,149 +166,6 @@ def test_a_consent_is_an_error_of_its_own(sandbox: Sandbox, connect: Connect) ->
         connect().run("accounts")
     assert caught.value.consent_id
     assert caught.value.scope == ["make_payment"]
-
-
-def test_a_wrong_key_is_final_and_not_tried_again(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect(fields={"password": "wrong-key-000"})
-
-    for _ in range(2):
-        with pytest.raises(x.IntergiroAuthError, match="API key") as caught:
-            hook.run("accounts")
-        assert "wrong-key-000" not in str(caught.value)
-    assert sandbox.counters().login_refused == 1
-
-
-def test_the_login_budget_ends_with_a_time(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect(max_logins_per_hour=2)
-    for _ in range(2):
-        hook.run("accounts")
-        sandbox.end_sessions()
-
-    with pytest.raises(x.LoginBudgetExhausted) as caught:
-        hook.run("accounts")
-    assert sandbox.counters().logins == 2
-    left = caught.value.next_at.timestamp() - time.time()
-    assert 3500 < left < 3700
-    assert f"{caught.value.next_at:%H:%M:%S}" in str(caught.value)
-
-
-def test_a_refresh_without_an_answer_is_repeated_once(sandbox: Sandbox, connect: Connect) -> None:
-    hook = connect()
-    hook.run("accounts")
-    sandbox.expire_access_tokens()
-    sandbox.fault("status", path="/v3/auth/refresh", times=1, status=503)
-
-    assert hook.run("accounts").status_code == 200
-    assert (sandbox.counters().logins, sandbox.counters().refreshes) == (1, 1)
-
-
-@pytest.mark.parametrize(("kind", "params"), [("lose_answer", {}), ("garbled", {"how": "html"}), ("drop_body", {})])
-def test_a_rotation_whose_answer_is_lost_costs_one_login(
-    sandbox: Sandbox, connect: Connect, kind: str, params: dict[str, Any]
-) -> None:
-    hook = connect()
-    hook.run("accounts")
-    sandbox.expire_access_tokens()
-    sandbox.fault(kind, path="/v3/auth/refresh", times=1, **params)
-
-    assert hook.run("accounts").status_code == 200
-    assert sandbox.counters().logins == 2
-
-
-@pytest.mark.parametrize(
-    ("kind", "params"), [("status", {"status": 503}), ("answer", {"body": "<html>"}), ("drop", {}), ("redirect", {})]
-)
-def test_an_ill_bank_is_never_answered_with_a_login(
-    sandbox: Sandbox, connect: Connect, kind: str, params: dict[str, Any]
-) -> None:
-    hook = connect()
-    hook.run("accounts")
-    sandbox.expire_access_tokens()
-    if kind == "redirect":
-        params = {"to": f"{sandbox.url}/v3/auth/login"}
-    sandbox.fault(kind, path="/v3/auth/refresh", **params)
-
-    with pytest.raises(x.BankUnavailable):
-        hook.run("accounts")
-    assert sandbox.counters().logins == 1
-
-
-class Elsewhere(BaseHTTPRequestHandler):
-    seen: list[dict[str, str]]
-
-    def do_GET(self) -> None:
-        self.seen.append({k.lower(): v for k, v in self.headers.items()})
-        status = 401 if "refuse" in self.path else 200
-        self.send_response(status)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    do_POST = do_GET
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    handler = type("Handler", (Elsewhere,), {"seen": []})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", handler.seen
-        server.shutdown()
-        thread.join()
-
-
-@pytest.mark.parametrize("path", ["/file", "/refuse"])
-def test_a_redirect_elsewhere_does_not_take_the_bearer_along(
-    sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]], path: str
-) -> None:
-    url, seen = elsewhere
-    sandbox.fault("redirect", path="/v3/accounts", to=f"{url}{path}", status=302)
-
-    response = connect().run("accounts", extra_options={"check_response": False})
-
-    assert response.status_code == (401 if "refuse" in path else 200)
-    assert len(seen) == 1
-    assert "authorization" not in seen[0]
-    assert sandbox.counters().refreshes == 0
-
-
-def test_a_body_is_not_redirected_elsewhere(
-    sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]]
-) -> None:
-    url, seen = elsewhere
-    sandbox.fault("redirect", path="/v3/consents", to=f"{url}/x", status=307)
-
-    with pytest.raises(x.IntergiroResponseError, match="another host"):
-        connect(method="POST").run("consents/c", {"return_url": "https://example.com"})
-    assert seen == []
-
-
-def test_the_session_is_not_used_for_other_hosts(
-    sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]]
-) -> None:
-    url, seen = elsewhere
-    hook = connect()
-
-    with pytest.raises(x.IntergiroValueError, match="other hosts"):
-        hook.get_conn().get(f"{url}/x")
-    with pytest.raises(x.IntergiroValueError, match="endpoint"):
-        hook.run(f"{url}/x")
-    assert seen == []
-    assert sandbox.counters().logins == 0
-
-
-def test_bad_settings_are_told_before_any_call(sandbox: Sandbox, connect: Connect) -> None:
-    for hook in (connect(fields={"password": ""}), connect(api="4d")):
-        with pytest.raises(x.IntergiroValueError):
-            hook.run("accounts")
-    for limit in (0, 101, "many"):
-        with pytest.raises(x.IntergiroValueError, match="limit"):
-            list(connect().iter_pages("transactions", {"limit": limit}))
-    assert sandbox.counters().requests == 0
 
 
 def test_a_hanging_answer_meets_the_read_timeout(
@@ -557,24 +275,6 @@ class TestConnectionTest:
         assert sandbox.counters().requests == 1
 
 
-def test_no_token_in_logs_or_errors(sandbox: Sandbox, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    hook = connect()
-    hook.run("accounts")
-    sandbox.expire_access_tokens()
-    hook.run("accounts")
-    sandbox.end_sessions()
-    sandbox.fault("status", path="/v3/accounts", status=400)
-    with pytest.raises(x.IntergiroValidationError) as caught:
-        hook.run("accounts")
-
-    secrets = [*sandbox.tokens(), sandbox.api_key]
-    assert len(secrets) >= 5
-    text = caplog.text + repr(caught.value) + repr(hook.settings) + repr(hook.__dict__)
-    assert "generation" in caplog.text
-    assert [s for s in secrets if s in text] == []
-
-
 def test_files_and_generators_are_whole_in_every_try(sandbox: Sandbox, connect: Connect) -> None:
     hook = connect(method="PUT")
     sandbox.fault("status", path="/v3/accounts", times=1, status=503)
@@ -599,27 +299,3 @@ def test_a_request_that_cannot_be_made_is_final(sandbox: Sandbox, connect: Conne
 def test_a_body_given_twice_is_told(connect: Connect) -> None:
     with pytest.raises(x.IntergiroValueError, match="`data` and `json`"):
         connect(method="POST").run("consents/c", {"a": 1}, json={"b": 2})
-
-
-def test_a_session_kept_over_a_fork_does_not_mix_answers(sandbox: Sandbox, connect: Connect) -> None:
-    import os
-
-    session = connect().get_conn()
-    session.get("accounts")
-    before = sandbox.counters().connections
-    if (child := os.fork()) == 0:
-        os._exit(0 if session.get("cards").status_code == 200 else 1)
-    _, status = os.waitpid(child, 0)
-
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert sandbox.counters().connections == before + 1
-
-
-def test_the_environments_proxy_does_not_see_a_loopback_bank(
-    sandbox: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-    assert connect().run("accounts").status_code == 200

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intergiro_provider.hooks import intergiro as module
+from intergiro_provider.hooks.intergiro import IntergiroHook
+from intergiro_provider.sandbox import Sandbox
+from tests.integration.hooks.connections import QUICK, Connect
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_timings", lambda: QUICK)
+
+
+@pytest.fixture
+def connect(sandbox: Sandbox, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Make a hook on a connection of its own, whose extra and fields a test may choose."""
+
+    def make(method: str = "GET", fields: dict[str, Any] | None = None, **extra: Any) -> IntergiroHook:
+        conn_id = f"bank_{uuid.uuid4().hex[:8]}"
+        connection = {**json.loads(sandbox.connection()), **(fields or {}), "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+        return IntergiroHook(conn_id, method=method)
+
+    return make
