@@ -103,7 +103,7 @@ class Pull:
         size = request.max_parallel_windows if request.can_be_cut else 1
         self._order = ORDER if size > 1 else {}
         self._windows = Windows(request.interval, side_by_side=size > 1)
-        self._crew = Crew(self._windows, self._walk, size)
+        self._crew = Crew(self._windows, self._walk, self.stop, size)
         self._pace = Pace(size, logger)
 
     def stop(self) -> None:

@@ -47,7 +47,7 @@ class Window:
         self.reached = interval.start if interval is not None else None
         """Up to where all records have come."""
         self.per_page: timedelta | None = None
-        """How much time the last full page covered; None before the first page."""
+        """How much time a page covers: the last one, or that of the window from which this was cut; None: unknown."""
         self.ended = False
 
     def query(self) -> dict[str, str]:
@@ -88,6 +88,7 @@ class Windows:
                     break
                 if (window := self._cut()) is not None:
                     self._idle -= 1
+                    self._changed.notify()  # there may be enough for another
                     return window
                 self._changed.wait()
             self._changed.notify_all()
@@ -154,6 +155,7 @@ class Windows:
         if middle <= widest.reached:
             return None
         window = Window(Interval(middle, end), may_be_cut=True)
+        window.per_page = widest.per_page
         widest.interval = Interval(start, middle)
         widest.was_cut = True
         self.all.append(window)
@@ -191,12 +193,14 @@ class Crew:
     """Threads that pull windows until none is left.
 
     :param walk: pulls one window to its end.
+    :param on_failure: called when it has raised something.
     :param size: how many threads.
     """
 
-    def __init__(self, windows: Windows, walk: Walk, size: int) -> None:
+    def __init__(self, windows: Windows, walk: Walk, on_failure: Callable[[], None], size: int) -> None:
         self._windows = windows
         self._walk = walk
+        self._on_failure = on_failure
         self._size = size
         self._changed = threading.Condition()
         self._at_work = 0
@@ -204,7 +208,7 @@ class Crew:
         self._failure: BaseException | None = None
 
     def run(self) -> None:
-        """Pull everything, or until :meth:`stop`; raises the first failure of a thread, once all have ended."""
+        """Pull everything, or until :meth:`stop`; raises the first failure of a thread."""
         self._at_work = self._size
         for number in range(self._size):
             context = contextvars.copy_context()
@@ -235,9 +239,9 @@ class Crew:
                 self._walk(window)
                 self._windows.end(window)
         except BaseException as error:
-            self._windows.stop()
             with self._changed:
                 self._failure = self._failure or error
+            self._on_failure()
         finally:
             with self._changed:
                 self._at_work -= 1

@@ -130,7 +130,7 @@ def test_a_failure_of_one_is_the_failure_of_all(tmp_path: Path) -> None:
     begun = threading.Event()
 
     def failing(query: dict[str, Any]) -> bytes:
-        if len(bank.queries) > 20:
+        if len(bank.queries) > 20 and not begun.is_set():
             begun.set()
             return b"<html>"
         return bank(query)
@@ -139,6 +139,7 @@ def test_a_failure_of_one_is_the_failure_of_all(tmp_path: Path) -> None:
     with pytest.raises(IntergiroResponseError):
         pulled(tmp_path, failing)
     assert begun.is_set()
+    assert len(bank.queries) < 40, "the others end before their next page"
     assert not list(tmp_path.iterdir())
     assert threading.active_count() == before
 
@@ -175,6 +176,16 @@ class TestCuts:
         records, ends = windows.accept(first, self.page_at(500, 504, 505, 506))
         assert len(records) == 2
         assert ends, "its cursor lies beyond the new end"
+
+    def test_cuts_before_the_next_page_are_even(self) -> None:
+        windows = Windows(interval(0, 1_600_000), side_by_side=True)
+        first = windows.take()
+        assert first is not None
+        windows.accept(first, self.page_at(0, 10))
+        for _ in range(15):
+            windows.take()
+        lengths = [w.interval.end - w.interval.start for w in windows.all if w.interval]
+        assert max(lengths) < 1.1 * min(lengths)
 
     def test_a_window_nearly_at_its_end_is_not_cut(self) -> None:
         windows = Windows(interval(0, 1000), side_by_side=True)
