@@ -256,13 +256,14 @@ def test_late_copy_of_a_ledger_write_strikes_no_login_off(variant: Variant) -> N
     assert logins_in_the_ledger(world) >= len(world.bank.logins)
 
 
-def test_late_copy_of_a_corrected_ledger(variant: Variant) -> None:
-    """The entry of a login is corrected, slowly; meanwhile the session ends, and another login is made."""
+def test_late_copy_of_a_second_write_to_the_ledger(variant: Variant) -> None:
+    """A second write of the same process is slow, and lands when sessions have ended and others have logged in."""
     faults = Script().on("a", write("ledger"), Fault("slow", 2.0, 30.0, first=0.1), nth=2)
     world = quick(variant, "ab", faults)
     for when in (5.0, 50.0, 100.0):
         end_sessions(world, when)
     world.run(3000.0)
+    assert faults.spent
     assert len(world.bank.logins) == 3
 
 
