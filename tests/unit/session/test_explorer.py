@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.unit.session.bank import RULES, Rule
 from tests.unit.session.explorer import Explored, Start, explore
+from tests.unit.session.grid import GRID
+from tests.unit.session.mutants import MUTANTS
 
 BOUNDED: tuple[Start, ...] = ("cold", "expired", "foreign")
 """With a slow lease, an ended session has too many runs to get to their end."""
@@ -74,3 +78,12 @@ def test_every_run_without_a_fault_but_a_slow_lease(start: Start) -> None:
     explored = explore(start, "strict", faults=0, begins=SOON)
     report(f"{start}, no fault, slow lease", explored)
     assert explored.logins == {0 if start == "expired" else 1}
+
+
+def test_without_a_lease_there_are_runs_of_two_logins() -> None:
+    """The explorer finds what a broken protocol does, and what ours does not."""
+    broken = next(mutant.variant for mutant in MUTANTS if mutant.variant.name == "no lease at all")
+    bounds: dict[str, Any] = {"faults": 0, "slow": (), "begins": (0.5, 2.5)}
+
+    assert explore("cold", "strict", variant=replace(broken, timings=GRID), **bounds).logins == {1, 2}
+    assert explore("cold", "strict", **bounds).logins == {1}
