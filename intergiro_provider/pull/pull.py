@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from intergiro_provider.pull.progress import Progress
 from intergiro_provider.pull.query import page_query, refuse_bounds_in
 from intergiro_provider.pull.target import Target
 from intergiro_provider.pull.windows import ORDER, Crew, Window, Windows
+from intergiro_provider.session.driver import finish_renewals
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,7 @@ class Pull:
             for part in tuple(self._open):
                 part.writer.abort()
             self._target.abandon()
+            finish_renewals()
             raise
         self._progress.summary(len(manifest.parts), manifest.bytes)
         return manifest
@@ -148,22 +150,21 @@ class Pull:
         piece = self._pieces[window] = _Piece()
         part: _OpenPart | None = None
         try:
-            for page in iter_pages(lambda query: self._page(window, query), self._request.params):
+            for page in self._pages(window):
                 self._check_stopped()
-                records, ends = self._windows.accept(window, page)
+                records = self._windows.accept(window, page)
                 self._progress.add(len(records), self._standing)
-                if records:
-                    if part is None:
-                        part = self._open_part()
-                    part.writer.write(records)
-                    if not piece.parts and piece.first_id is None:
-                        piece.first_id = _id_at(page, records, 0)
-                    piece.last_id = _id_at(page, records, -1)
-                    if part.writer.raw_bytes >= self._request.part_bytes:
-                        piece.parts.append(self._finish(part))
-                        part = None
-                if ends:
-                    break
+                if not records:
+                    continue
+                if part is None:
+                    part = self._open_part()
+                part.writer.write(records)
+                if not piece.parts and piece.first_id is None:
+                    piece.first_id = _id_at(page, records, 0)
+                piece.last_id = _id_at(page, records, -1)
+                if part.writer.raw_bytes >= self._request.part_bytes:
+                    piece.parts.append(self._finish(part))
+                    part = None
             if part is not None:
                 piece.parts.append(self._finish(part))
                 part = None
@@ -172,11 +173,25 @@ class Pull:
                 self._open.discard(part)
                 part.writer.abort()
 
+    def _pages(self, window: Window) -> Iterator[Page]:
+        """The pages of a window, taken up anew where a cut has made that necessary."""
+        query = dict(self._request.params)
+        while True:
+            for page in iter_pages(lambda asked: self._page(window, asked), query):
+                yield page
+                if window.resumes:
+                    break
+            else:
+                return
+            query.pop("starting_after", None)
+            if window.cursor is not None:
+                query["starting_after"] = window.cursor
+
     def _page(self, window: Window, query: dict[str, Any]) -> bytes:
         """Ask for one page within the window as it is now."""
         with self._pace.leave():
             self._check_stopped()
-            query |= window.query()
+            query = window.query(query)
             if not self._order:
                 return self._fetch(query)
             try:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from intergiro_provider.exceptions import IntergiroResponseError
 from intergiro_provider.pull.bounds import Interval, whole_milliseconds
+from intergiro_provider.pull.pages import record_id
 
 if TYPE_CHECKING:
     import msgspec
 
-    from intergiro_provider.pull.pages import Page
+    from intergiro_provider.pull.pages import Page, RecordId
 
 ORDER = {"sort_by": "created_at", "sort_type": "ASC"}
 """The order that lets a window be cut."""
@@ -49,10 +50,32 @@ class Window:
         self.per_page: timedelta | None = None
         """How much time a page covers: the last one, or that of the window from which this was cut; None: unknown."""
         self.ended = False
+        self.resumes = False
+        """Whether the list has to be taken up anew, after :attr:`cursor`, instead of after the last page."""
+        self.cursor: RecordId | None = None
+        self._asked_end: datetime | None = None
 
-    def query(self) -> dict[str, str]:
-        """The bounds to ask for now."""
-        return self.interval.query() if self.interval is not None else {}
+    def query(self, page: dict[str, Any]) -> dict[str, Any]:
+        """What to ask for now.
+
+        :param page: the query of the next page, bounds excepted.
+        """
+        interval = self.interval
+        if interval is None:
+            return page
+        self._asked_end, self.cursor, self.resumes = interval.end, page.get("starting_after"), False
+        return page | interval.query()
+
+    def crosses_a_cut(self, last: datetime) -> bool:
+        """Whether a page that ends here was asked for before the window was cut, and reaches beyond that."""
+        interval = self.interval
+        return interval is not None and self._asked_end != interval.end and last >= interval.end
+
+    def resume_after(self, last: RecordId | None) -> None:
+        """Take up the list after this record; None: where the last page was taken up."""
+        self.resumes = True
+        if last is not None:
+            self.cursor = last
 
     def pages_left(self) -> float:
         """How many more pages to expect, if the rest is as dense as the last page."""
@@ -94,26 +117,29 @@ class Windows:
             self._changed.notify_all()
             return None
 
-    def accept(self, window: Window, page: Page) -> tuple[list[msgspec.Raw], bool]:
-        """What to keep of a page, and whether the window ends with it, whatever the bank says.
+    def accept(self, window: Window, page: Page) -> list[msgspec.Raw]:
+        """What to keep of a page.
 
         :raises IntergiroResponseError: the list is not in the order in which it began, and parts of it may be missing.
         """
         if window.interval is None:
-            return page.records, False
+            return page.records
         with self._changed:
             if window.may_be_cut or window.was_cut:
                 self._check_order(window, page)
             records = window.interval.select(page)
             if not (window.may_be_cut and page.created_at):
-                return records, False
+                return records
             last = page.created_at[-1]
             window.per_page = last - page.created_at[0]
             window.reached = min(last, window.interval.end) if page.has_more else window.interval.end
             if self._idle:
                 self._changed.notify()
-            # The cursor of such a page may lie outside of the bounds that are asked for from now on.
-            return records, window.was_cut and last >= window.interval.end
+            if page.has_more and window.crosses_a_cut(last):
+                # Its last record lies outside of the bounds that are asked for from now on, so it is no cursor; and
+                # that nothing more belongs to this window is for the bank to say.
+                window.resume_after(record_id(records[-1]) if records else None)
+            return records
 
     def end(self, window: Window) -> None:
         """The window is pulled to its end."""

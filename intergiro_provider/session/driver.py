@@ -8,6 +8,7 @@ every later answer in this process would belong to an earlier question.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import os
@@ -92,6 +93,7 @@ class _Cache:
 
 
 _caches: dict[tuple[str, str], _Cache] = {}
+_running: set[_Errand] = set()
 _caches_lock = threading.Lock()
 
 
@@ -100,9 +102,23 @@ def _forget_after_fork() -> None:
     # A lock that another thread of the parent held would stay locked in the child for ever.
     _caches_lock = threading.Lock()
     _caches.clear()
+    _running.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def finish_renewals() -> None:
+    """End the renewals of this process as soon as nothing of them is half done, and wait for that.
+
+    For a thread that is told to end while others make requests: were the process to end now, a rotated token would be
+    lost.
+    """
+    running = tuple(_running)
+    for errand in running:
+        errand.abandon()
+    for errand in running:
+        errand.wait()
 
 
 class SharedSession:
@@ -195,15 +211,14 @@ class _Errand:
         """Run it and wait; an exception that interrupts the wait is raised once nothing is half done."""
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._work,), name="intergiro-renewal")
+        _running.add(self)
         thread.start()
         try:
             # Not join(): before Python 3.13 a join that a signal interrupts takes the thread for ended.
             self._done.wait()
         except BaseException:
-            self._abandoned.set()
-            if self._renewal is not None:
-                self._renewal.abandon()
-            self._done.wait()
+            self.abandon()
+            self.wait()
             raise
         if self._error is not None:
             raise self._error
@@ -211,16 +226,34 @@ class _Errand:
             raise StoreUnavailable("The renewal of the Intergiro session ended without a result.")
         return self._result
 
+    def abandon(self) -> None:
+        """Let it end as soon as nothing is half done."""
+        self._abandoned.set()
+        if self._renewal is not None:
+            self._renewal.abandon()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        self._done.wait()
+
     def _work(self) -> None:
         began = time.monotonic()
         try:
             self._result = self._locked(began)
-            self._report.ended(self._result, time.monotonic() - began)
         except BaseException as error:
             self._error = error
-            self._report.failed(error)
         finally:
+            # A log that cannot be written must not cost a session.
+            with contextlib.suppress(Exception):
+                self._tell(time.monotonic() - began)
+            _running.discard(self)
             self._done.set()
+
+    def _tell(self, took: float) -> None:
+        if self._result is not None:
+            self._report.ended(self._result, took)
+        elif self._error is not None:
+            self._report.failed(self._error)
 
     def _locked(self, began: float) -> Renewed:
         """The renewal under its locks; without them where a look at the store is enough."""

@@ -9,7 +9,8 @@ from intergiro_provider.exceptions import BankUnavailable, IntergiroAuthError, L
 from intergiro_provider.session.documents import Ledger, Session
 from intergiro_provider.session.effects import Answer, Outcome
 
-SOON = 1800.0
+HOUR = 3600.0
+SOON = HOUR / 2
 """Seconds after a login in which another one is not what ordinary work needs: a session lives for an hour."""
 
 
@@ -69,7 +70,8 @@ def login_reason(
     """
     this = next((entry.at for entry in ledger.logins if entry.nonce == nonce), 0.0)
     earlier = [entry.at for entry in ledger.logins if entry.nonce != nonce]
-    soon = bool(earlier) and this - max(earlier) < SOON
+    # A session that is not even stored has not come to its end.
+    soon = bool(earlier) and this - max(earlier) < (HOUR if session is None else SOON)
     if session is None:
         why = "no session was stored"
     elif foreign:

@@ -133,7 +133,7 @@ class VariableStore:
                 raise StoreUnavailable(
                     f"The Variable {key} could not be {what} ({type(error).__name__}): the API server does not let "
                     "this task in. Give every component the same `[api_auth] jwt_secret`, and let their clocks agree. "
-                    "Nothing was asked of the bank; the task can be tried again."
+                    "Nothing is lost; the task can be tried again."
                 ) from None
             raise StoreUnavailable(
                 f"The Variable {key} could not be {what} ({type(error).__name__}): Airflow's metadata database or API "

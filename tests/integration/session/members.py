@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -254,7 +255,8 @@ def renew(plan: Plan, step: str, number: int, pipe: Any) -> Renewed:
 
     def at(done: str) -> None:
         if done == step:
-            os.kill(os.getpid(), number)
+            # This thread itself goes no further, not even while the others are being stopped.
+            signal.pthread_kill(threading.get_ident(), number)
 
     shared = plan.shared(at)
     stored = plan.store().read("session")

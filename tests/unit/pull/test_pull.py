@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gzip
 import logging
+import threading
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -15,9 +17,12 @@ from intergiro_provider.pull.bounds import parse_interval
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
+from intergiro_provider.session.driver import SharedSession
+from intergiro_provider.session.effects import Member
 from tests.unit.pull.lists import ListInMemory, page, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
 from tests.unit.pull.stores import Hooked, check_only_result, names
+from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
 __all__ = ["store"]  # a fixture
 
@@ -181,3 +186,29 @@ class TestProgress:
         pull(*store, FORMER, endpoint="accounts")
         pull(*store, NEW)
         assert "replaces a result of another endpoint, accounts" in caplog.text
+
+
+def test_a_renewal_under_way_is_not_left_half_done(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pull is told to stop while one of its threads waits for the bank's answer to a refresh."""
+    monkeypatch.setattr("intergiro_provider.pull.pull.STOP_WITHIN", 0.05)
+    fs, root = store
+    documents, bank = MemoryStore(str(tmp_path)), PlainBank()
+    session = SharedSession(documents, bank, Member("k", name="host:1"), QUICK)
+    first = session.current()
+    bank.delay = 0.5
+    bank.calling.clear()
+
+    def renewing(query: dict[str, Any]) -> bytes:
+        session.renew(first, "")
+        return NEW(query)
+
+    running = Pull(PullRequest(endpoint="x"), renewing, Target(Directory(fs, root)))
+    stopper = threading.Thread(target=lambda: (bank.calling.wait(5), running.stop()))
+    stopper.start()
+    with pytest.raises(IntergiroError, match="stopped"):
+        running.run()
+    stopper.join()
+    assert bank.refreshes == 1
+    assert documents.documents["session"].gen == first.gen + 1

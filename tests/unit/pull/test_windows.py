@@ -163,19 +163,43 @@ class TestCuts:
     @staticmethod
     def page_at(*milliseconds: int, has_more: bool = True) -> Page:
         times = [BEGIN + timedelta(milliseconds=ms) for ms in milliseconds]
-        return Page([b"{}"] * len(times), times, "a", "b", has_more)  # type: ignore[list-item]
+        return Page([b'{"id":"kept"}'] * len(times), times, "a", "b", has_more)  # type: ignore[list-item]
 
     def test_what_was_in_flight_when_the_window_was_cut_is_left_to_the_other(self) -> None:
         windows = Windows(interval(0, 1000), side_by_side=True)
         first = windows.take()
         assert first is not None
+        first.query({})
         windows.accept(first, self.page_at(0, 10))
         second = windows.take()
         assert second is not None
         assert second.interval == interval(505, 1000)
-        records, ends = windows.accept(first, self.page_at(500, 504, 505, 506))
-        assert len(records) == 2
-        assert ends, "its cursor lies beyond the new end"
+        assert len(windows.accept(first, self.page_at(500, 504, 505, 506))) == 2
+        assert (first.resumes, first.cursor) == (True, "kept"), "the last record lies beyond the new end"
+        first.query({"starting_after": "kept"})
+        assert len(windows.accept(first, self.page_at(505, 506))) == 0
+        assert not first.resumes, "a bank that includes its bounds: they are a cursor"
+
+    def test_a_page_of_which_nothing_is_kept_is_taken_up_where_it_was(self) -> None:
+        windows = Windows(interval(0, 1000), side_by_side=True)
+        first = windows.take()
+        assert first is not None
+        first.query({})
+        windows.accept(first, self.page_at(0, 10))
+        first.query({"starting_after": "r1"})
+        windows.take()
+        assert len(windows.accept(first, self.page_at(505, 506))) == 0
+        assert (first.resumes, first.cursor) == (True, "r1")
+
+    def test_a_record_that_comes_late_behind_a_cut_is_not_passed_over(self) -> None:
+        windows = Windows(interval(0, 1000), side_by_side=True)
+        first = windows.take()
+        assert first is not None
+        windows.accept(first, self.page_at(0, 10))
+        windows.take()
+        windows.accept(first, self.page_at(500, 504, 505, 506))
+        with pytest.raises(IntergiroResponseError, match="not sorted"):
+            windows.accept(first, self.page_at(400))
 
     def test_cuts_before_the_next_page_are_even(self) -> None:
         windows = Windows(interval(0, 1_600_000), side_by_side=True)

@@ -15,7 +15,7 @@ import pytest
 
 from intergiro_provider.exceptions import BankUnavailable, StoreUnavailable
 from intergiro_provider.session.documents import Lease, Ledger, Session
-from intergiro_provider.session.driver import SharedSession
+from intergiro_provider.session.driver import SharedSession, finish_renewals
 from intergiro_provider.session.effects import Answer, Member, Moment, Outcome, Slot
 from intergiro_provider.session.timings import Timings
 
@@ -295,3 +295,38 @@ def test_a_bank_that_is_down_is_told_to_others_by_a_verdict(store: MemoryStore) 
 
     assert caught.value.retry_after == 9.0
     assert bank.logins == 1
+
+
+def test_who_ends_the_process_can_wait_for_what_others_renew(store: MemoryStore) -> None:
+    bank = PlainBank()
+    session = shared(store, bank)
+    first = session.current()
+    bank.delay = 0.3
+    bank.calling.clear()
+    other = threading.Thread(target=lambda: session.renew(first, ""))
+    other.start()
+    assert bank.calling.wait(5)
+
+    finish_renewals()
+
+    assert bank.refreshes == 1
+    assert store.documents["session"].gen == first.gen + 1  # the rotated token is stored
+    other.join()
+    finish_renewals()  # nothing left to wait for
+
+
+def test_a_log_that_cannot_be_written_costs_no_session(store: MemoryStore) -> None:
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left on device")
+
+    log = logging.getLogger("intergiro_provider.session")
+    handler = Full()
+    log.addHandler(handler)
+    before = log.level
+    log.setLevel(logging.INFO)
+    try:
+        assert shared(store, PlainBank()).current().gen == 1
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
