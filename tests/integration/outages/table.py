@@ -113,8 +113,8 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         "the API server does not accept the task's own Airflow token",
         RETRIABLY,
         "could not be read (AirflowSecretsBackendAccessDenied): the API server does not let this task in. Give every "
-        "component the same `[api_auth] jwt_secret`, and let their clocks agree. Nothing is lost; the task can be tried "
-        "again.",
+        "component the same `[api_auth] jwt_secret`, and let their clocks agree. Nothing is lost; the task can be "
+        "tried again.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
