@@ -33,7 +33,7 @@ ACCESS_TOKEN_LIFE = 8
 SANDBOX_FLAGS = (
     *("--access-token-life", str(ACCESS_TOKEN_LIFE)),
     *("--transactions", "150000"),
-    *("--latency", "0.4"),
+    *("--latency", "1.2"),
 )
 
 #: How long the scheduled run may take to appear and to end, in seconds. About 30 are usual.
