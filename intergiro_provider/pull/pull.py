@@ -139,8 +139,10 @@ class Pull:
             # Those still waiting for the bank find their files closed, and end with its answer.
             for part in tuple(self._open):
                 part.writer.abort()
-            self._target.abandon()
-            finish_renewals()
+            try:
+                self._target.abandon()
+            finally:
+                finish_renewals()
             raise
         self._progress.summary(len(manifest.parts), manifest.bytes)
         return manifest

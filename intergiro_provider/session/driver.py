@@ -212,7 +212,12 @@ class _Errand:
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._work,), name="intergiro-renewal")
         _running.add(self)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            # Nobody would ever end it, and whoever waits for all of them would wait for ever.
+            _running.discard(self)
+            raise
         try:
             # Not join(): before Python 3.13 a join that a signal interrupts takes the thread for ended.
             self._done.wait()

@@ -315,6 +315,21 @@ def test_who_ends_the_process_can_wait_for_what_others_renew(store: MemoryStore)
     finish_renewals()  # nothing left to wait for
 
 
+def test_a_renewal_that_cannot_begin_is_not_waited_for(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            shared(store, PlainBank()).current()
+    waiter = threading.Thread(target=finish_renewals, daemon=True)
+    waiter.start()
+    waiter.join(2)
+    assert not waiter.is_alive()
+    assert shared(store, PlainBank()).current().gen == 1
+
+
 def test_a_log_that_cannot_be_written_costs_no_session(store: MemoryStore) -> None:
     class Full(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
