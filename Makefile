@@ -13,7 +13,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 SAME_ON_ALL := --ignore tests/unit/session/test_mutants.py --ignore tests/unit/session/test_walks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 check lint test test-3.3 test-2.11 test-lowest coverage exhaustive crashes outages storms demo up down pins clean
+.PHONY: help setup setup-3.3 setup-2.11 check lint docs screenshots test test-3.3 test-2.11 test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean pulls
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,7 +35,13 @@ lint: setup-3.3
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test: lint test-3.3 test-2.11 ## everything: lint, types, unit, integration and system tests on Airflow 3.3 and 2.11
+docs: setup-3.3 ## build the documentation into build/docs/html; a warning is an error
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs/html
+
+screenshots: setup-3.3 ## take the documentation's pictures anew, with Chromium, from a running Airflow
+	INTERGIRO_SCREENSHOTS=docs/_static $(PY) -m pytest tests/system/test_browser.py
+
+test: lint docs test-3.3 test-2.11 ## everything: lint, types, documentation, unit, integration and system tests on Airflow 3.3 and 2.11
 
 # The system tests have the machine to themselves: they start Airflows of their own.
 test-3.3: setup-3.3
@@ -69,8 +75,19 @@ outages: setup ## every fault of docs/outages.md, the long ones and 16 hosts inc
 	$(PY) -m pytest tests/integration/outages --timeout 300 -s
 	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/outages --timeout 300; fi
 
+pulls: setup ## every fault of docs/pulls.md, and a pull killed at each of its steps; writes that page; half an hour
+	$(PY) -m pytest tests/integration/storage --ignore tests/integration/storage/test_table.py --timeout 600 -s
+	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/storage -m "$(SELECT)" --timeout 600; fi
+	$(PY) -m tests.integration.storage.table
+
 storms: setup-3.3 ## hundreds of tasks that share one session, in real Airflows; writes docs/storms.md; half an hour
 	$(PY) -m scripts.storm --write docs/storms.md
+
+packages: setup-3.3 ## build the package and try it on every Airflow and Python; writes docs/packages.md; half an hour
+	$(PY) -m scripts.package_matrix build/packages --write docs/packages.md
+
+benchmarks: setup-3.3 ## our pull beside its peers; writes docs/benchmarks.md and its chart; a quarter of an hour
+	$(PY) -m benchmarks
 
 demo: setup-3.3 ## the product's main job in a real Airflow, then a summary; about a minute
 	@$(PY) -m scripts.demo run

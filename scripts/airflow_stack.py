@@ -55,13 +55,15 @@ class AirflowStack:
         env: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = lambda message: None,
         workers: Mapping[str, Mapping[str, str]] | None = None,
+        python: str = sys.executable,
     ) -> None:
         """Take AIRFLOW_HOME, the DAGs folder and further environment variables for every component.
 
         `progress` is told in a few words what is going on. `workers` are the names of Celery workers, each with
-        environment variables of its own.
+        environment variables of its own. `python` is the interpreter whose Airflow is started.
         """
         self.workers = workers or {}
+        self.python = python
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -87,7 +89,7 @@ class AirflowStack:
     def airflow(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run one `airflow` command in this stack's home and return what it did; never raises on exit codes."""
         return subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments],
+            [self.python, "-m", "airflow", *arguments],
             env=self.env,
             cwd=self.home,
             capture_output=True,
@@ -109,10 +111,10 @@ class AirflowStack:
         try:
             self.progress(f"starting {', '.join(COMPONENTS)}")
             for name, arguments in COMPONENTS.items():
-                command = [sys.executable, "-m", "airflow", *arguments]
+                command = [self.python, "-m", "airflow", *arguments]
                 self.processes.start(name, command, self.env, self.home)
             for name, own in self.workers.items():
-                command = [sys.executable, "-m", "airflow", "celery", "worker", "--skip-serve-logs"]
+                command = [self.python, "-m", "airflow", "celery", "worker", "--skip-serve-logs"]
                 command += ["--celery-hostname", name, "--pid", str(self.home / f"{name}.pid")]
                 self.processes.start(name, command, {**self.env, **own}, self.home)
             self._wait_until_healthy()

@@ -18,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
+BESIDE_THE_LOWEST = ["universal-pathlib<0.3"]
+"""What Airflow 2.11.0 does not bear newer, and does not say so: its ObjectStoragePath takes no path of it."""
 
 
 def lower_bounds() -> list[str]:
@@ -33,7 +35,7 @@ def resolve(name: str, sources: list[str], stdin: str, upgrade: bool) -> None:
     command = [
         str(Path(sys.executable).with_name("uv")),
         *("pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
-        *("--no-emit-index-url", "--no-annotate", "--custom-compile-command", "make pins"),
+        *("--no-annotate", "--custom-compile-command", "make pins"),
         *("--group", "pyproject.toml:dev", *(["--upgrade"] if upgrade else [])),
         *(*sources, "--output-file", str(target)),
     ]
@@ -46,7 +48,7 @@ def main() -> None:
     upgrade = bool(os.environ.get("UPGRADE"))
     for source in sorted(REQUIREMENTS.glob("*.in")):
         resolve(source.stem, ["pyproject.toml", "--all-extras", str(source)], "", upgrade)
-    resolve("lowest", ["-"], "\n".join(lower_bounds()), upgrade)
+    resolve("lowest", ["-"], "\n".join(lower_bounds() + BESIDE_THE_LOWEST), upgrade)
 
 
 if __name__ == "__main__":

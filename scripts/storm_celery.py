@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +46,9 @@ class CeleryStack(Stack):
         return {
             **super().environment(),
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            # Airflow 3.1 leaves both empty in the airflow.cfg that it makes, and then each process has its own.
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
             "AIRFLOW__CELERY__BROKER_URL": f"redis://{secret}127.0.0.1:{self.redis.port}/0",
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",

@@ -92,8 +92,8 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
             "",
             "Written by `make storms`, which repeats all of it (about half an hour; it needs `redis-server` and "
             "PostgreSQL's `initdb`). A storm is one run of a DAG in a real Airflow with API server, scheduler, DAG "
-            "processor and triggerer, against the [sandbox](../README.md#use), which enforces the bank's session rules "
-            f"strictly. {slots} tasks run at once. Each task is a process of its own and makes "
+            "processor and triggerer, against the [sandbox](reference/sandbox.md), which enforces the bank's session "
+            f"rules strictly. {slots} tasks run at once. Each task is a process of its own and makes "
             f"{Plan.calls} calls in {Plan.seconds:g} s through `IntergiroHook`; the access token lives "
             f"{Plan.access_token_life:g} s instead of 15 minutes, so that what happens in a night happens in minutes.",
             "",
