@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -35,11 +35,13 @@ __all__ = [
     "LockMismatch",
     "LoginBudgetExhausted",
     "ShadowedError",
+    "StorageError",
     "StoreUnavailable",
 ]
 
 
-def _rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, Any]) -> IntergiroError:
+def rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, Any]) -> IntergiroError:
+    """An error that was raised elsewhere, as it was there, without calling its `__init__`."""
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
@@ -51,11 +53,21 @@ class IntergiroError(AirflowException):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Executors and supervisors pickle exceptions; the default would call __init__ with the message alone.
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return rebuild, (type(self), self.args, self.__dict__)
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether Airflow does not retry a task that fails with this error."""
+    return isinstance(error, AirflowFailException)
 
 
 class IntergiroValueError(IntergiroError, AirflowFailException, ValueError):
     """A setting or an argument that cannot work; the message names it and the remedy. Final."""
+
+
+class StorageError(IntergiroError, OSError):
+    """The place that a pull's `path` names could not be read or written: a full disk, no rights, a store that is down.
+    Retriable."""
 
 
 class IntergiroResponseError(IntergiroError):
@@ -94,19 +106,21 @@ class IntergiroApiError(IntergiroError):
         details = [d for d in (_machine_readable(e) for e in self.errors) if d]
         if details:
             text += f" [{'; '.join(details)}]"
-        if self.request_id and _IDENTIFIER.fullmatch(self.request_id):
+        if self.request_id and looks_like_an_id(self.request_id):
             text += f" (request id {self.request_id})"
         if self.retry_after is not None:
             text += f"; it allows another try after {self.retry_after:.0f} s"
         return f"{text}. {self.remedy}"
 
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:\-\[\]]{1,80}")
+def looks_like_an_id(value: str) -> bool:
+    """Whether a text of the bank's is an id, a time or a name, and nothing that somebody wrote."""
+    # Not compiled at import: every parse of a DAG file imports this module, and re keeps what it has compiled.
+    return re.fullmatch(r"[A-Za-z0-9_.:\-\[\]]{1,80}", value) is not None
 
 
 def _shown(value: str | None) -> str:
-    """A value of the bank's, where it looks like an id or a time and not like free text."""
-    return value if value and _IDENTIFIER.fullmatch(value) else "<see the exception's attributes>"
+    return value if value and looks_like_an_id(value) else "<see the exception's attributes>"
 
 
 def _machine_readable(error: Mapping[str, Any]) -> str:
@@ -114,7 +128,7 @@ def _machine_readable(error: Mapping[str, Any]) -> str:
     parts = []
     for name in ("code", "field"):
         value = error.get(name) if isinstance(error, Mapping) else None
-        if isinstance(value, str) and _IDENTIFIER.fullmatch(value) and sum(c.isdigit() for c in value) < 5:
+        if isinstance(value, str) and looks_like_an_id(value) and sum(c.isdigit() for c in value) < 5:
             parts.append(f"{name} {value}")
     return ", ".join(parts)
 
@@ -165,7 +179,7 @@ class IntergiroConsentRequired(IntergiroClientError):
 
     def _describe(self, where: str) -> str:
         asked = f" to {where}" if where else ""
-        scope = ", ".join(s for s in self.scope if _IDENTIFIER.fullmatch(s)) or "an unnamed scope"
+        scope = ", ".join(s for s in self.scope if looks_like_an_id(s)) or "an unnamed scope"
         until = f", open until {_shown(self.expires_at)}" if self.expires_at else ""
         return (
             f"Intergiro answered 412{asked}: a person has to give consent for {scope} "
@@ -229,3 +243,11 @@ class LockMismatch(IntergiroError):
 
 class ShadowedError(IntergiroError, AirflowFailException):
     """Something hides the session's Variable, so a rotated token cannot be kept there. Final."""
+
+
+def wait_asked_for(error: BaseException) -> float:
+    """Seconds after which another try makes sense, by the error's `retry_after` or `next_at`; 0 if it has neither."""
+    if isinstance(error, LoginBudgetExhausted):
+        return max(0.0, (error.next_at - datetime.now(UTC)).total_seconds())
+    retry_after = getattr(error, "retry_after", None) if isinstance(error, IntergiroError) else None
+    return float(retry_after or 0.0)

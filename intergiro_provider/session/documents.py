@@ -27,6 +27,11 @@ def fingerprint(*parts: str) -> str:
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
 
 
+def fits_a_header(token: str) -> bool:
+    """Whether a token can be sent as a bearer. Who tried with another would be shown it in the error."""
+    return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A pair of tokens, and where they stand in the sequence of pairs.
@@ -39,6 +44,7 @@ class Session:
     :param lock: fingerprint of the strict lock under which it is renewed; None: the lease alone.
     :param login_at: epoch seconds of the login that began this bank session; 0 if unknown.
     :param login: nonce of that login's entry in the ledger, if `login_at` is by the bank's clock; else "".
+    :param issued_at: epoch seconds at which the bank gave these tokens; 0 if unknown. For people.
     :param writer: host and process that stored it.
     """
 
@@ -50,6 +56,7 @@ class Session:
     lock: str | None = None
     login_at: float = 0.0
     login: str = ""
+    issued_at: float = 0.0
     writer: str = ""
 
     @property
@@ -78,6 +85,7 @@ class Session:
             refresh_token=self.refresh_token,
             login_at=self.login_at,
             login=self.login,
+            issued_at=self.issued_at,
             writer=self.writer,
         )
 
@@ -86,7 +94,7 @@ class Session:
         document = _decode(text)
         if "nonce" not in document and "kind" not in document:
             return cls(
-                access_token=_field(document, "access_token", str),
+                access_token=_access_token(document),
                 refresh_token=_field(document, "refresh_token", str),
             )
         _check_kind(document, "session")
@@ -94,7 +102,7 @@ class Session:
         if lock is not None and not isinstance(lock, str):
             raise DocumentError("its field lock is not a string")
         return cls(
-            access_token=_field(document, "access_token", str),
+            access_token=_access_token(document),
             refresh_token=_field(document, "refresh_token", str, may_be_empty=True),
             key=_field(document, "key", str),
             gen=_field(document, "gen", int),
@@ -103,6 +111,7 @@ class Session:
             login_at=float(_field(document, "login_at", (int, float))),
             # Not in what version 0.1.0 stored.
             login=_field({"login": "", **document}, "login", str, may_be_empty=True),
+            issued_at=float(_field({"issued_at": 0.0, **document}, "issued_at", (int, float))),
             writer=_field(document, "writer", str, may_be_empty=True),
         )
 
@@ -220,6 +229,13 @@ def _check_kind(document: Mapping[str, Any], kind: str) -> None:
         raise DocumentError(f"its field kind is not {kind!r}")
     if document.get("v") != VERSION:
         raise DocumentError(f"its field v is not {VERSION}: another version of this provider wrote it")
+
+
+def _access_token(document: Mapping[str, Any]) -> str:
+    token: str = _field(document, "access_token", str)
+    if not fits_a_header(token):
+        raise DocumentError("its field access_token is no token: it holds white space, or a character beyond ASCII")
+    return token
 
 
 def _field(document: Mapping[str, Any], name: str, kind: Any, may_be_empty: bool = False) -> Any:

@@ -16,6 +16,7 @@ import random
 import secrets
 import threading
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -44,6 +45,7 @@ from intergiro_provider.session.effects import (
     Write,
 )
 from intergiro_provider.session.guard import Guard, StrictLock
+from intergiro_provider.session.loops import loop_of_this_thread, work_for
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.report import Metrics, NoMetrics, Report
 from intergiro_provider.session.timings import Timings
@@ -149,7 +151,12 @@ class SharedSession:
 
     def current(self) -> Session:
         """The session to send the next request with: cached, else stored, else a new one."""
-        return self._cache().session or self._renew(None, "").session
+        return self.obtain().session
+
+    def obtain(self) -> Renewed:
+        """As :meth:`current`, and how it was come by: found, or logged in."""
+        cached = self._cache().session
+        return Renewed(cached, "found") if cached is not None else self._renew(None, "")
 
     def renew(self, rejected: Session, refused_path: str) -> Renewed:
         """Another session than the one that the bank has just answered 401 to.
@@ -210,7 +217,9 @@ class _Errand:
     def run(self) -> Renewed:
         """Run it and wait; an exception that interrupts the wait is raised once nothing is half done."""
         context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._work,), name="intergiro-renewal")
+        thread = threading.Thread(
+            target=context.run, args=(self._work, loop_of_this_thread()), name="intergiro-renewal"
+        )
         _running.add(self)
         try:
             thread.start()
@@ -241,7 +250,8 @@ class _Errand:
         """Wait for its end."""
         self._done.wait()
 
-    def _work(self) -> None:
+    def _work(self, loop: AbstractEventLoop | None) -> None:
+        work_for(loop)
         began = time.monotonic()
         try:
             self._result = self._locked(began)

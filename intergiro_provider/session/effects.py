@@ -104,6 +104,7 @@ class Answer:
     :param at: epoch seconds of the bank's clock when it answered, by its Date header; None without one.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
     :param why: for people, why there is no answer.
+    :param origin: for people, whom the call went to; "" if unknown.
     """
 
     outcome: Outcome
@@ -113,6 +114,7 @@ class Answer:
     at: float | None = None
     retry_after: float | None = None
     why: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

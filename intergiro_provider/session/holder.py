@@ -14,7 +14,8 @@ from math import isinf
 from typing import Any
 
 from intergiro_provider.exceptions import StoreUnavailable
-from intergiro_provider.session.documents import Lease, Ledger, Login, Session, Verdict
+from intergiro_provider.session.budget import HOUR, dated, known_logins, next_allowed, reserved
+from intergiro_provider.session.documents import Lease, Ledger, Session, Verdict
 from intergiro_provider.session.effects import (
     Answer,
     BankTime,
@@ -37,20 +38,7 @@ from intergiro_provider.session.effects import (
 from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, login_reason, shadowed
 from intergiro_provider.session.timings import Timings
 
-HOUR = 3600.0
-CALL_SLACK = 30.0
-"""Seconds by which the bank may see a login earlier or later than its answer says."""
-PAUSE_SLACK = 600.0
-"""Seconds that this process may be stopped between entering a login and making it."""
-CLOCK_SLACK = 3600.0
-"""Seconds by which this machine's clock may be wrong, where the bank's is not known."""
-
 Step = Generator[Effect, Any, Any]
-
-
-def _dated(at: float, nonce: str) -> Login:
-    """The entry of a login that the bank answered at this time."""
-    return Login(at, nonce, at + HOUR + CALL_SLACK)
 
 
 def is_usable(session: Session | None, rejected: Session | None) -> bool:
@@ -261,36 +249,27 @@ class Holder:
             if not (yield ConfirmAbsent("ledger")):
                 return None
             ledger = Ledger()
-        known = self._with_login_of_session(ledger.logins)
+        known = known_logins(ledger, self.session)
         now: Moment = yield BankTime(exact=bool(known))
         counted = tuple(e for e in known if e.until > now.at and e.nonce not in self.unspent)
-        if len(counted) >= self.me.max_logins:
-            next_at = sorted(e.until for e in counted)[-self.me.max_logins]
+        if (next_at := next_allowed(counted, self.me.max_logins)) is not None:
             yield from self.leave("budget", next_at - now.at)
             raise budget_exhausted(next_at, self.me.max_logins)
         if not (yield from self._in_time(self.timings.reserve)):
             return None
-        until = now.at + HOUR + (PAUSE_SLACK if now.exact else CLOCK_SLACK)
-        reserved = Ledger((*counted, Login(now.at, self.lease.nonce, until)))
+        entered = Ledger((*counted, reserved(now, self.lease.nonce)))
         self.unspent.add(self.lease.nonce)
-        if not (yield from self._write_in_time("ledger", reserved)):
+        if not (yield from self._write_in_time("ledger", entered)):
             return None
         back = yield Read("ledger")
         if back == ledger and (yield from self._is_mine()):
             raise shadowed()
         if back is None:
             raise StoreUnavailable("The ledger of logins that was just written cannot be read. Nothing was burnt.")
-        if back != reserved:
+        if back != entered:
             return None
         self.unspent.discard(self.lease.nonce)
-        return reserved
-
-    def _with_login_of_session(self, logins: tuple[Login, ...]) -> tuple[Login, ...]:
-        """With the login that the stored session came of as the bank dated it, even where it is not entered."""
-        if self.session is None or not self.session.login:
-            return logins
-        dated = _dated(self.session.login_at, self.session.login)
-        return (*(e for e in logins if e.nonce != dated.nonce), dated)
+        return entered
 
     def _correct(self, ledger: Ledger, answer: Answer) -> Step:
         """After a login that gave no session: date its entry, or take it back. Ends when no late copy can come."""
@@ -298,7 +277,7 @@ class Holder:
         if (answer.at is None and not unsent) or not (yield from self._is_mine()):
             return
         others = (e for e in ledger.logins if e.nonce != self.lease.nonce)
-        this = () if unsent or answer.at is None else (_dated(answer.at, self.lease.nonce),)
+        this = () if unsent or answer.at is None else (dated(answer.at, self.lease.nonce),)
         with suppress(StoreUnavailable):
             yield from self._write_in_time("ledger", Ledger((*others, *this)))
 
@@ -317,6 +296,7 @@ class Holder:
             lock=self.me.lock,
             login_at=old.login_at if old is not None else answer.at or now.at,
             login=old.login if old is not None else self.lease.nonce if answer.at is not None else "",
+            issued_at=answer.at or now.at,
             writer=self.me.name,
         )
         unread = 0

@@ -44,7 +44,7 @@ def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnava
     return BankUnavailable(
         f"There is no Intergiro session: {said}. Nothing else was tried instead, since logging in again and again "
         f"can trip fraud prevention. Nothing is lost; the task can be tried again in {retry_after:.0f} s. *Test "
-        "connection* tells whether the bank can be reached, and counts as a login.",
+        f"connection* tells whether {answer.origin or 'the bank'} can be reached, and counts as a login.",
         retry_after=retry_after,
     )
 

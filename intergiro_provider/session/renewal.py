@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from intergiro_provider.exceptions import BankUnavailable, LockMismatch, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.budget import next_allowed
+from intergiro_provider.session.documents import Lease, Ledger, Session
 from intergiro_provider.session.effects import (
     Abandoned,
     BankTime,
@@ -180,6 +181,8 @@ class Renewal:
         if lease.verdict == "shadowed":
             raise shadowed()
         if lease.verdict == "budget":
+            if (yield from self._allows_more(now)):
+                return
             raise budget_exhausted(lease.verdict_until, self._me.max_logins)
         raise BankUnavailable(
             "Another task has just found that Intergiro does not renew the session at present (its log says why), so "
@@ -187,6 +190,12 @@ class Renewal:
             "s.",
             retry_after=lease.verdict_until - now,
         )
+
+    def _allows_more(self, now: float) -> Step:
+        """Whether my budget has room where another's was used up: the connection may have been changed since."""
+        ledger: Ledger | None = yield Read("ledger")
+        counted = [entry for entry in ledger.logins if entry.until > now] if ledger is not None else []
+        return ledger is not None and next_allowed(counted, self._me.max_logins) is None
 
     def _is_free(self, lease: Lease) -> Step:
         """Whether nobody works under this lease: its owner said so, or has been silent for too long to be alive."""

@@ -9,6 +9,7 @@ everywhere else. Neither has a compare-and-swap; :mod:`.renewal` is written for 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -25,6 +26,8 @@ DESCRIPTIONS: dict[Slot, str] = {
     "ledger": "Logins to Intergiro within the last hour, kept by airflow-provider-intergiro.",
 }
 SUFFIXES: dict[Slot, str] = {"session": "", "lease": "_lease", "ledger": "_logins"}
+SUFFIX_WITNESS = "_witness"
+"""Of a Variable that only Airflow 3.0 to 3.2 needs, and only before the first login."""
 DOCUMENTS: dict[Slot, type[Session] | type[Lease] | type[Ledger]] = {
     "session": Session,
     "lease": Lease,
@@ -71,7 +74,7 @@ class VariableStore:
         :raises ShadowedError: if an environment variable hides the Variable.
         :raises StoreUnavailable: if it cannot be read, or is not such a document.
         """
-        key = self._key(slot)
+        key = self.key(slot)
         if f"AIRFLOW_VAR_{key.upper()}" in os.environ:
             raise ShadowedError(
                 f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable in which the Intergiro session "
@@ -94,7 +97,7 @@ class VariableStore:
 
         :raises StoreUnavailable: if that failed; it may have been stored all the same.
         """
-        key = self._key(slot)
+        key = self.key(slot)
         self._try("written", key, lambda access: access.set(key, document.encode(), DESCRIPTIONS[slot]))
 
     def is_absent(self, slot: Slot) -> bool:
@@ -102,8 +105,8 @@ class VariableStore:
 
         :raises StoreUnavailable: if nobody can tell.
         """
-        key = self._key(slot)
-        witness = self._key("session" if slot == "lease" else "lease")
+        key = self.key(slot)
+        witness = self.key("session" if slot == "lease" else "lease")
         absent = self._try("looked up", key, lambda access: access.is_absent(key, witness))
         if absent is None:
             raise StoreUnavailable(
@@ -112,15 +115,26 @@ class VariableStore:
             )
         return bool(absent)
 
+    def delete(self, slot: Slot) -> bool:
+        """Delete the document, whatever is in it; False: there was none.
+
+        :raises StoreUnavailable: if that failed.
+        """
+        from airflow.models.variable import Variable
+
+        key = self.key(slot)
+        return bool(self._try("deleted", key, lambda _: Variable.delete(key)))
+
+    def key(self, slot: Slot) -> str:
+        """Name of the Variable that holds this document."""
+        return self.name + SUFFIXES[slot]
+
     def mask(self, session: Session) -> None:
         """Have Airflow replace the tokens in this task's logs and exceptions, should anybody print them."""
         if _is_task_process():
             mask_secret = _masker("mask_secret")
             mask_secret(session.access_token)
             mask_secret(session.refresh_token)
-
-    def _key(self, slot: Slot) -> str:
-        return self.name + SUFFIXES[slot]
 
     def _try(self, what: str, key: str, operation: Any) -> Any:
         try:
@@ -181,7 +195,15 @@ class _ExecutionApi:
         if first is not None or second is not None:
             return False
         # Before anything was ever written there is no witness; the lease, written next and read back, becomes it.
-        return True if seen is not None or key.endswith(SUFFIXES["lease"]) else None
+        if seen is not None or key.endswith(SUFFIXES["lease"]):
+            return True
+        # Until then, one that is written here, once for each session.
+        own = key + SUFFIX_WITNESS
+        with contextlib.suppress(Exception):  # such as another task that writes it first
+            self.set(own, "readable", "Shows that Variables can be read, kept by airflow-provider-intergiro.")
+        if self.get(own) is None:
+            return None
+        return self.get(key) is None
 
 
 class _Database:

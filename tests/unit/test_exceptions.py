@@ -17,6 +17,7 @@ RETRIABLE = [
     x.IntergiroResponseError("not JSON"),
     x.LoginBudgetExhausted(datetime(2026, 1, 1, tzinfo=UTC), "wait"),
     x.StoreUnavailable("database down"),
+    x.StorageError("`path`: writing /lake failed: No space left on device"),
     x.BankUnavailable("bank down", retry_after=30.0),
     x.LockMismatch("another lock"),
 ]

@@ -222,8 +222,8 @@ CHAPTERS["The bank"] = {
     "bank_down": Row(
         "bank down, the task has a session",
         RETRIABLY,
-        "No answer to GET /v3/accounts (ConnectionError). Check the host, the network and `proxies`, or try again "
-        "later",
+        "No answer from … to GET /v3/accounts (ConnectionError). Check the host, the network and `proxies`, or try "
+        "again later",
         error="BankUnavailable",
     ),
     "bank_down_at_the_login": Row(
@@ -237,8 +237,7 @@ CHAPTERS["The bank"] = {
     "refresh_hangs": Row(
         "refresh without an answer within the time of a call, twice",
         RETRIABLY,
-        "There is no Intergiro session: no usable answer came to the refresh (not within 2 s). Nothing else was tried "
-        "instead",
+        "There is no Intergiro session: no usable answer came to the refresh (…). Nothing else was tried instead",
         error="BankUnavailable",
     ),
     "refresh_429": Row(

@@ -178,7 +178,7 @@ class Plan:
         assert answer.outcome is Outcome.OK
         requests.post(f"{self.url}/_sandbox/expire_access_tokens", timeout=5).raise_for_status()
         lock = self.open().fingerprint if self.lock else None
-        session = Session("used up", answer.refresh_token, self.settings.key, 1, "seed", lock, time.time())
+        session = Session("used-up", answer.refresh_token, self.settings.key, 1, "seed", lock, time.time())
         self.store().write("session", session)
         self.store().write("lease", Lease(0, "seed"))
         return session

@@ -27,7 +27,7 @@ from tests.unit.session.world import World
 
 ABSOLUTE = frozenset({"began", "acked", "started", "now", "reserved_at", "_watched_since", "since"})
 """Variables of the protocol that hold a monotonic time; where one is missing here, fewer states are found equal."""
-UNREAD = frozenset({"owner", "why", "writer"})
+UNREAD = frozenset({"issued_at", "owner", "why", "writer"})
 """Fields that follow from others (`writer`: see :func:`_dataclass`), or are for people only."""
 NAME = re.compile(r"(?:access-|refresh-|[ab])\d+")
 

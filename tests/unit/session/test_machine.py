@@ -144,6 +144,6 @@ def test_adversary_finds_a_broken_rule(name: str) -> None:
         variant = next(mutant.variant for mutant in MUTANTS if mutant.variant.name == name)
 
     # Found is enough; shortening it would take its time.
-    quick = settings(SETTINGS, phases=[Phase.generate], report_multiple_bugs=False)
+    quick = settings(SETTINGS, max_examples=2000, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Against, settings=quick)

@@ -15,7 +15,14 @@ from tests.unit.session.walks import walk
 FEW, MANY = 30, 20_000
 """Walks tried with each mutant: in every run of the tests, and in the exhaustive ones."""
 
-NARROW: set[str] = set()
+NARROW = {
+    "settle_lease below lease_round",
+    "no settling of the lease",
+    "lease not read back",
+    "verdict ignored",
+    "backwards not noticed",
+    "backwards without a second look",
+}
 """What it takes to notice these is more than the few random faults of one walk bring about."""
 
 each = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.variant.name)
@@ -30,6 +37,10 @@ def fails(mutant: Mutant) -> bool:
     except AssertionError:
         return True
     return False
+
+
+def test_narrow_ones_are_mutants() -> None:
+    assert {mutant.variant.name for mutant in MUTANTS} >= NARROW
 
 
 def walks_until_noticed(mutant: Mutant, most: int) -> int | None:
@@ -55,7 +66,9 @@ def test_scenario_notices(mutant: Mutant, mutants_noticed: dict[str, str]) -> No
 @pytest.mark.exhaustive
 @each
 def test_walks_notice(mutant: Mutant, mutants_noticed: dict[str, str]) -> None:
+    if mutant.variant.name in NARROW:
+        pytest.skip("noticed by its scenario only")
     after = walks_until_noticed(mutant, MANY)
     name = mutant.scenario.split(".")[1]
     mutants_noticed[mutant.variant.name] = f"{after or f'> {MANY}':>6} walks; {name}"
-    assert after is not None or mutant.variant.name in NARROW
+    assert after is not None

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from intergiro_provider.exceptions import (
@@ -290,6 +292,18 @@ def test_budget_counts_all_workers_and_another_key_too(variant: Variant) -> None
     world.run(60.0)
     assert calls(world) == []
     assert isinstance(world["a"].error, LoginBudgetExhausted)
+
+
+def test_a_larger_budget_is_not_bound_by_what_was_found_of_a_smaller_one(variant: Variant) -> None:
+    world = scene(variant, "a", patience=30.0)
+    world.variables.apply("ledger", Ledger(tuple(Login(EPOCH, f"x{n}", EPOCH + 3600.0) for n in range(3))))
+    world.run(60.0)
+    assert lease_of(world).verdict == "budget"
+    assert isinstance(world["a"].error, LoginBudgetExhausted)
+    world["a"].member = replace(world["a"].member, max_logins=4)
+    world.run(300.0)
+    assert len(world.bank.logins) == 1
+    assert world["a"].successes
 
 
 # Somebody else's lease.

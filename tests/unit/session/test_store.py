@@ -82,6 +82,9 @@ def test_a_session_seeded_by_a_person_is_two_tokens(store: VariableStore) -> Non
         "secret-token-value",
         "[]",
         '{"refresh_token": "secret-token-value"}',
+        '{"access_token": "secret-token-value\\n", "refresh_token": "r"}',
+        '{"access_token": "Bearer secret-token-value", "refresh_token": "r"}',
+        '{"access_token": "secret-token-valu\\u00e9", "refresh_token": "r"}',
         '{"access_token": "", "refresh_token": "secret-token-value"}',
         LEASE.encode(),
         SESSION.encode().replace('"session"', '"other"'),
@@ -182,6 +185,69 @@ def test_an_unreachable_database_is_an_error_without_the_statement(
         store.write("session", SESSION)
     assert SESSION.access_token not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+class TaskVariables:
+    """What a task of Airflow 3.0 to 3.2 has: absent, or not readable now, it is the default that comes back."""
+
+    def __init__(self, **held: str) -> None:
+        self.held = held
+        self.readable = True
+        self.refused = False
+
+    def get(self, key: str, default: str | None) -> str | None:
+        return self.held.get(key, default) if self.readable else default
+
+    def set(self, key: str, value: str, description: str) -> None:
+        if self.refused:
+            raise RuntimeError("somebody else has just written it")
+        self.held[key] = value
+
+
+class TestInATaskBeforeAirflow33:
+    @pytest.fixture
+    def variables(self, monkeypatch: pytest.MonkeyPatch) -> TaskVariables:
+        pytest.importorskip("airflow.sdk", reason="Airflow 2 has no tasks without the metadata database")
+        variables = TaskVariables()
+        monkeypatch.setattr("airflow.sdk.Variable", variables)
+        monkeypatch.setattr("intergiro_provider.session.store._comms", lambda: object())
+        return variables
+
+    def test_before_the_first_login_the_session_is_absent(self, variables: TaskVariables) -> None:
+        store = VariableStore("s")
+        assert store.read("session") is None
+        assert store.is_absent("session")
+        assert list(variables.held) == ["s_witness"]
+        assert len(variables.held["s_witness"]) >= 5  # Airflow warns of shorter ones: it cannot mask them
+
+    def test_another_task_may_have_looked_at_the_same_time(self, variables: TaskVariables) -> None:
+        variables.held["s_witness"], variables.refused = "readable", True
+        assert VariableStore("s").is_absent("session")
+
+    def test_what_cannot_be_read_is_not_absent(self, variables: TaskVariables) -> None:
+        variables.held["s"] = SESSION.encode()
+        variables.readable = False
+        with pytest.raises(StoreUnavailable, match="cannot be read at present"):
+            VariableStore("s").is_absent("session")
+
+    def test_one_that_comes_to_light_is_not_absent(
+        self, variables: TaskVariables, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        variables.held["s"] = SESSION.encode()
+        variables.readable = False
+        write = variables.set
+
+        def recover(*args: str) -> None:
+            write(*args)
+            variables.readable = True
+
+        monkeypatch.setattr(variables, "set", recover)
+        assert not VariableStore("s").is_absent("session")
+
+    def test_once_there_is_a_lease_nothing_is_written(self, variables: TaskVariables) -> None:
+        variables.held["s_lease"] = LEASE.encode()
+        assert VariableStore("s").is_absent("session")
+        assert list(variables.held) == ["s_lease"]
 
 
 def test_the_default_name_follows_the_connection_and_avoids_masked_words() -> None:
