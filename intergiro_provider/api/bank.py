@@ -15,6 +15,7 @@ from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent, handshake_failure
 from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.session.documents import fits_a_header
 from intergiro_provider.session.effects import Answer, Moment, Outcome
 
 LOGIN_REFUSALS = frozenset({400, 401, 403})
@@ -78,10 +79,13 @@ class BankClient:
         """Now by the bank's clock as far as known; `exact`: find out, by a request without a token."""
         origin = self._settings.origin
         if exact and origin not in _offsets:
-            response = self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
-            if not isinstance(response, Answer):
-                note_time(origin, response.headers)
+            self.reach()
         return Moment(time.time() + _offsets.get(origin, 0.0), exact=origin in _offsets)
+
+    def reach(self) -> Answer:
+        """Send a request without a token, for the status (401 is the usual one) and the bank's time."""
+        response = self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
+        return response if isinstance(response, Answer) else self._answer(Outcome.OK, response)
 
     def current_key(self) -> str:
         """The fingerprint of the API key that the connection holds now, which is used from here on."""
@@ -132,9 +136,10 @@ class BankClient:
         thread.join(self._call)
         result = box[0] if box else None
         if result is None:
-            return Answer(Outcome.UNKNOWN, why=f"not within {self._call:.0f} s")
+            return Answer(Outcome.UNKNOWN, why=f"not within {self._call:.0f} s", origin=settings.origin)
         if isinstance(result, requests.RequestException):
-            return Answer(Outcome.UNSENT if certainly_unsent(result) else Outcome.UNKNOWN, why=_why(result))
+            outcome = Outcome.UNSENT if certainly_unsent(result) else Outcome.UNKNOWN
+            return Answer(outcome, why=_why(result), origin=settings.origin)
         return result
 
     def _tokens(self, response: requests.Response | Answer, refusals: frozenset[int]) -> Answer:
@@ -153,7 +158,7 @@ class BankClient:
             body = None
         access = body.get("access_token") if isinstance(body, dict) else None
         refresh = body.get("refresh_token") if isinstance(body, dict) else None
-        if not isinstance(access, str) or not _fits_a_header(access):
+        if not isinstance(access, str) or not fits_a_header(access):
             return self._answer(Outcome.UNKNOWN, response)
         return self._answer(
             Outcome.OK,
@@ -168,6 +173,7 @@ class BankClient:
             status=response.status_code,
             at=note_time(self._settings.origin, response.headers),
             retry_after=retry_after_of(response.headers),
+            origin=self._settings.origin,
             **tokens,
         )
 
@@ -180,7 +186,3 @@ def _why(error: requests.RequestException) -> str:
         f"the TLS handshake failed: {reason}; for a certificate authority of your own set `verify` in the connection's "
         "extra, and write a host without TLS on this machine as http://…"
     )
-
-
-def _fits_a_header(token: str) -> bool:
-    return bool(token) and token.isascii() and token.isprintable() and " " not in token

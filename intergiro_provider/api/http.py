@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.hooks import dispatch_hook
 
 from intergiro_provider.api.bank import USER_AGENT
 from intergiro_provider.api.environment import proxies_and_verify
@@ -47,13 +48,30 @@ class ApiSession(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         kwargs["timeout"] = self._complete(kwargs.get("timeout"))
-        if self._pid != os.getpid():
-            # On a connection shared with the parent of a fork, each would read the other's answers.
-            self._pid = os.getpid()
-            for adapter in set(self.adapters.values()):
-                if isinstance(adapter, HTTPAdapter):
-                    adapter.close()
+        self.part_from_parent()
         return super().send(request, **kwargs)
+
+    def send_through(self, adapter: BaseAdapter, request: requests.PreparedRequest) -> requests.Response:
+        """Send a request to which only the bearer is missing; return the answer with its body unread.
+
+        As :meth:`send` in everything else, but redirects are not followed.
+        """
+        if callable(self.auth):
+            request = self.auth(request)
+        how: dict[str, Any] = {"stream": True, "timeout": self.timeout, "verify": self.verify, "cert": self.cert}
+        how["proxies"] = self.proxies
+        response = adapter.send(request, **how)
+        answered: requests.Response = dispatch_hook("response", request.hooks, response, **how)  # type: ignore[no-untyped-call]
+        return answered
+
+    def part_from_parent(self) -> None:
+        """Close what a fork shares with its parent: on such a connection, each would read the other's answers."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        for adapter in set(self.adapters.values()):
+            if isinstance(adapter, HTTPAdapter):
+                adapter.close()
 
     def _complete(self, timeout: Any) -> Any:
         """A time-out without gaps."""

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import random
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
@@ -38,9 +41,17 @@ LONGEST_WAIT = 60.0
 """Seconds; a bank that asks for more patience than this gets it from Airflow's own retries."""
 
 
+def refused_by_requests(error: BaseException) -> bool:
+    """Whether the request is one that cannot be made."""
+    if not isinstance(error, NEVER_SENT):
+        return False
+    # requests says the same of a header in the bank's answer.
+    return not (error.args and isinstance(error.args[0], urllib3.exceptions.InvalidHeader))
+
+
 def certainly_unsent(error: BaseException) -> bool:
     """Whether not a byte of the request can have reached the bank."""
-    if isinstance(error, (requests.exceptions.ConnectTimeout, *NEVER_SENT)):
+    if isinstance(error, requests.exceptions.ConnectTimeout) or refused_by_requests(error):
         return True
     if not isinstance(error, requests.exceptions.ConnectionError):
         return False
@@ -55,15 +66,19 @@ def certainly_unsent(error: BaseException) -> bool:
 
 def handshake_failure(error: BaseException) -> str | None:
     """Why a TLS handshake failed, such as ``CERTIFICATE_VERIFY_FAILED``; None if it did not."""
+    reason = getattr(_tls_cause(error), "reason", None)
+    if isinstance(reason, str) and (reason in HANDSHAKE_FAILURES or "HANDSHAKE" in reason or "CERTIFICATE" in reason):
+        return reason
+    return None
+
+
+def _tls_cause(error: BaseException) -> Any:
+    """What the ssl module said; None if it is not about TLS."""
     if not isinstance(error, requests.exceptions.SSLError):
         return None
     cause: Any = error.args[0] if error.args else None
     cause = getattr(cause, "reason", cause)
-    cause = cause.args[0] if isinstance(cause, urllib3.exceptions.SSLError) and cause.args else cause
-    reason = getattr(cause, "reason", None)
-    if isinstance(reason, str) and (reason in HANDSHAKE_FAILURES or "HANDSHAKE" in reason or "CERTIFICATE" in reason):
-        return reason
-    return None
+    return cause.args[0] if isinstance(cause, urllib3.exceptions.SSLError) and cause.args else cause
 
 
 def send_with_retries(send: Callable[[], requests.Response], *, what: str, repeatable: bool) -> requests.Response:
@@ -81,7 +96,7 @@ def send_with_retries(send: Callable[[], requests.Response], *, what: str, repea
             return False
         error = outcome.exception()
         if error is not None:
-            if isinstance(error, NEVER_SENT):
+            if refused_by_requests(error):
                 return False
             return certainly_unsent(error) or (repeatable and _is_passing(error))
         response: requests.Response = outcome.result()
@@ -120,20 +135,45 @@ def send_with_retries(send: Callable[[], requests.Response], *, what: str, repea
         response: requests.Response = state.outcome.result()
         return response
 
+    def over(state: tenacity.RetryCallState) -> bool:
+        late = time.monotonic() - began + state.upcoming_sleep >= DEADLINE
+        return late or state.attempt_number >= ATTEMPTS
+
     retrying = tenacity.Retrying(
         retry=again,
         wait=wait,
-        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(DEADLINE),
+        stop=over,
         before_sleep=before_sleep,
         retry_error_callback=last,
         sleep=time.sleep,
     )
-    response: requests.Response = retrying(send)
+    began = time.monotonic()  # tenacity would not count the first try
+    first = _try(send)
+    if isinstance(first, requests.Response) and first.status_code not in RETRIED_STATUSES:
+        return first  # nearly always, and tenacity would take as long as the rest of our own work for a page
+    tries: Iterator[Callable[[], requests.Response]]
+    tries = itertools.chain([functools.partial(_replay, first)], itertools.repeat(send))
+    response: requests.Response = retrying(lambda: next(tries)())
     return response
+
+
+def _try(send: Callable[[], requests.Response]) -> requests.Response | Exception:
+    try:
+        return send()
+    except Exception as error:
+        return error
+
+
+def _replay(outcome: requests.Response | Exception) -> requests.Response:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _is_passing(error: BaseException) -> bool:
     """Whether another try may succeed: the network's faults, but not a wrong certificate or URL."""
+    if isinstance(_tls_cause(error), ssl.SSLEOFError):
+        return True  # a kept connection that the other side has cut, found out by writing to it
     return isinstance(
         error,
         (

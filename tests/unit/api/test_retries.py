@@ -4,10 +4,12 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 
 import pytest
 import requests
+import urllib3
 
 from intergiro_provider.api import retries
 from intergiro_provider.api.retries import certainly_unsent, send_with_retries
@@ -169,3 +171,26 @@ def test_each_repetition_is_one_line(slept: list[float], caplog: pytest.LogCaptu
     assert "GET /v3/x: 503" in caplog.text
     assert "ReadTimeout" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_the_first_try_takes_its_part_of_the_time(slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("intergiro_provider.api.retries.time.monotonic", lambda: now[0])
+
+    def slow() -> requests.Response:
+        now[0] += retries.DEADLINE + 1
+        raise requests.ReadTimeout
+
+    with pytest.raises(requests.ReadTimeout):
+        send_with_retries(slow, what="GET /", repeatable=True)
+    assert now[0] == 1000.0 + retries.DEADLINE + 1
+    assert slept == []
+
+
+def test_a_kept_tls_connection_that_was_cut_is_tried_again(slept: list[float]) -> None:
+    cut = urllib3.exceptions.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:2427)"))
+    pool = urllib3.HTTPSConnectionPool("127.0.0.1")
+    error = requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(pool, "/", cut))
+    assert send_with_retries(outcomes(error, answer(200)), what="GET /", repeatable=True).status_code == 200
+    with pytest.raises(requests.exceptions.SSLError):
+        send_with_retries(outcomes(error, answer(200)), what="POST /", repeatable=False)

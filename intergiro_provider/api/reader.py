@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One list, asked for page by page: what is the same for every page is worked out once.
+
+A ``requests.Session`` merges, copies, encodes and looks up everything anew for each request, and hands the body over in
+small pieces; that is more work than the rest of a pull together (``docs/benchmarks.md``). Here the request is prepared
+once and sent through the session's own pool of connections (:mod:`.wire`): the same certificates, proxies and
+authentication, and, since ``HTTPAdapter.send`` does it, the same exceptions.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import requests
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.hooks import default_hooks
+
+from intergiro_provider.api.http import ApiSession
+from intergiro_provider.api.wire import WholeAnswer, shorter
+
+
+class ListReader:
+    """Reads one list. Threads may share it.
+
+    :param session: what it is read with.
+    :param url: of the list; may hold a query.
+    """
+
+    def __init__(self, session: ApiSession, url: str) -> None:
+        self._session = session
+        template = requests.PreparedRequest()
+        template.prepare(method="GET", url=url, headers=session.headers)
+        self._template = template
+        self._url, _, self._fixed = (template.url or "").partition("#")[0].partition("?")
+        self._adapter: tuple[int, BaseAdapter | None] = (0, None)
+
+    def get(self, query: Mapping[str, Any]) -> tuple[requests.Response, bytes]:
+        """Ask once. Statuses are not checked, but a 401 is answered with a renewal, and redirects are followed.
+
+        :return: the answer, and its body.
+        :raises requests.RequestException: no answer, or only a part of it.
+        """
+        request = self._request(query)
+        self._session.part_from_parent()
+        response = self._session.send_through(self._current_adapter(), request)
+        if response.is_redirect:
+            response.close()
+            response = self._session.send(request)
+        elif isinstance(response.raw, WholeAnswer):
+            response.raw.release_conn()
+            return response, response.raw.whole
+        elif response.ok:
+            response._content = b"".join(response.iter_content(None))  # at once, not in pieces of 10 KB
+        return response, response.content
+
+    def _request(self, query: Mapping[str, Any]) -> requests.PreparedRequest:
+        template = self._template
+        request = requests.PreparedRequest()
+        request.method, request.headers, request.hooks = template.method, template.headers.copy(), default_hooks()
+        request._cookies = template._cookies  # type: ignore[attr-defined] # a copy of the request wants some
+        given = {name: _without_none(value) for name, value in query.items() if value is not None}
+        asked = urlencode(given, doseq=True, quote_via=_quote)
+        request.url = "?".join(filter(None, (self._url, "&".join(filter(None, (self._fixed, asked))))))
+        return request
+
+    def _current_adapter(self) -> BaseAdapter:
+        pid, adapter = self._adapter
+        if adapter is None or pid != os.getpid():  # a fork has closed the pool of its parent
+            adapter = self._new_adapter()
+            self._adapter = os.getpid(), adapter
+        return adapter
+
+    def _new_adapter(self) -> BaseAdapter:
+        adapter = self._session.get_adapter(self._url)
+        if not isinstance(adapter, HTTPAdapter) or type(adapter).send is not HTTPAdapter.send:
+            return adapter  # somebody's own, which may do more than we know
+        return _OnePool(adapter, self._template, self._session)
+
+
+_quote = functools.lru_cache(128)(quote_plus)  # of a query, all but the cursor is the same for many pages
+
+
+def _without_none(value: Any) -> Any:
+    """As requests does it: what is None is not sent, in a list either."""
+    return [item for item in value if item is not None] if isinstance(value, (list, tuple, set)) else value
+
+
+class _OnePool(HTTPAdapter):
+    """Sends to one origin through a pool of another adapter."""
+
+    def __init__(self, adapter: HTTPAdapter, request: requests.PreparedRequest, session: ApiSession) -> None:
+        super().__init__(max_retries=adapter.max_retries)
+        pool: Any = adapter.get_connection_with_tls_context(
+            request, session.verify, proxies=session.proxies, cert=session.cert
+        )
+        adapter.cert_verify(pool, request.url, session.verify, session.cert)  # type: ignore[no-untyped-call]
+        pool.ConnectionCls = shorter(pool.ConnectionCls)
+        self._pool = pool
+        url = request.url or ""
+        self._path_at = url.index("/", url.index("://") + 3)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
+        return self._pool
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """Done, for the pool."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        # Never a whole URL: only plain http through a proxy would want one, and plain http is for this machine alone.
+        return (request.url or "")[self._path_at :]
+
+    def build_response(self, request: requests.PreparedRequest, answer: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.reason, response.raw = answer.status, answer.reason, answer
+        response.headers.update(answer.headers)
+        response.url, response.request = request.url or "", request
+        response.connection = self
+        return response
