@@ -20,11 +20,13 @@ from requests_toolbelt.adapters.socket_options import TCPKeepAliveAdapter
 from intergiro_provider.api.auth import IntergiroAuth
 from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.body import body_arguments, has_idempotency_key, rewinder
-from intergiro_provider.api.errors import described, error_of
+from intergiro_provider.api.errors import error_of
 from intergiro_provider.api.http import ApiSession
-from intergiro_provider.api.retries import IDEMPOTENT, NEVER_SENT, certainly_unsent, send_with_retries
+from intergiro_provider.api.reader import ListReader
+from intergiro_provider.api.retries import IDEMPOTENT
+from intergiro_provider.api.sending import send_by_the_rules
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
-from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroValueError
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
 from intergiro_provider.hooks.metrics import AirflowMetrics
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Member, Outcome
@@ -46,8 +48,8 @@ def _new_locks_after_fork() -> None:
 
 os.register_at_fork(after_in_child=_new_locks_after_fork)
 
-CONNECTIONS = 32
-"""Connections kept open per hook: as many threads as may pull at once."""
+CONNECTIONS = 128
+"""Connections kept open per hook at most; a pull opens as many as it has windows."""
 
 
 class IntergiroHook(HttpHook):
@@ -96,13 +98,26 @@ class IntergiroHook(HttpHook):
             "interval": tcp_keep_alive_interval,
         }
         self._tcp_keep_alive = tcp_keep_alive
+        self._begin()
+        if auth_type is not None:
+            self.log.warning("auth_type has no effect: an Intergiro connection logs in with its API key.")
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         _hooks.add(self)
         self._settings: ApiSettings | None = None
         self._session: ApiSession | None = None
         self._pid = os.getpid()
-        if auth_type is not None:
-            self.log.warning("auth_type has no effect: an Intergiro connection logs in with its API key.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """How the hook was made, for copies and pickles. No key travels: a copy looks its connection up itself."""
+        own = ("_lock", "_settings", "_session", "_log")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin anew, as the hook did that was copied."""
+        self.__dict__.update(state)
+        self._begin()
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Connection:
@@ -164,7 +179,7 @@ class IntergiroHook(HttpHook):
 
     def get_conn(
         self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None
-    ) -> requests.Session:
+    ) -> ApiSession:
         """A pooled session whose every request is authenticated and survives the expiry of the access token.
 
         Its methods take endpoints as well as URLs: ``hook.get_conn().get("transactions", params={"limit": 5})``.
@@ -193,7 +208,7 @@ class IntergiroHook(HttpHook):
 
     def _new_session(self, settings: ApiSettings) -> ApiSession:
         session = ApiSession(settings, self.adapter or self._default_adapter())
-        session.auth = IntergiroAuth(self._shared_session(settings), settings.origin)
+        session.auth = IntergiroAuth(self.shared_session(settings), settings.origin)
         return session
 
     def _default_adapter(self) -> HTTPAdapter:
@@ -202,7 +217,8 @@ class IntergiroHook(HttpHook):
         adapter: HTTPAdapter = TCPKeepAliveAdapter(**self._keep_alive, pool_maxsize=CONNECTIONS)
         return adapter
 
-    def _shared_session(self, settings: ApiSettings) -> SharedSession:
+    def shared_session(self, settings: ApiSettings) -> SharedSession:
+        """The session that all tasks with this connection share, for whoever cares how it is renewed."""
         timings = _timings()
         me = Member(
             key=settings.key,
@@ -235,8 +251,9 @@ class IntergiroHook(HttpHook):
         :param data: for GET the query, a dict; otherwise the body: a dict or list is sent as JSON, str and bytes as
             they are.
         :param headers: further headers of this request.
-        :param extra_options: ``check_response: False`` returns error statuses instead of raising; also ``timeout``,
-            ``stream``, ``verify``, ``proxies``, ``cert``, ``allow_redirects``.
+        :param extra_options: ``check_response: False`` returns error statuses instead of raising; ``retry: False``
+            sends the request once, for callers that try again by themselves; also ``timeout``, ``stream``,
+            ``verify``, ``proxies``, ``cert``, ``allow_redirects``.
         :param request_kwargs: passed on to ``requests.Request``, such as ``json`` or ``params``.
         :raises IntergiroApiError: for a status of 400 or above.
         :raises IntergiroError: if there is no session, or the request is not possible.
@@ -276,20 +293,37 @@ class IntergiroHook(HttpHook):
                 **kwargs,
             )
 
-        try:
-            response = send_with_retries(send, what=described(method, url), repeatable=repeatable)
-        except IntergiroError:
-            raise
-        except (*NEVER_SENT, requests.exceptions.InvalidJSONError, TypeError, UnicodeError) as error:
-            raise IntergiroValueError(
-                f"The request {described(method, url)} cannot be made ({type(error).__name__}): a header, a part of "
-                "the URL or the body cannot be encoded. Nothing was sent."
-            ) from None
-        except requests.RequestException as error:
-            raise _unreachable(error, method, url, repeatable) from None
+        response = send_by_the_rules(send, method, url, repeatable, again=options.get("retry", True))
         if options.get("check_response", True):
             self.check_response(response)
         return response
+
+    def page_fetcher(
+        self, endpoint: str | None, answered: Callable[[requests.Response], None] | None = None
+    ) -> Callable[[Mapping[str, Any]], bytes]:
+        """What asks for a list page by page, under the same rules as :meth:`run` and with less work for each page.
+
+        :param answered: told of every answer, those included that are asked for again.
+        :return: takes a query and returns the body of the answer; threads may share it.
+        """
+        url = self.settings.url(endpoint)
+        reader = ListReader(self.get_conn(), url)
+
+        def fetch(query: Mapping[str, Any]) -> bytes:
+            body = b""
+
+            def send() -> requests.Response:
+                nonlocal body
+                response, body = reader.get(query)
+                if answered is not None:
+                    answered(response)
+                return response
+
+            response = send_by_the_rules(send, "GET", url, repeatable=True)
+            self.check_response(response)
+            return body
+
+        return fetch
 
     def check_response(self, response: requests.Response) -> None:
         """Raise the error that says what a status of 400 or above means; its body is not logged.
@@ -313,7 +347,7 @@ class IntergiroHook(HttpHook):
         """
         from intergiro_provider.pull.pages import decoded, iter_pages
 
-        for page in iter_pages(lambda query: self._request("GET", endpoint, query, None, {}, {}).content, params):
+        for page in iter_pages(self.page_fetcher(endpoint), params):
             yield [decoded(record) for record in page.records]
 
     def iter_records(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
@@ -358,19 +392,3 @@ def _timings() -> Timings:
     # Airflow's API client sends a write again after this time; what was acknowledged sooner was sent once.
     repeats_after = conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0)
     return Timings(lease_write=min(0.8 * repeats_after, Timings().lease_round))
-
-
-def _unreachable(error: requests.RequestException, method: str, url: str, repeatable: bool) -> IntergiroError:
-    """What a failure of the network means; the cause is not chained, since its text holds the URL with its query."""
-    kind = type(error).__name__
-    if isinstance(error, requests.exceptions.SSLError):
-        advice = "The certificate or the TLS settings do not fit: see `verify` in the connection's extra."
-    elif isinstance(error, requests.exceptions.Timeout):
-        advice = "See `connect_timeout` and `read_timeout` in the connection's extra, or try again later."
-    elif isinstance(error, requests.exceptions.ConnectionError):
-        advice = "Check the host, the network and `proxies`, or try again later."
-    else:
-        advice = "The request or the answer is not valid HTTP."
-    if not repeatable and not certainly_unsent(error):
-        advice = "The bank may have carried it out: look before it is sent again."
-    return BankUnavailable(f"No answer to {described(method, url)} ({kind}). {advice}")

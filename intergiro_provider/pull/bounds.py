@@ -109,12 +109,28 @@ def parse_interval(created_from: Any, created_to: Any, lookback: timedelta | Non
             f"the interval is reversed: `created_from` ({format_instant(start)}) is later than `created_to` "
             f"({format_instant(end)})"
         )
-    if lookback:
-        try:
-            start = whole_milliseconds(start - lookback)
-        except OverflowError:
-            raise IntergiroValueError("`lookback` reaches further back than the calendar") from None
-    return Interval(start, end)
+    return look_back(Interval(start, end), lookback)
+
+
+def look_back(interval: Interval, lookback: timedelta | None) -> Interval:
+    """The interval with its beginning moved back.
+
+    :raises IntergiroValueError: there is no such time.
+    """
+    if not lookback:
+        return interval
+    try:
+        return Interval(whole_milliseconds(interval.start - lookback), interval.end)
+    except OverflowError:
+        raise IntergiroValueError("`lookback` reaches further back than the calendar") from None
+
+
+def read_instant(name: str, value: Any) -> datetime:
+    """An instant that was stored: aware, in UTC, in whole milliseconds.
+
+    :raises IntergiroValueError: names what it is called.
+    """
+    return _instant(name, value)
 
 
 def _check_lookback(lookback: Any) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing records into a file: JSON lines, plain or compressed, counted and hashed on the way, in constant
-memory.
+memory. Parquet is made of them: see :mod:`.parquet`.
 
 Each record becomes one line, byte for byte as the bank sent it. Only if the bank spread a record over several
 lines is the white space between its tokens dropped; strings keep every byte.
@@ -11,34 +11,21 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from intergiro_provider.exceptions import IntergiroResponseError, IntergiroValueError
+from intergiro_provider.pull.query import check_format
 
 if TYPE_CHECKING:
     import msgspec
 
     from intergiro_provider.pull.directory import FileSink
-
-FILE_FORMATS = ("jsonl", "parquet")
-COMPRESSIONS = (None, "gzip", "zstd")
+    from intergiro_provider.pull.manifest import Part
+    from intergiro_provider.pull.target import Target
 
 _BLOCK = 1 << 20  # bytes gathered before they are compressed and handed to the file system
 # zlib's way of asking for a gzip header. It holds no time, so equal rows make equal files.
 _GZIP = 16 + zlib.MAX_WBITS
-
-
-def check_format(file_format: Any, compression: Any) -> None:
-    """Refuse what is no format at all.
-
-    :raises IntergiroValueError: names the argument and what it may be.
-    """
-    for name, value, choices in (
-        ("file_format", file_format, FILE_FORMATS),
-        ("compression", compression, COMPRESSIONS),
-    ):
-        if value not in choices:
-            raise IntergiroValueError(f"`{name}` has to be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 class Stored(NamedTuple):
@@ -66,26 +53,55 @@ class PartWriter(Protocol):
         business."""
 
 
+class Assemble(Protocol):
+    """Makes the parts to publish out of those that were written."""
+
+    def __call__(
+        self, staged: Sequence[Part], place: Target, part_bytes: int, check: Callable[[], None], /
+    ) -> list[Part]:
+        """Write them beside the others.
+
+        :param staged: what was written, in the order of the list.
+        :param part_bytes: size at which a part ends, before compression.
+        :param check: raises if the pull was told to stop; called now and then.
+        """
+
+
 class Format(NamedTuple):
-    """A way to store records: what its files' names end with, and what writes into such a file."""
+    """A way to store the records of one pull.
+
+    :param suffix: what its files' names end with. :param open: begins to write such a file.
+    :param assemble: called once all is written; None: what is written is what is published.
+    """
 
     suffix: str
     open: Callable[[FileSink], PartWriter]
+    assemble: Assemble | None = None
 
 
-def get_format(file_format: str, compression: str | None) -> Format:
+def get_format(file_format: str, compression: str | None, parquet_timestamps: str = "typed") -> Format:
     """The format for these arguments of the operator.
 
-    :raises IntergiroValueError: there is no such format, or not yet, or not without another package.
+    :raises IntergiroValueError: there is no such format, or not without another package.
     """
-    check_format(file_format, compression)
+    check_format(file_format, compression, parquet_timestamps)
     if file_format == "parquet":
-        raise IntergiroValueError(
-            "`file_format`: this version cannot write 'parquet' yet; use 'jsonl', which Parquet tools read"
-        )
+        return _parquet(compression, parquet_timestamps)
     suffix, make_compressor = _COMPRESSORS[compression]
     make_compressor()  # a missing package is found here, before the first request
     return Format(".jsonl" + suffix, lambda sink: JsonLinesPart(sink, make_compressor()))
+
+
+def _parquet(compression: str | None, timestamps: str) -> Format:
+    try:
+        from intergiro_provider.pull.parquet import STAGED_SUFFIX, Parquet
+    except ImportError as error:
+        raise IntergiroValueError(
+            "`file_format`: 'parquet' needs the package pyarrow: pip install 'airflow-provider-intergiro[parquet]', or "
+            f"use 'jsonl' ({error})"
+        ) from error
+    parquet = Parquet(compression, moments=timestamps == "typed")
+    return Format(STAGED_SUFFIX, parquet.open, parquet.assemble)
 
 
 class Compressor(Protocol):

@@ -45,6 +45,16 @@ def decode(record: bytes) -> Any:
     return json.loads(record, parse_constant=_no_constant)
 
 
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
+def spell_halves(record: bytes) -> bytes:
+    """The record with each half of a surrogate pair as the six characters of its escape, for who cannot hold it."""
+    return _ESCAPE.sub(lambda found: rb"\\" + found[1] if found[1] else found[0], record)
+
+
 def _envelope(text: str, start: int) -> tuple[list[str], bool, int]:
     whole, end = _decode(text, start)
     if not isinstance(whole, dict) or not isinstance(whole.get("has_more"), bool):

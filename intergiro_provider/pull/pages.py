@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Following a list's cursor from page to page, without ever looping and without touching a record's bytes.
 
-A page is ``{"data": [...], "has_more": true|false}``, or a plain array, which is a list of one page. Records
-stay
-:class:`msgspec.Raw`, slices of the answer, so unknown fields, big integers, escapes and the order of keys
-    survive.
-Beside them only ``id`` and ``created_at`` are decoded: the first moves the cursor, the second decides about
-bounds.
+A page is ``{"data": [...], "has_more": true|false}``, or a plain array, which is a list of one page. Records stay
+:class:`msgspec.Raw`, slices of the answer, so unknown fields, big integers, escapes and the order of keys survive.
+Beside them only ``id`` and ``created_at`` are decoded: the first moves the cursor, the second decides about bounds.
 
 A list that does not behave (a cursor that stands still or goes round in circles, a record twice, ``has_more``
 with no data, an answer that is no page) raises :class:`IntergiroResponseError`, which says on which page, and

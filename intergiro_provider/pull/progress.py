@@ -39,10 +39,10 @@ class Progress:
             self._said = now
             rate = self.rows / (now - self._began)
         self._log.info(
-            "%s: %s records so far, from %s pages (%.0f records/s)%s",
+            "%s: %s so far, from %s (%.0f records/s)%s",
             self._what,
-            f"{self.rows:,}",
-            f"{self.pages:,}",
+            _count(self.rows, "record"),
+            _count(self.pages, "page"),
             rate,
             standing(),
         )
@@ -51,10 +51,19 @@ class Progress:
         """Since the beginning."""
         return self._clock() - self._began
 
-    def summary(self, parts: int, stored_bytes: int) -> None:
-        """Say what it came to."""
+    def summary(self, rows: int, parts: int, stored_bytes: int) -> None:
+        """Say what it came to.
+
+        :param rows: in the result; more than were counted here if an earlier try had pulled some.
+        """
         seconds = self._clock() - self._began
+        whole = f"; with those of an earlier try {_count(rows, 'record')}," if rows != self.rows else ","
         self._log.info(
-            "%s: pulled %s records from %s pages in %.1f s, %s bytes in %d part(s)",
-            self._what, f"{self.rows:,}", f"{self.pages:,}", seconds, f"{stored_bytes:,}", parts,
+            "%s: pulled %s from %s in %.1f s%s %s in %s",
+            self._what, _count(self.rows, "record"), _count(self.pages, "page"), seconds, whole,
+            _count(stored_bytes, "byte"), _count(parts, "part"),
         )  # fmt: skip
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

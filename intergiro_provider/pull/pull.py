@@ -1,25 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pull: a list of the bank, or an interval of it, becomes parts and a manifest.
 
-The interval is cut into windows (:mod:`.windows`), each of which is pulled by one cursor into parts of its own.
+The interval is cut into windows (:mod:`.windows`), each of which is pulled by one cursor into parts of its own
+(:mod:`.pieces`). Where a try of its task fails, the next may take up what is durable (:mod:`.checkpoint`).
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from intergiro_provider.exceptions import IntergiroError, IntergiroValidationError
+from intergiro_provider.exceptions import (
+    IntergiroError,
+    IntergiroNotFound,
+    IntergiroResponseError,
+    IntergiroValidationError,
+    is_final,
+)
 from intergiro_provider.pull import claims
 from intergiro_provider.pull.bounds import Interval
-from intergiro_provider.pull.files import Format, PartWriter, get_format
-from intergiro_provider.pull.manifest import Manifest, Part
+from intergiro_provider.pull.checkpoint import Checkpoint, Resume, WindowState
+from intergiro_provider.pull.files import Format, get_format
+from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pace import Pace
-from intergiro_provider.pull.pages import Fetch, Page, RecordId, iter_pages, record_id
+from intergiro_provider.pull.pages import Fetch, Page, iter_pages, record_id
+from intergiro_provider.pull.pieces import Durable, OpenPart, Piece
 from intergiro_provider.pull.progress import Progress
 from intergiro_provider.pull.query import page_query, refuse_bounds_in
 from intergiro_provider.pull.target import Target
@@ -48,6 +58,7 @@ class PullRequest:
     interval: Interval | None = None
     file_format: str = "jsonl"
     compression: str | None = None
+    parquet_timestamps: str = "typed"
     max_parallel_windows: int = 1
     part_bytes: int = PART_BYTES
 
@@ -63,7 +74,7 @@ class PullRequest:
         page_query(self.params)
         if self.interval is not None:
             refuse_bounds_in(self.params)
-        get_format(self.file_format, self.compression)
+        get_format(self.file_format, self.compression, self.parquet_timestamps)
 
 
 STOP_WITHIN = 1.0
@@ -75,41 +86,42 @@ class PullStopped(BaseException):
     for a failure."""
 
 
-@dataclass
-class _Piece:
-    """What one window came to."""
-
-    parts: list[Part] = field(default_factory=list)
-    first_id: RecordId | None = None
-    last_id: RecordId | None = None
-
-
 class Pull:
     """One pull. :meth:`run` it once; :meth:`stop` it from anywhere.
 
     :param fetch: takes a query and returns the body of the bank's answer; asked for one page at a time.
     :param target: where the result goes.
+    :param resume: takes up an earlier try, and lets a later one take up this; None: each try begins anew.
     """
 
-    def __init__(self, request: PullRequest, fetch: Fetch, target: Target, logger: Any = log) -> None:
+    def __init__(
+        self, request: PullRequest, fetch: Fetch, target: Target, logger: Any = log, resume: Resume | None = None
+    ) -> None:
         self._request = request
         self._fetch = fetch
         self._target = target
+        self._resume = resume
+        self._log = logger
         self._progress = Progress(logger, request.endpoint.partition("?")[0])
-        self._format: Format = get_format(request.file_format, request.compression)
+        self._format: Format = get_format(request.file_format, request.compression, request.parquet_timestamps)
         self._part_numbers = itertools.count()
-        self._stopped = threading.Event()
-        self._open: set[_OpenPart] = set()
-        self._pieces: dict[Window, _Piece] = {}
-        size = request.max_parallel_windows if request.can_be_cut else 1
-        self._order = ORDER if size > 1 else {}
-        self._windows = Windows(request.interval, side_by_side=size > 1)
-        self._crew = Crew(self._windows, self._walk, self.stop, size)
-        self._pace = Pace(size, logger)
+        self._stopped = self._told_to_stop = False
+        self._pieces: dict[Window, Piece] = {}
+        self._taken_up: set[Window] = set()
+        self._size = request.max_parallel_windows if request.can_be_cut else 1
+        self._order = ORDER if self._size > 1 else {}
+        self._windows = Windows(request.interval, side_by_side=self._size > 1)
+        self._crew = Crew(self._windows, self._walk, self._halt, self._size)
+        self._pace = Pace(self._size, logger)
+        self._began = datetime.now(UTC)
 
     def stop(self) -> None:
         """Let the pull end before its next page, without publishing."""
-        self._stopped.set()
+        self._told_to_stop = True
+        self._halt()
+
+    def _halt(self) -> None:
+        self._stopped = True
         self._windows.stop()
         self._pace.stop()
         self._crew.stop()
@@ -118,66 +130,124 @@ class Pull:
         """Take note of an answer of the bank, those included that are asked for again: after a 429 fewer are sent at
         once."""
         self._pace.answered(status, retry_after)
+        self._check_stopped()  # so that nothing is asked for again
 
     def run(self) -> Manifest:
         """Pull and publish; on any error, leave the directory with the result that it had."""
         try:
-            former = self._target.begin()
-            if former is not None and former.endpoint != self._request.endpoint:
-                log.warning(
-                    "%s replaces a result of another endpoint, %s: give each its own `path`.",
-                    self._request.endpoint, former.endpoint,
-                )  # fmt: skip
+            self._begin()
             self._crew.run()
             self._check_stopped()
-            manifest = self._manifest([self._pieces[window] for window in self._windows.in_order()])
+            manifest = self._manifest([self._pieces[window].durable for window in self._windows.in_order()])
             self._check_stopped()
             self._target.commit(manifest)
-        except BaseException:
-            self.stop()
+        except BaseException as error:
+            self._halt()
             self._crew.wait(STOP_WITHIN)
-            # Those still waiting for the bank find their files closed, and end with its answer.
-            for part in tuple(self._open):
-                part.writer.abort()
             try:
-                self._target.abandon()
+                self._end_without_result(error)
             finally:
                 finish_renewals()
             raise
-        self._progress.summary(len(manifest.parts), manifest.bytes)
+        if self._resume is not None:
+            self._resume.forget()
+        self._progress.summary(manifest.rows, len(manifest.parts), manifest.bytes)
         return manifest
+
+    def _begin(self) -> None:
+        earlier = self._resume.find(self._target) if self._resume is not None else None
+        former = self._target.begin(earlier)
+        if former is not None and former.endpoint != self._request.endpoint:
+            self._log.warning(
+                "%s replaces a result of another endpoint, %s: give each its own `path`.",
+                self._request.endpoint, former.endpoint,
+            )  # fmt: skip
+        if (taken := self._target.took_over) is not None:
+            self._take_up(taken)
+        for window in self._windows.all:
+            self._pieces.setdefault(window, Piece(self._open_part, Durable()))
+
+    def _take_up(self, earlier: Checkpoint) -> None:
+        """Go on where an earlier try had got to."""
+        self._began = earlier.began
+        self._order = ORDER if earlier.ordered else {}
+        for state in earlier.windows:
+            window = Window.taken_up(state, earlier.is_over(state))
+            durable = Durable(state.parts, state.first_id, state.last_id, state.reached)
+            self._pieces[window] = Piece(self._open_part, durable)
+        self._windows.take_up(list(self._pieces))
+        self._taken_up = set(self._pieces)
+        self._part_numbers = itertools.count(1 + max(claims.part_number(part.path) for part in earlier.parts))
+        self._log.info(
+            "An earlier try has left %s records in %d part(s); this one goes on from there.",
+            f"{sum(part.rows for part in earlier.parts):,}", len(earlier.parts),
+        )  # fmt: skip
+        self._note()
+
+    def _end_without_result(self, error: BaseException) -> None:
+        """Clear up after a failure; but what the next try can go on with stays."""
+        # What a page that breaks the rules says about the pages before it, nobody knows.
+        doubtful = is_final(error) or isinstance(error, IntergiroResponseError)
+        kept = None
+        if self._resume is not None and not doubtful:
+            if isinstance(error, Exception) and not self._told_to_stop:
+                self._finish_open_parts(self._resume)
+            self._resume.close(STOP_WITHIN)
+            kept = self._resume.saved
+        # Threads that still wait for the bank find their files closed, and end with its answer.
+        for piece in tuple(self._pieces.values()):
+            piece.abort()
+        if kept is not None:
+            self._target.keep(kept)
+            return
+        self._target.abandon()
+        if self._resume is not None and doubtful:
+            self._resume.forget()
+
+    def _finish_open_parts(self, resume: Resume) -> None:
+        deadline = time.monotonic() + STOP_WITHIN
+        try:
+            for window, piece in tuple(self._pieces.items()):
+                if piece.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                    try:
+                        piece.finish(window.reached)
+                    finally:
+                        piece.lock.release()
+            if any(piece.durable.parts for piece in tuple(self._pieces.values())):
+                resume.save_last(self._target, self._checkpoint, STOP_WITHIN)
+        except Exception as error:  # a full disk, say: what was noted before is still there
+            self._log.warning("Not all that was pulled could be kept for the next try (%s).", type(error).__name__)
 
     def _walk(self, window: Window) -> None:
         """Pull one window into parts of its own."""
-        piece = self._pieces[window] = _Piece()
-        part: _OpenPart | None = None
-        try:
-            for page in self._pages(window):
+        piece = self._pieces.setdefault(window, Piece(self._open_part, Durable()))
+        goes_on = bool(piece.durable.parts)
+        for page in self._pages(window, piece.durable):
+            if goes_on:
+                _check_goes_on(page, piece.durable, window.reached if self._order else None)
+                goes_on = False
+            with piece.lock:
                 self._check_stopped()
                 records = self._windows.accept(window, page)
                 self._progress.add(len(records), self._standing)
-                if not records:
-                    continue
-                if part is None:
-                    part = self._open_part()
-                part.writer.write(records)
-                if not piece.parts and piece.first_id is None:
-                    piece.first_id = _id_at(page, records, 0)
-                piece.last_id = _id_at(page, records, -1)
-                if part.writer.raw_bytes >= self._request.part_bytes:
-                    piece.parts.append(self._finish(part))
-                    part = None
-            if part is not None:
-                piece.parts.append(self._finish(part))
-                part = None
-        finally:
-            if part is not None:
-                self._open.discard(part)
-                part.writer.abort()
+                piece.add(page, records)
+                since = piece.since()
+                due = since is not None and self._resume is not None and self._resume.due(since)
+                if due or piece.size() >= self._request.part_bytes:
+                    piece.finish(window.reached)
+            if due:
+                self._note()
+        with piece.lock:
+            self._check_stopped()
+            piece.finish(window.reached)
+        if self._resume is not None and self._resume.due():
+            self._note()
 
-    def _pages(self, window: Window) -> Iterator[Page]:
+    def _pages(self, window: Window, durable: Durable) -> Iterator[Page]:
         """The pages of a window, taken up anew where a cut has made that necessary."""
         query = dict(self._request.params)
+        if durable.last_id is not None:
+            query["starting_after"] = durable.last_id
         while True:
             for page in iter_pages(lambda asked: self._page(window, asked), query):
                 yield page
@@ -194,17 +264,22 @@ class Pull:
         with self._pace.leave():
             self._check_stopped()
             query = window.query(query)
-            if not self._order:
-                return self._fetch(query)
             try:
-                return self._fetch({**self._order, **query})
-            except IntergiroValidationError:
-                if self._progress.pages:
+                body = self._fetch({**self._order, **query})
+            except (IntergiroValidationError, IntergiroNotFound) as error:
+                if window in self._taken_up:
+                    raise IntergiroResponseError(
+                        "the bank does not accept the record up to which an earlier try had got "
+                        f"({type(error).__name__}); the next try starts anew"
+                    ) from error
+                if not self._order or self._progress.pages or self._taken_up or isinstance(error, IntergiroNotFound):
                     raise
                 # This list may not know our order. One cursor needs none.
                 self._order = {}
                 window.may_be_cut = False
                 return self._fetch(query)
+            self._taken_up.discard(window)
+            return body
 
     def _standing(self) -> str:
         share = self._windows.share()
@@ -215,19 +290,40 @@ class Pull:
         left = f", about {seconds:.0f} s more at this pace" if seconds is not None else ""
         return f"; {share:.0%} of the interval, {ended} of {begun} windows done{left}"
 
-    def _open_part(self) -> _OpenPart:
+    def _open_part(self) -> OpenPart:
         name = claims.part_name(next(self._part_numbers), self._target.pull_id, self._format.suffix)
-        part = _OpenPart(name, self._format.open(self._target.stage(name)))
-        self._open.add(part)
-        return part
+        return OpenPart(name, self._format.open(self._target.stage(name)), self._resume.now() if self._resume else 0.0)
 
-    def _finish(self, part: _OpenPart) -> Part:
-        stored = part.writer.finish()
-        self._open.discard(part)
-        return Part(path=part.name, rows=stored.rows, bytes=stored.bytes, sha256=stored.sha256)
+    def _note(self) -> None:
+        """Note how far the pull is."""
+        if self._resume is not None:
+            self._resume.save(self._target, self._checkpoint)
 
-    def _manifest(self, pieces: list[_Piece]) -> Manifest:
+    def _checkpoint(self) -> Checkpoint:
+        def state(window: Window) -> WindowState:
+            piece = self._pieces.get(window)
+            durable = piece.durable if piece is not None else Durable()
+            start, end = window.interval or (None, None)
+            return WindowState(
+                start=start, end=end, may_be_cut=window.may_be_cut, was_cut=window.was_cut, ended=window.ended,
+                reached=durable.reached or start, parts=durable.parts,
+                first_id=durable.first_id, last_id=durable.last_id,
+            )  # fmt: skip
+
+        now = datetime.now(UTC)
+        return Checkpoint(
+            pull_id=self._target.pull_id,
+            fingerprint=self._resume.fingerprint if self._resume is not None else "",
+            began=self._began,
+            saved_at=now,
+            ordered=bool(self._order),
+            windows=tuple(self._windows.look(state)),
+        )
+
+    def _manifest(self, pieces: list[Durable]) -> Manifest:
         parts = [part for piece in pieces for part in piece.parts]
+        if self._format.assemble is not None:
+            parts = self._format.assemble(parts, self._target, self._request.part_bytes, self._check_stopped)
         filled = [piece for piece in pieces if piece.parts]
         interval = self._request.interval
         return Manifest(
@@ -243,18 +339,21 @@ class Pull:
         )
 
     def _check_stopped(self) -> None:
-        if self._stopped.is_set():
+        if self._stopped:
             raise IntergiroError("the pull was stopped; nothing was published")
 
 
-@dataclass(eq=False)
-class _OpenPart:
-    name: str
-    writer: PartWriter
+def _check_goes_on(page: Page, durable: Durable, reached: datetime | None) -> None:
+    """Make sure that the bank has gone on after the last record of an earlier try, and not begun again.
 
-
-def _id_at(page: Page, records: list[Any], index: int) -> RecordId | None:
-    """The id of the first (0) or last (-1) record that was kept of a page."""
-    if records[index] is page.records[index]:
-        return page.first_id if index == 0 else page.last_id
-    return record_id(records[index])
+    :param reached: no record may be older than this; None: the list has no order.
+    """
+    first = durable.first_id
+    begins_again = first is not None and any(record_id(record) == first for record in page.records)
+    moment = page.created_at[0] if page.created_at else None
+    if reached is not None and isinstance(moment, datetime) and moment.tzinfo is not None:
+        begins_again = begins_again or moment < reached
+    if begins_again:
+        raise IntergiroResponseError(
+            "the bank did not go on after the record up to which an earlier try had got; the next try starts anew"
+        )

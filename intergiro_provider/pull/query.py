@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be asked of a list, checked before anything is asked. Light: DAG files get here while they are parsed."""
+"""What may be asked of a pull, checked before anything is asked. Light: DAG files get here while they are parsed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from intergiro_provider.exceptions import IntergiroValueError
+if TYPE_CHECKING:
+    from intergiro_provider.exceptions import IntergiroValueError
+
+FILE_FORMATS = ("jsonl", "parquet")
+COMPRESSIONS = (None, "gzip", "zstd")
+PARQUET_TIMESTAMPS = ("typed", "raw")
 
 MAX_LIMIT = 100
 """The most records that the bank puts on a page; also what we ask for unless told otherwise."""
@@ -20,7 +24,7 @@ def page_query(params: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     query = dict(params or {})
     if query.get("ending_before") is not None:
-        raise IntergiroValueError(
+        raise _refused(
             "`ending_before` walks a list backwards and cannot be combined with pulling all pages; "
             "use `sort_type` for the other direction, or `starting_after` for another beginning"
         )
@@ -35,8 +39,23 @@ def _checked_limit(limit: Any) -> int:
     if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 3:  # what a template renders to
         text = int(text)
     if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= MAX_LIMIT:
-        raise IntergiroValueError(f"`limit` has to be a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
+        raise _refused(f"`limit` has to be a whole number from 1 to {MAX_LIMIT}, not {limit!r}")
     return text
+
+
+def newest_query(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The query of the page with the newest records that satisfy these filters.
+
+    :raises IntergiroValueError: ``params`` decides about order or pages.
+    """
+    query = dict(params or {})
+    for name in ("limit", "sort_by", "sort_type", "starting_after", "ending_before"):
+        if query.get(name) is not None:
+            raise _refused(
+                f"`{name}` has no place in `params` here: it is always the newest page that is looked at. Give filters "
+                "only"
+            )
+    return query | {"sort_by": "created_at", "sort_type": "DESC", "limit": MAX_LIMIT}
 
 
 def refuse_bounds_in(params: Mapping[str, Any]) -> None:
@@ -46,14 +65,29 @@ def refuse_bounds_in(params: Mapping[str, Any]) -> None:
     """
     for name in ("created_from", "created_to"):
         if params.get(name) is not None:
-            raise IntergiroValueError(
-                f"`{name}` is given twice, as an argument and in `params`: leave it out of `params`"
-            )
+            raise _refused(f"`{name}` is given twice, as an argument and in `params`: leave it out of `params`")
 
 
-_TEMPLATE = re.compile(r"{{|{%")
+def check_format(file_format: Any, compression: Any, parquet_timestamps: Any = "typed") -> None:
+    """Refuse what is no format at all.
+
+    :raises IntergiroValueError: names the argument and what it may be.
+    """
+    for name, value, choices in (
+        ("file_format", file_format, FILE_FORMATS),
+        ("compression", compression, COMPRESSIONS),
+        ("parquet_timestamps", parquet_timestamps, PARQUET_TIMESTAMPS),
+    ):
+        if value not in choices:
+            raise _refused(f"`{name}` has to be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def is_pending(value: Any) -> bool:
     """Whether an operator's argument gets its value only when the task runs: a template, or another task's result."""
-    return bool(_TEMPLATE.search(value)) if isinstance(value, str) else hasattr(value, "resolve")
+    return "{{" in value or "{%" in value if isinstance(value, str) else hasattr(value, "resolve")
+
+
+def _refused(message: str) -> IntergiroValueError:
+    from intergiro_provider.exceptions import IntergiroValueError  # here, for hardly any DAG file needs it
+
+    return IntergiroValueError(message)

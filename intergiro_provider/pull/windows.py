@@ -16,16 +16,19 @@ import contextvars
 import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from intergiro_provider.exceptions import IntergiroResponseError
 from intergiro_provider.pull.bounds import Interval, whole_milliseconds
+from intergiro_provider.pull.checkpoint import WindowState
 from intergiro_provider.pull.pages import record_id
 
 if TYPE_CHECKING:
     import msgspec
 
     from intergiro_provider.pull.pages import Page, RecordId
+
+T = TypeVar("T")
 
 ORDER = {"sort_by": "created_at", "sort_type": "ASC"}
 """The order that lets a window be cut."""
@@ -54,6 +57,19 @@ class Window:
         """Whether the list has to be taken up anew, after :attr:`cursor`, instead of after the last page."""
         self.cursor: RecordId | None = None
         self._asked_end: datetime | None = None
+
+    @classmethod
+    def taken_up(cls, state: WindowState, is_over: bool) -> Window:
+        """A window as an earlier try left it.
+
+        :param is_over: whether there is nothing more to pull.
+        """
+        interval = Interval(state.start, state.end) if state.start is not None and state.end is not None else None
+        window = cls(interval, state.may_be_cut)
+        window.was_cut, window.ended = state.was_cut, is_over
+        if not state.ended:  # else what has come late since may lie anywhere in it
+            window.reached = state.reached
+        return window
 
     def query(self, page: dict[str, Any]) -> dict[str, Any]:
         """What to ask for now.
@@ -99,6 +115,16 @@ class Windows:
         self._idle = 0
         self._stopped = False
 
+    def take_up(self, windows: list[Window]) -> None:
+        """Begin with these, instead of with the whole."""
+        self.all = windows
+        self._waiting = [window for window in windows if not window.ended]
+
+    def look(self, at: Callable[[Window], T]) -> list[T]:
+        """Look at all windows at one moment, between two cuts."""
+        with self._changed:
+            return [at(window) for window in self.all]
+
     def take(self) -> Window | None:
         """A window to pull, cut from another one if need be; None when nothing is left, or the pull has stopped."""
         with self._changed:
@@ -138,7 +164,12 @@ class Windows:
             if page.has_more and window.crosses_a_cut(last):
                 # Its last record lies outside of the bounds that are asked for from now on, so it is no cursor; and
                 # that nothing more belongs to this window is for the bank to say.
-                window.resume_after(record_id(records[-1]) if records else None)
+                last_kept = record_id(records[-1]) if records else None
+                if records and last_kept is None:
+                    raise IntergiroResponseError(
+                        "the list holds a record without an `id` to go on from: set max_parallel_windows=1"
+                    )
+                window.resume_after(last_kept)
             return records
 
     def end(self, window: Window) -> None:

@@ -2,37 +2,46 @@
 """Pull a list of the bank into files on any object storage, whole and once.
 
 A light module: it is imported at every parse of every DAG file that uses it, so what makes requests and
-writes files is imported when the task runs.
+writes files is imported when the task runs, and errors where they are raised.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow import __version__ as _airflow_version
+from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
-from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
-from intergiro_provider.pull.bounds import parse_interval
-from intergiro_provider.pull.files import check_format
-from intergiro_provider.pull.query import is_pending, page_query, refuse_bounds_in
+from intergiro_provider.links.intergiro import IntergiroManifestLink, IntergiroPortalLink
+from intergiro_provider.pull.query import check_format, is_pending, page_query, refuse_bounds_in
+from intergiro_provider.retry_policy import wait_as_told
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from requests import Response
 
-    from intergiro_provider.pull.pull import Pull
+    from intergiro_provider.hooks.intergiro import IntergiroHook
+    from intergiro_provider.pull.bounds import Interval
+    from intergiro_provider.pull.checkpoint import Resume
+    from intergiro_provider.pull.manifest import Manifest
+    from intergiro_provider.pull.pull import Pull, PullRequest
     from intergiro_provider.pull.target import Target
+    from intergiro_provider.transfers.lineage import Lineage
+
+
+airflow_version = tuple(int(number) for number in _airflow_version.split(".")[:2])
 
 
 class IntergiroToObjectStorageOperator(BaseOperator):
     """Pull a list, or an interval of it, into files, and return the manifest that names them.
 
     The result is a directory with the parts ``part-<n>-<pull id>.jsonl[.gz|.zst]``, one record a line, byte
-    for byte as the bank sent it, and ``_manifest.json``. It appears whole or not at all: a run of the same
-    path replaces it, a run that fails leaves it as it was. Read what the manifest names; while no pull is
+    for byte as the bank sent it, or ``….parquet``, and ``_manifest.json``. It appears whole or not at all: a run
+    of the same path replaces it, a run that fails leaves it as it was. Read what the manifest names; while no pull is
     running, a glob over the parts finds the same files.
 
     .. code-block:: python
@@ -58,13 +67,22 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         str in ISO 8601; a bare date is 00:00 UTC, and what is finer than a millisecond is cut off. Leave out
         both bounds to pull everything. (templated)
     :param created_to: see ``created_from``. (templated)
-    :param file_format: ``jsonl``; ``parquet`` is for a coming version.
-    :param compression: None, ``gzip``, or ``zstd``, which needs the package zstandard.
+    :param file_format: ``jsonl``, or ``parquet``, which needs the package pyarrow: all parts have the one schema that
+        holds every record, see "Parquet" in the README.
+    :param compression: None, ``gzip``, or ``zstd``, which for JSON lines needs the package zstandard. Of Parquet, it
+        is the compression of the pages inside the files.
+    :param parquet_timestamps: of Parquet, what fields named ``…_at`` become that hold ISO 8601 with an offset:
+        ``typed``: timestamps in UTC, to the microsecond; ``raw``: strings, as the bank sent them.
     :param max_parallel_windows: how many windows of the interval may be pulled side by side, each with a connection
         of its own. A heavy window is cut again; after a 429 fewer are pulled at once. 1 is one cursor, as are no
         bounds, and a query with another order than by ``created_at``.
     :param lookback: moves ``created_from`` back, to pull again what may have changed since:
         ``timedelta(days=3)``.
+    :param watermark: an asset, which has to be among the ``outlets`` as well. Each pull then begins where the one
+        before it ended, and ``created_from`` is only for the first. Where that end was younger than five minutes, the
+        next begins five minutes before the pull did, since the bank may list a record late: the same record can come
+        in two increments then. Each run needs a ``path`` of its own, and the DAG ``max_active_runs=1``. From Airflow
+        3.3 on, which keeps the state of assets.
     :param intergiro_conn_id: the connection. (templated)
     :return: the manifest: ``{version, pull_id, endpoint, parts: [{path, rows, bytes, sha256}], rows, bytes,
         first_id, last_id, created_from, created_to, provider_version}``; a part's path is relative to ``path``.
@@ -74,10 +92,13 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         "endpoint", "path", "query", "created_from", "created_to", "intergiro_conn_id",
     )  # fmt: skip
     template_fields_renderers = {"query": "json"}  # noqa: RUF012 - Airflow's form
-    ui_color = "#e3f1ec"
+    ui_color = "#d9e8f6"
+    operator_extra_links = (IntergiroManifestLink(), IntergiroPortalLink())
 
     _pull: Pull | None = None
+    _lineage: Lineage | None = None
     _thread: int | None = None
+    _killed = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> IntergiroToObjectStorageOperator:
         # Airflow has a `params` of its own, the DAG's Params, and mixes it into ours before __init__ is called. Nothing
@@ -97,8 +118,10 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         created_to: datetime | str | None = None,
         file_format: str = "jsonl",
         compression: str | None = None,
+        parquet_timestamps: str = "typed",
         max_parallel_windows: int = 4,
         lookback: timedelta | None = None,
+        watermark: Asset | None = None,
         intergiro_conn_id: str = "intergiro_default",
         **kwargs: Any,
     ) -> None:
@@ -110,10 +133,13 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         self.created_to = created_to
         self.file_format = file_format
         self.compression = compression
+        self.parquet_timestamps = parquet_timestamps
         self.max_parallel_windows = max_parallel_windows
         self.lookback = lookback
+        self.watermark = watermark
         self.intergiro_conn_id = intergiro_conn_id
         self._check_constants()
+        wait_as_told(self)
 
     def _query_of(self, mixed: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         """What the user meant by ``params``.
@@ -131,9 +157,12 @@ class IntergiroToObjectStorageOperator(BaseOperator):
 
     def _check_constants(self) -> None:
         """Refuse at once, when the DAG is parsed, what can be judged before templates are rendered."""
-        check_format(self.file_format, self.compression)
+        check_format(self.file_format, self.compression, self.parquet_timestamps)
+        self._check_watermark()
         windows = self.max_parallel_windows
         if isinstance(windows, bool) or not isinstance(windows, int) or windows < 1:
+            from intergiro_provider.exceptions import IntergiroValueError
+
             raise IntergiroValueError(f"`max_parallel_windows` has to be a whole number, 1 or more, not {windows!r}")
         if not is_pending(self.query.get("limit")):
             page_query(self.query)
@@ -141,48 +170,152 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         if bounds != (None, None):
             refuse_bounds_in(self.query)
         if None in bounds or not any(map(is_pending, bounds)):
+            from intergiro_provider.pull.bounds import parse_interval
+
             parse_interval(*bounds, self.lookback)
+
+    def _check_watermark(self) -> None:
+        if self.watermark is None:
+            return
+        if airflow_version < (3, 3):
+            problem = (
+                "`watermark` needs Airflow 3.3 or later, which keeps the state of assets; leave it out and give bounds"
+            )
+        elif self.watermark not in self.outlets:
+            problem = "`watermark` has to be among the `outlets` as well: outlets=[the same asset]"
+        elif self.created_from is None or self.created_to is None:
+            problem = (
+                "`watermark` needs `created_to`, the end of each pull, and `created_from`, the beginning of the first"
+            )
+        else:
+            return
+        from intergiro_provider.exceptions import IntergiroValueError
+
+        raise IntergiroValueError(problem)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, publish, and return the manifest."""
-        from intergiro_provider.api.errors import retry_after_of
-        from intergiro_provider.hooks.intergiro import IntergiroHook
-        from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
+        from intergiro_provider.exceptions import IntergiroError
+        from intergiro_provider.pull.pull import PullStopped
 
-        request = PullRequest(
-            endpoint=self.endpoint,
-            params=self.query,
-            interval=parse_interval(self.created_from, self.created_to, self.lookback),
-            file_format=self.file_format,
-            compression=self.compression,
-            max_parallel_windows=self.max_parallel_windows,
-        )
-        target = self._target(context)
-        hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="GET")
-
-        def fetch(query: dict[str, Any]) -> bytes:
-            body: bytes = hook.run(self.endpoint, query, hooks={"response": answered}).content
-            return body
-
-        pull = Pull(request, fetch, target, self.log)
-
-        def answered(response: Response, **_: Any) -> None:
-            pull.answered(response.status_code, retry_after_of(response.headers))
-
-        self._thread, self._pull = threading.get_ident(), pull
+        began = datetime.now(UTC)
+        path = self._directory()
+        self._thread = threading.get_ident()
         try:
-            manifest = pull.run()
+            manifest, interval = self._run(context, path)
         except PullStopped:
             raise IntergiroError("the task was told to stop; nothing was published") from None
         finally:
-            self._pull = None
+            # From here on nothing waits for the bank: Airflow calls on_kill after a time-out, too.
+            self._thread = self._pull = None
+        self._announce(context, manifest)
+        self._move_watermark(context, interval, began)
+        self._link(context, path)
         return manifest.to_dict()
 
-    def _target(self, context: Context) -> Target:
+    def _run(self, context: Context, path: ObjectStoragePath) -> tuple[Manifest, Interval | None]:
+        from intergiro_provider.api.errors import retry_after_of
+        from intergiro_provider.hooks.intergiro import IntergiroHook
+        from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
+        from intergiro_provider.transfers.lineage import Lineage
+
+        target = self._target(path, context)
+        request = PullRequest(
+            endpoint=self.endpoint,
+            params=self.query,
+            interval=self._interval(context, target),
+            file_format=self.file_format,
+            compression=self.compression,
+            parquet_timestamps=self.parquet_timestamps,
+            max_parallel_windows=self.max_parallel_windows,
+        )
+        hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="GET")
+        resume = self._resume(context, request, hook)
+        self._lineage = lineage = Lineage(hook.settings.url(self.endpoint), path)
+
+        def answered(response: Response) -> None:
+            pull.answered(response.status_code, retry_after_of(response.headers))
+
+        ask = hook.page_fetcher(self.endpoint, answered)
+
+        def fetch(query: dict[str, Any]) -> bytes:
+            body = ask(query)
+            lineage.look_at(body)
+            return body
+
+        self._pull = pull = Pull(request, fetch, target, self.log, resume)
+        if self._killed:
+            raise PullStopped
+        manifest = pull.run()
+        lineage.published(manifest)
+        return manifest, request.interval
+
+    def _interval(self, context: Context, target: Target) -> Interval | None:
+        from intergiro_provider.pull.bounds import parse_interval, read_instant
+
+        if self.watermark is None:
+            return parse_interval(self.created_from, self.created_to, self.lookback)
+        from intergiro_provider.pull.watermark import STATE_KEY, increment
+
+        asked = parse_interval(self.created_from, self.created_to)
+        assert asked is not None
+        stored = context["asset_state_store"][self.watermark].get(STATE_KEY)
+        watermark = None if stored is None else read_instant("watermark", stored)
+        interval = increment(asked, watermark, target.result(), self.lookback)
+        self.log.info("This increment is from %s to %s.", *interval)
+        return interval
+
+    def _announce(self, context: Context, manifest: Manifest) -> None:
+        """Tell those who wait for an asset what has come."""
+        about: dict[str, Any] = {"rows": manifest.rows, "bytes": manifest.bytes, "pull_id": manifest.pull_id}
+        if manifest.created_to is not None:
+            about["watermark"] = manifest.created_to
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset) and (events := context.get("outlet_events")) is not None:
+                events[outlet].extra.update(about)
+
+    def _move_watermark(self, context: Context, pulled: Interval | None, began: datetime) -> None:
+        if self.watermark is None or pulled is None:
+            return
+        from intergiro_provider.pull.watermark import STATE_KEY, reached
+
+        state = context["asset_state_store"][self.watermark]
+        now = reached(pulled, began)
+        if str(state.get(STATE_KEY) or "") < now:  # not when an earlier increment was pulled again
+            state.set(STATE_KEY, now)
+
+    def _resume(self, context: Context, request: PullRequest, hook: IntergiroHook) -> Resume | None:
+        """What lets a retry go on where this try ends; None where Airflow (before 3.3) keeps no state for a task."""
+        from intergiro_provider.pull.checkpoint import Resume, fingerprint
+
+        if (store := context.get("task_state_store")) is None:
+            return None
+        if request.params.get("sort_by") not in (None, "created_at"):
+            return None  # between two tries, a record could move to behind the place where the next goes on
+        settings = hook.settings
+        asked_for = fingerprint(
+            settings.url(self.endpoint), settings.key, self.path, request.params, request.interval,
+            request.file_format, request.compression,
+        )  # fmt: skip
+        return Resume(store, asked_for, self.log)
+
+    def _link(self, context: Context, path: ObjectStoragePath) -> None:
+        from intergiro_provider.pull.manifest import MANIFEST_NAME
+
+        self.log.info("Published: %s", path / MANIFEST_NAME)
+        try:
+            IntergiroManifestLink.persist(context, path / MANIFEST_NAME)
+        except Exception as error:  # the result is published: that is no failure
+            self.log.warning("There is no link to the manifest: %s.", type(error).__name__)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Tell OpenLineage which list was read, which directory was written, with which fields and how many rows."""
+        return self._lineage.to_openlineage() if self._lineage else None
+
+    def _directory(self) -> ObjectStoragePath:
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        from intergiro_provider.pull.directory import Directory
-        from intergiro_provider.pull.target import Target
+        from intergiro_provider.exceptions import IntergiroValueError
 
         location = str(self.path).strip()
         if "://" not in location and not location.startswith("/"):
@@ -191,20 +324,30 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             )
         try:
             path = ObjectStoragePath(location)
-            fs = path.fs
+            _ = path.fs
         except (ImportError, ValueError) as error:
+            # What universal-pathlib 0.3 says to Airflow 2.11.0 and 3.0, which allow it and do not work with it.
+            remedy = (
+                "install universal-pathlib<0.3, which this Airflow needs"
+                if isinstance(error, TypeError)
+                else "install the Airflow provider that brings it"
+            )
             raise IntergiroValueError(
-                f"`path`: there is no file system for {location.partition('://')[0]}:// here ({error}); "
-                "install the Airflow provider that brings it"
+                f"`path`: there is no file system for {location.partition('://')[0]}:// here ({error}); {remedy}"
             ) from error
-        return Target(Directory(fs, path.path), _owner(context))
+        return path
+
+    def _target(self, path: ObjectStoragePath, context: Context) -> Target:
+        from intergiro_provider.pull.directory import Directory
+        from intergiro_provider.pull.target import Target
+
+        return Target(Directory(path.fs, path.path), _owner(context))
 
     def on_kill(self) -> None:
         """Stop the pull; it publishes nothing."""
-        pull = self._pull
-        if pull is None:
-            return
-        pull.stop()
+        self._killed = True
+        if (pull := self._pull) is not None:
+            pull.stop()
         if threading.get_ident() == self._thread:
             # Airflow calls this from its signal handler, in the thread that is waiting for the bank: an
             # exception ends the wait.

@@ -192,7 +192,6 @@ class TestFailure:
         [
             {"params": {"limit": "101"}},
             {"created_from": "{{ x }}", "created_to": "{{ y }}"},
-            {"file_format": "parquet"},
             {"endpoint": "https://elsewhere.example/v3/transactions"},
         ],
     )
@@ -257,6 +256,33 @@ class TestBeingStopped:
             raise AirflowTaskTimeout
 
         assert self.stopped_while_the_bank_is_silent(bank, tmp_path, handle) < 2
+
+    def test_before_the_pull_begins(self, bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        former = pull(tmp_path, params=OLDEST_FIRST)
+        operator = transfer(tmp_path)
+        for from_another_thread in (False, True):
+            operator = transfer(tmp_path)
+
+            def ended(*_: Any, operator: Any = operator, from_another_thread: bool = from_another_thread) -> None:
+                if from_another_thread:
+                    thread = threading.Thread(target=operator.on_kill)
+                    thread.start()
+                    thread.join()
+                else:
+                    operator.on_kill()
+
+            monkeypatch.setattr(operator, "_resume", ended)
+            asked = bank.counters().requests
+            with pytest.raises(IntergiroError, match="stop; nothing was published"):
+                operator.execute({})
+            assert bank.counters().requests == asked
+            assert written(tmp_path)[0] == former
+
+    def test_airflow_calls_on_kill_after_a_time_out_too(self, bank: Sandbox, tmp_path: Path) -> None:
+        operator = transfer(tmp_path, endpoint="nothing")
+        with pytest.raises(IntergiroNotFound):
+            operator.execute({})
+        operator.on_kill()
 
     def test_from_another_thread(self, bank: Sandbox, tmp_path: Path) -> None:
         former = pull(tmp_path, params=OLDEST_FIRST)

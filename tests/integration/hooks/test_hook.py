@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import time
 import uuid
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import requests
 
 from intergiro_provider import exceptions as x
 from intergiro_provider.hooks import intergiro as module
+from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.hooks.connections import QUICK, TRANSACTION, Connect
 
@@ -185,7 +188,7 @@ def test_nobody_listening_is_an_error_that_names_the_host(connect: Connect, monk
     monkeypatch.setattr(module, "_timings", lambda: replace(QUICK, critical=6.5, reserve=1.0))
     hook = connect(fields={"host": "http://127.0.0.1", "port": 9})
 
-    with pytest.raises(x.BankUnavailable, match="cannot be reached"):
+    with pytest.raises(x.BankUnavailable, match=r"cannot be reached.* whether http://127\.0\.0\.1:9 can be"):
         hook.run("accounts")
 
 
@@ -299,3 +302,16 @@ def test_a_request_that_cannot_be_made_is_final(sandbox: Sandbox, connect: Conne
 def test_a_body_given_twice_is_told(connect: Connect) -> None:
     with pytest.raises(x.IntergiroValueError, match="`data` and `json`"):
         connect(method="POST").run("consents/c", {"a": 1}, json={"b": 2})
+
+
+def three_accounts(hook: IntergiroHook) -> Any:
+    return hook.run("accounts", {"limit": 3}).json()
+
+
+def test_a_hook_goes_to_another_process_and_works_there(sandbox: Sandbox, connect: Connect) -> None:
+    hook = connect()
+    here = three_accounts(hook)
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(three_accounts, hook).result(timeout=100) == here
+    assert sandbox.counters().logins == 1

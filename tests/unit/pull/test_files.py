@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from intergiro_provider.exceptions import IntergiroResponseError, IntergiroValueError
 from intergiro_provider.pull.directory import Directory
-from intergiro_provider.pull.files import Stored, check_format, get_format, to_lines
+from intergiro_provider.pull.files import Stored, get_format, to_lines
+from intergiro_provider.pull.query import check_format
 from tests.unit.pull.lists import record
 
 
@@ -131,10 +132,6 @@ class TestArguments:
     @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
     def test_what_the_operator_accepts(self, file_format: str, compression: str | None) -> None:
         check_format(file_format, compression)
-
-    def test_parquet_says_what_to_do(self) -> None:
-        with pytest.raises(IntergiroValueError, match="`file_format`.*'parquet'.*'jsonl'"):
-            get_format("parquet", None)
 
     def test_zstd_without_its_package_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "zstandard", None)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
+from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError, StorageError
 from intergiro_provider.pull.bounds import parse_interval
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pull import PullStopped
 from tests.unit.pull.lists import ListInMemory, page, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
-from tests.unit.pull.stores import Failing, Hooked, check_only_result, check_result, names
+from tests.unit.pull.stores import Failing, Hooked, ObjectStore, check_only_result, check_result, names
 
 __all__ = ["store"]  # a fixture
 
@@ -83,6 +83,7 @@ class TestFailure:
     ) -> None:
         """One operation fails, once: what is published then is whole, and nothing else is there."""
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
+        monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         fs, root = store
         failures = 0
         for number in range(self.operations(store)):
@@ -103,6 +104,7 @@ class TestFailure:
     def test_of_the_whole_process_at_each_operation(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         """From one operation on, all fail, as if the process were killed: the manifest holds, and a retry clears up."""
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
+        monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         fs, root = store
         for number in range(self.operations(store)):
             pull(fs, root, FORMER)
@@ -121,6 +123,7 @@ class TestFailure:
 
     def test_of_deleting_former_parts_is_no_success(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
+        monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         fs, root = store
         former = pull(fs, root, FORMER)
 
@@ -140,6 +143,11 @@ class TestFailure:
             with pytest.raises(IntergiroValueError, match="`path` has to be a directory"):
                 pull(LocalFileSystem(), str(tmp_path / path), NEW)
         assert (tmp_path / "file").read_bytes() == b"mine"
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="what no directory can be made in is Linux's /proc")
+    def test_a_path_where_no_directory_can_be_made(self) -> None:
+        with pytest.raises(StorageError, match=r"`path`: the directory /proc/lake cannot be made: No such file"):
+            pull(LocalFileSystem(), "/proc/lake", NEW)
 
     @pytest.mark.parametrize("content", [b"", b'{"entries": []}', b"[]", b"\xff", b'{"version": 99}'])
     def test_a_manifest_of_somebody_else_is_not_overwritten(self, store: Store, content: bytes) -> None:
@@ -164,7 +172,7 @@ class TestFailure:
     def test_arguments_are_checked_before_anything_is_written(self, store: Store) -> None:
         fs, root = store
         bank = ListInMemory([record(1)])
-        for request in ({"params": {"limit": 0}}, {"file_format": "parquet"}, {"compression": "lzma"}):
+        for request in ({"params": {"limit": 0}}, {"file_format": "orc"}, {"compression": "lzma"}):
             with pytest.raises(IntergiroValueError):
                 pull(fs, root, bank, **request)
         assert bank.queries == []
@@ -200,3 +208,23 @@ class TestFailure:
         done.set()
         reader.join()
         assert read <= contents
+
+
+def test_a_manifest_that_lands_between_two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store does not answer, and carries the PUT out while the pull waits before it tries again."""
+    fs, root = ObjectStore(), "/lake/transactions"
+    pull(fs, root, FORMER)
+    put = fs.pipe_file
+    late: list[tuple[str, bytes]] = []
+
+    def unanswered(path: str, content: bytes, **_: Any) -> None:
+        if path.endswith("/_manifest.json") and not late:
+            late.append((path, content))
+            raise OSError(110, "no answer")
+        put(path, content)
+
+    monkeypatch.setattr(fs, "pipe_file", unanswered)
+    monkeypatch.setattr("intergiro_provider.pull.target.time.sleep", lambda seconds: put(*late[0]))
+    manifest = pull(fs, root, NEW)
+    assert late
+    assert check_only_result(fs, root) == (manifest.to_dict(), lines(NEW))

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath, Param
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
@@ -19,6 +20,28 @@ def operator(**arguments: Any) -> IntergiroToObjectStorageOperator:
     return IntergiroToObjectStorageOperator(
         **{"task_id": "pull", "endpoint": "transactions", "path": "file:///nowhere", **arguments}
     )
+
+
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+
+
+class TestWatermark:
+    ASSET = Asset("transactions")
+
+    @pytest.mark.skipif(AIRFLOW < (3, 3), reason="assets have a state from Airflow 3.3 on")
+    def test_what_it_needs(self) -> None:
+        assert operator(watermark=self.ASSET, outlets=[self.ASSET], **DAY).watermark == self.ASSET
+        with pytest.raises(IntergiroValueError, match="among the `outlets`"):
+            operator(watermark=self.ASSET, **DAY)
+        with pytest.raises(IntergiroValueError, match="among the `outlets`"):
+            operator(watermark=self.ASSET, outlets=[Asset("other")], **DAY)
+        with pytest.raises(IntergiroValueError, match="needs `created_to`"):
+            operator(watermark=self.ASSET, outlets=[self.ASSET])
+
+    @pytest.mark.skipif(AIRFLOW >= (3, 3), reason="assets have a state")
+    def test_an_older_airflow_says_so_at_once(self) -> None:
+        with pytest.raises(IntergiroValueError, match="`watermark` needs Airflow 3.3"):
+            operator(watermark=self.ASSET, outlets=[self.ASSET], **DAY)
 
 
 class TestConstruction:
@@ -144,12 +167,35 @@ class TestPath:
     @pytest.mark.parametrize("path", ["", "data/x", "./x", "transactions", "None"])
     def test_a_relative_path_is_refused(self, path: str) -> None:
         with pytest.raises(IntergiroValueError, match="`path` has to be a URL"):
-            operator(path=path)._target({})
+            operator(path=path)._directory()
 
     def test_an_unknown_protocol_is_refused(self) -> None:
         with pytest.raises(IntergiroValueError, match="`path`: there is no file system for nosuch://"):
-            operator(path="nosuch://bucket/x")._target({})
+            operator(path="nosuch://bucket/x")._directory()
+
+    def test_a_library_that_airflow_30_does_not_bear_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Incompatible(TypeError, ValueError):
+            """As universal-pathlib's own."""
+
+        def refuse(location: str) -> None:
+            raise Incompatible("ObjectStoragePath(...) detected protocol file which is incompatible")
+
+        monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", refuse)
+        with pytest.raises(IntergiroValueError, match="install universal-pathlib<0.3"):
+            operator(path="file:///x")._directory()
 
 
 def test_on_kill_without_a_pull_does_nothing() -> None:
     operator().on_kill()
+
+
+def test_a_link_that_cannot_be_stored_fails_no_pull() -> None:
+    class NoXCom:
+        asked: ClassVar[list[str]] = []
+
+        def xcom_push(self, key: str, value: str) -> None:
+            self.asked.append(key)
+            raise ConnectionError
+
+    operator()._link({"ti": NoXCom()}, ObjectStoragePath("gs://lake/x"))  # type: ignore[typeddict-item]
+    assert NoXCom.asked == ["_link_IntergiroManifestLink"]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links that Airflow shows beside a task: to the manifest of a pull, and to Intergiro's customer portal.
+
+A light module: the operators import it, so it is imported at every parse of every DAG file that uses them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context, ObjectStoragePath, TaskInstanceKey
+
+PORTAL = "https://www.intergiro.com/"
+
+
+class IntergiroManifestLink(BaseOperatorLink):
+    """The manifest of a pull, in the console of the cloud where it lies: Amazon S3 or Google Cloud Storage.
+
+    There is no link before something is published, nor to what a browser cannot open: local files, other stores.
+    Whoever follows it needs rights of their own there. The URL holds the bucket and the key, never a connection.
+    """
+
+    name = "Manifest"
+    # Where Airflow 3 keeps a link when the task has ended. Airflow 2 evaluates it in the web server, which knows the
+    # path only as a template; so on both the task itself stores it, when it has published.
+    _key = "_link_IntergiroManifestLink"
+
+    @property
+    def xcom_key(self) -> str:
+        """XCom that holds the link."""
+        return self._key
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The URL; empty if there is none."""
+        from airflow.providers.common.compat.sdk import XCom
+
+        return str(XCom.get_value(ti_key=ti_key, key=self._key) or "")
+
+    @classmethod
+    def persist(cls, context: Context, manifest: ObjectStoragePath) -> None:
+        """Store the link for the task that is running; an empty one, too, or Airflow 3 logs that it has found none."""
+        ti = context.get("ti")
+        if ti is not None:
+            ti.xcom_push(key=cls._key, value=console_url(manifest))
+
+
+class IntergiroPortalLink(BaseOperatorLink):
+    """Intergiro's site, where people log in to the customer portal: to approve payments, or to renew an API key."""
+
+    name = "Intergiro portal"
+
+    @property
+    def xcom_key(self) -> str:
+        """XCom in which Airflow 3 keeps the link."""
+        return "_link_IntergiroPortalLink"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The same for every task."""
+        return PORTAL
+
+
+def console_url(path: ObjectStoragePath) -> str:
+    """Where a person can look at an object in a browser; empty if that is nowhere.
+
+    :param path: the object; where its store is S3, its file system has been used already.
+    """
+    # Airflow 2 leaves the connection in the bucket: conn_id@bucket.
+    bucket, key = quote(path.bucket.rpartition("@")[2], safe=""), quote(path.key)
+    if path.protocol in ("s3", "s3a", "s3n") and _is_amazons(path):
+        return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={key}"
+    if path.protocol in ("gs", "gcs"):
+        return f"https://console.cloud.google.com/storage/browser/_details/{bucket}/{key}"
+    return ""
+
+
+def _is_amazons(path: ObjectStoragePath) -> bool:
+    """Whether a path on S3 is on Amazon's own: many stores speak that protocol, and China has a console of its own."""
+    client = getattr(path.fs, "s3", None)
+    endpoint = getattr(getattr(client, "meta", None), "endpoint_url", None) or ""
+    return (urlsplit(endpoint).hostname or "").endswith(".amazonaws.com")

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a pull writes to, looked at past the product and past fsspec: a folder, or a prefix of a bucket."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+MANIFEST = "_manifest.json"
+
+
+class Place(Protocol):
+    """A directory.
+
+    :attr:`url`: what the operator is given.
+    """
+
+    @property
+    def url(self) -> str: ...
+
+    def names(self) -> set[str]:
+        """All files in it."""
+
+    def read(self, name: str) -> bytes:
+        """One file whole; KeyError if there is none."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A place on the local disk."""
+
+    path: Path
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.path}"
+
+    def names(self) -> set[str]:
+        return {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A place in a bucket.
+
+    :param client: of boto3, straight to the server.
+    """
+
+    client: Any
+    bucket: str
+    prefix: str
+    conn_id: str = "lake"
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.conn_id}@{self.bucket}/{self.prefix}"
+
+    def names(self) -> set[str]:
+        start = f"{self.prefix}/" if self.prefix else ""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+        return {found["Key"].removeprefix(start) for page in pages for found in page.get("Contents", [])}
+
+    def read(self, name: str) -> bytes:
+        key = f"{self.prefix}/{name}" if self.prefix else name
+        try:
+            content: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            raise KeyError(name) from None
+        return content
+
+    def uploads(self) -> list[str]:
+        """The keys of multipart uploads that were begun and neither completed nor given up."""
+        found = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
+        return [upload["Key"] for upload in found]
+
+
+def published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
+    """The result in a place, as a reader finds it who goes by the manifest: it, and every record.
+
+    :raises KeyError: a file is not there.
+    """
+    manifest = json.loads(place.read(MANIFEST))
+    records: list[bytes] = []
+    for part in manifest["parts"]:
+        stored = place.read(part["path"])
+        assert (len(stored), hashlib.sha256(stored).hexdigest()) == (part["bytes"], part["sha256"])
+        lines = _plain(part["path"], stored).splitlines()
+        assert len(lines) == part["rows"]
+        records += lines
+    assert manifest["rows"] == len(records)
+    ids = [json.loads(record)["id"] for record in records]
+    assert len(set(ids)) == len(ids)
+    return manifest, records
+
+
+def published_again(place: Place, looks: int = 20) -> tuple[dict[str, Any], list[bytes]]:
+    """The same while pulls replace one another: whoever misses a part looks into the manifest anew."""
+    for _ in range(looks):
+        try:
+            return published(place)
+        except KeyError as missing:
+            if missing.args == (MANIFEST,):
+                raise
+    raise AssertionError("a part was missing each time")
+
+
+def only_published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
+    """The same, where nothing else may be there: no former part, no claim, nothing unfinished."""
+    manifest, records = published(place)
+    others = place.names() - {MANIFEST, *(part["path"] for part in manifest["parts"])}
+    assert not others
+    return manifest, records
+
+
+def _plain(name: str, stored: bytes) -> bytes:
+    if name.endswith(".gz"):
+        return gzip.decompress(stored)
+    if name.endswith(".zst"):
+        import zstandard
+
+        return zstandard.ZstdDecompressor().stream_reader(stored).read()
+    return stored

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rights that a pull needs of S3, as `docs/pulls.md` lists them, and a server that grants no other."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.integration.storage import s3
+from tests.integration.storage.s3 import Lake
+
+OF_OBJECTS = {
+    "s3:PutObject": "claim, parts and manifest; pieces of parts",
+    "s3:GetObject": "claims and the manifest; copying a part to its final name",
+    "s3:DeleteObject": "claims, staged parts, the parts of the former result",
+    "s3:AbortMultipartUpload": "giving up a part that is too large for one PUT",
+}
+OF_THE_BUCKET = {"s3:ListBucket": "what is in the directory; telling an object that is not there"}
+RIGHTS = {*OF_OBJECTS, *OF_THE_BUCKET}
+
+
+def policy(rights: set[str], bucket: str, prefix: str) -> dict[str, object]:
+    """An IAM policy that grants these, below a prefix."""
+    statements = [
+        {
+            "Effect": "Allow",
+            "Action": sorted(rights & OF_OBJECTS.keys()),
+            "Resource": f"arn:aws:s3:::{bucket}/{prefix}/*",
+        },
+        {"Effect": "Allow", "Action": sorted(rights & OF_THE_BUCKET.keys()), "Resource": f"arn:aws:s3:::{bucket}"},
+    ]
+    return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}
+
+
+@contextmanager
+def grant(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, rights: set[str], prefix: str, key: str = "", secret: str = ""
+) -> Iterator[None]:
+    """Let the connection `lake` be of a user with these rights, and the server enforce them."""
+    from tests.integration.storage.conftest import connect
+
+    iam = s3.client(lake.port, "iam")
+    user = f"user-{uuid.uuid4().hex[:8]}"
+    iam.create_user(UserName=user)
+    made = iam.create_access_key(UserName=user)["AccessKey"]
+    if rights:
+        document = json.dumps(policy(rights, lake.bucket, prefix))
+        iam.put_user_policy(UserName=user, PolicyName="pulls", PolicyDocument=document)
+    with monkeypatch.context() as patch:
+        connect(patch, lake.port, key=key or made["AccessKeyId"], secret=secret or made["SecretAccessKey"])
+        lake.enforce_rights(0)
+        try:
+            yield
+        finally:
+            lake.enforce_rights(float("inf"))

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What records hold: the narrowest type that loses nothing, whatever the order in which they are looked at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from intergiro_provider.pull.schema import (
+    MAX_DEPTH,
+    MAX_FIELDS,
+    Kind,
+    ListOf,
+    Shape,
+    StructOf,
+    Type,
+    settle,
+    unite,
+    unite_all,
+)
+
+
+def shape(*records: bytes, moments: bool = True) -> Type:
+    """The type of records that come one by one."""
+    seen = Shape(moments)
+    for record in records:
+        seen.see([msgspec.Raw(record)])
+    return seen.type
+
+
+def field(*values: str, name: str = "x", moments: bool = True) -> Type:
+    """The type of a field with these values, in JSON: on pages of their own, in either order, and on one page."""
+    records = [f'{{"{name}":{value}}}'.encode() for value in values]
+    type_ = shape(*records, moments=moments)
+    assert shape(*reversed(records), moments=moments) == type_
+    assert shape(b"[" + b",".join(records) + b"]", moments=moments) == ListOf(type_)
+    assert isinstance(type_, StructOf)
+    return type_.fields[name]
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            (["null"], Kind.NULL),
+            (["true", "null"], Kind.BOOL),
+            (["1", "-5"], Kind.SMALL),
+            (["9007199254740993"], Kind.INTEGER),
+            (["1", "9223372036854775807", "-9223372036854775808"], Kind.INTEGER),
+            (["9223372036854775808"], Kind.TEXT),
+            (["1", "123456789012345678901234567890"], Kind.TEXT),
+            (["1.5", "10.4500", "4.2e-2", "1E3", "0.1"], Kind.DOUBLE),
+            (["1", "1.5", "9007199254740992"], Kind.DOUBLE),
+            (["9007199254740993", "1.5"], Kind.TEXT),
+            (["1", "9007199254740993", "1.5"], Kind.TEXT),
+            (["0.1000000000000000055511151231257827"], Kind.TEXT),
+            (["1.7976931348623157e308", "5e-324"], Kind.DOUBLE),
+            (["1.5", "1e400"], Kind.TEXT),
+            (["1e-400"], Kind.TEXT),
+            (["1e99999999999999999999"], Kind.TEXT),
+            (['"a"', "null"], Kind.STRING),
+            (['"a"', "1"], Kind.TEXT),
+            (["true", "1"], Kind.TEXT),
+            (["true", "1.5"], Kind.TEXT),
+            (["{}", '"a"'], Kind.TEXT),
+            (["{}", "[]"], Kind.TEXT),
+        ],
+    )
+    def test_of_a_field(self, values: list[str], expected: Kind) -> None:
+        assert field(*values) is expected
+
+    def test_structures(self) -> None:
+        assert field('{"a":1}', "null", '{"b":[]}', '{"b":["x"]}') == StructOf(
+            {"a": Kind.SMALL, "b": ListOf(Kind.STRING)}
+        )
+
+    def test_a_record_that_is_no_object(self) -> None:
+        assert shape(b'"a"', b"null") is Kind.STRING
+        assert shape(b'"a"', b"{}") is Kind.TEXT
+
+    def test_names_come_in_their_order(self) -> None:
+        type_ = shape(b'{"b":1,"a":{"z":1}}', b'{"c":1,"a":{"y":1}}')
+        assert isinstance(type_, StructOf)
+        assert list(type_.fields) == ["b", "a", "c"]
+        assert isinstance(type_.fields["a"], StructOf)
+        assert list(type_.fields["a"].fields) == ["z", "y"]
+
+    def test_too_deep_is_text(self) -> None:
+        type_ = shape(b"[" * 900 + b"]" * 900)
+        for _ in range(MAX_DEPTH):
+            assert isinstance(type_, ListOf)
+            type_ = type_.element
+        assert type_ is Kind.TEXT
+
+    def test_a_map_is_text(self) -> None:
+        wide = [json.dumps({"map": {f"k{page}-{n}": 1 for n in range(100)}}).encode() for page in range(11)]
+        assert MAX_FIELDS == 1000
+        assert shape(*wide) == StructOf({"map": Kind.TEXT})
+        assert shape(json.dumps({f"k{n}": 1 for n in range(1001)}).encode()) is Kind.TEXT
+
+    def test_names_that_msgspec_has_no_class_for(self) -> None:
+        assert shape(b'{"a\\"\\u0000":1}', b'{"a\\"\\u0000":null,"":"x"}') == StructOf(
+            {'a"\0': Kind.SMALL, "": Kind.STRING}
+        )
+
+
+class TestMoments:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "2026-01-01T00:00:00.123Z",
+            "2026-01-01T00:00:00.123456+02:00",
+            "2024-02-29T23:59:59-00:30",
+            "0001-01-01T00:00:00Z",
+        ],
+    )
+    def test_with_an_offset(self, value: str) -> None:
+        assert field(f'"{value}"', "null", name="created_at") is Kind.MOMENT
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "2026-01-01T00:00:00",  # whose midnight?
+            "2026-01-01",
+            "2026-02-30T00:00:00Z",
+            "2026-01-01T00:00:00.1234567Z",
+            "2026-01-01T00:00:00.123456789+00:00",
+            "2026-01-01T23:59:60Z",
+            "soon",
+            "",
+        ],
+    )
+    def test_others_make_the_field_a_string(self, value: str) -> None:
+        assert field('"2026-01-01T00:00:00.123Z"', f'"{value}"', name="created_at") is Kind.STRING
+
+    def test_only_where_the_name_says_so(self) -> None:
+        moment = '"2026-01-01T00:00:00.123Z"'
+        assert field(moment, name="reference") is Kind.STRING
+        assert field(f'{{"expires_at":[{moment}]}}') == StructOf({"expires_at": ListOf(Kind.MOMENT)})
+
+    def test_raw(self) -> None:
+        assert field('"2026-01-01T00:00:00.123Z"', name="created_at", moments=False) is Kind.STRING
+
+    def test_a_fine_moment_elsewhere_changes_nothing(self) -> None:
+        assert field('"2026-01-01T00:00:00.1234567Z"', name="reference") is Kind.STRING
+
+
+TYPES: st.SearchStrategy[Type] = st.recursive(
+    st.sampled_from(Kind),
+    lambda inner: st.builds(ListOf, inner) | st.builds(StructOf, st.dictionaries(st.sampled_from("abc"), inner)),
+    max_leaves=6,
+)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b_at", "c"]), inner),
+    max_leaves=8,
+)
+
+
+class TestUniting:
+    @given(TYPES, TYPES, TYPES)
+    def test_in_any_order(self, one: Type, other: Type, third: Type) -> None:
+        assert unite(one, other) == unite(other, one)
+        assert unite(unite(one, other), third) == unite(one, unite(other, third))
+        assert unite(one, one) == one
+        assert unite(one, unite(one, other)) == unite(one, other)
+
+    @settings(deadline=None)
+    @given(st.lists(JSON, max_size=6))
+    def test_by_pages_as_one_by_one(self, values: list[Any]) -> None:
+        records = [json.dumps(value).encode() for value in values]
+        together = Shape(moments=True)
+        together.see([msgspec.Raw(r) for r in records])
+        one_by_one = shape(*records)
+        assert one_by_one == together.type == unite_all(shape(record) for record in records)
+        # What was seen once fits: the quick check agrees with the slow one.
+        again = Shape(moments=True)
+        for _ in range(2):
+            for record in records:
+                again.see([msgspec.Raw(record)])
+        assert again.type == one_by_one
+
+    def test_settled(self) -> None:
+        assert settle(StructOf({"a": Kind.NULL, "b": ListOf(Kind.NULL), "c": StructOf({}), "d": Kind.SMALL})) == (
+            StructOf({"a": Kind.STRING, "b": ListOf(Kind.STRING), "c": Kind.TEXT, "d": Kind.INTEGER})
+        )
+        assert settle(StructOf({})) is Kind.TEXT
