@@ -17,6 +17,9 @@ from intergiro_provider import __version__
 
 _INTEGRATION = "Intergiro"
 
+#: 0 is not allowed, but the form's spinner knows inclusive bounds only, and without one counts down below zero.
+_SECONDS = {"exclusiveMinimum": 0, "minimum": 0, "maximum": 3600}
+
 
 def _field(label: str, kind: str, description: str, **schema: Any) -> dict[str, Any]:
     """One optional field of the connection's extra, for the form."""
@@ -44,6 +47,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["intergiro_provider.operators.intergiro"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["intergiro_provider.sensors.intergiro"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["intergiro_provider.triggers.intergiro"],
+            }
+        ],
         "hooks": [
             {
                 "integration-name": _INTEGRATION,
@@ -58,6 +73,12 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "intergiro_provider.transfers.intergiro_to_object_storage",
             }
         ],
+        # Airflow ≥ 3.2; imported at every start of `airflow`.
+        "cli": ["intergiro_provider.cli.definition.get_intergiro_cli_commands"],
+        "extra-links": [
+            "intergiro_provider.links.intergiro.IntergiroManifestLink",
+            "intergiro_provider.links.intergiro.IntergiroPortalLink",
+        ],
         "connection-types": [
             {
                 "connection-type": "intergiro",
@@ -67,9 +88,11 @@ def get_provider_info() -> dict[str, Any]:
                     "hidden-fields": ["login", "schema"],
                     "relabeling": {"password": "API key"},
                     "placeholders": {
-                        "host": "empty: the host that API and Environment name",
-                        "port": "empty: the usual one",
-                        "password": "the API key, as Intergiro gave it to you",
+                        "host": "Usually empty: API and Environment name it",
+                        # The list's test button of Airflow 3.3.1 and 3.3.2 sends 0 for an empty port, and then refuses
+                        # what differs from the stored one (apache/airflow#73298).
+                        "port": 'Usually empty; 0 if the test button says "Bad Request"',
+                        "password": "The API key, as Intergiro gave it to you",
                     },
                 },
                 "conn-fields": _conn_fields(),
@@ -91,14 +114,14 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "environment": _field(
             "Environment",
             "string",
-            "live moves real money; staging is for trying out. Empty: live. Not used when Host is set.",
+            "Live moves real money; staging is for trying out. Empty: live. Not used when Host is set.",
             enum=["live", "staging"],
         ),
         "lock_conn_id": _field(
             "Lock connection",
             "string",
-            "The id of a postgres or redis connection. Needed where tasks run on many hosts: it lets only one "
-            "task at a time renew the session. The same on every connection that shares a session.",
+            "Optional: the id of a postgres or redis connection, whose server then decides who renews the session. "
+            "Tasks on many hosts wait less with it. The same on every connection that shares a session.",
         ),
         "session_variable": _field(
             "Session Variable",
@@ -112,28 +135,34 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
             "More logins than this in an hour are refused, so that the bank's fraud prevention is not tripped. "
             "Empty: 3. A normal hour needs one.",
             minimum=1,
+            maximum=1000,
         ),
-        "connect_timeout": _field("Connect timeout", "number", "In seconds. Empty: 5.", exclusiveMinimum=0),
+        "connect_timeout": _field(
+            "Connect timeout",
+            "number",
+            "Longest wait for a connection to the bank, in seconds. Empty: 5.",
+            **_SECONDS,
+        ),
         "read_timeout": _field(
             "Read timeout",
             "number",
             "Longest wait for the next bytes of an answer, in seconds. Empty: 60.",
-            exclusiveMinimum=0,
+            **_SECONDS,
         ),
         "verify": _field(
             "Verify TLS",
             "string",
-            "The path of a file with your own certificate authorities, or true or false. Empty: true.",
+            "Empty: certificates are checked. The path of a file with your own certificate authorities: checked "
+            "against those. false: not checked.",
         ),
         "proxies": _field(
             "Proxies",
             "object",
-            'A JSON object: {"https": "http://proxy.example:3128"}. Not the place for a password: it is not masked. '
-            "Empty: as the environment says.",
+            'A JSON object, such as {"https": "http://proxy.example:3128"}. Empty: as the environment says.',
         ),
         "headers": _field(
             "Headers",
             "object",
-            "A JSON object of further request headers. Not the place for a key: it is not masked.",
+            "A JSON object of further request headers. Not the place for a key: whoever may see connections sees it.",
         ),
     }

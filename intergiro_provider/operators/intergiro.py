@@ -2,7 +2,7 @@
 """Call one endpoint of Intergiro.
 
 A light module: it is imported at every parse of every DAG file that uses it, so what makes requests is
-imported when the task runs.
+imported when the task runs, and errors where they are raised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
+from intergiro_provider.links.intergiro import IntergiroPortalLink
+from intergiro_provider.retry_policy import wait_as_told
 
 if TYPE_CHECKING:
     import requests
@@ -23,6 +24,12 @@ XCOM_COMFORT = 48 * 1024
 """Bytes of JSON from which a result is called too large for XCom: with what Airflow adds, it still fits the
 smallest of the columns that hold XComs (MySQL's BLOB, 64 KiB). Larger results may be stored, but burden the
 metadata database."""
+
+OPTIONS = frozenset({
+    "allow_redirects", "cert", "check_response", "proxies", "proxy", "retry", "stream", "timeout", "verify",
+    "verify_ssl",
+})  # fmt: skip
+"""What `extra_options` may hold."""
 
 
 class IntergiroOperator(BaseOperator):
@@ -60,12 +67,15 @@ class IntergiroOperator(BaseOperator):
         as the HttpOperator does: ``lambda response, ti: response.json()["status"] == "open"``. If it returns
         False, the task fails, and is retried.
     :param response_filter: called alike; what it returns is the result instead of the decoded JSON.
+    :param extra_options: of this call alone, as for :meth:`.IntergiroHook.run`: ``{"timeout": (5, 300)}`` for an answer
+        that takes long, ``{"check_response": False}`` to get an error status as a result.
     :param intergiro_conn_id: the connection. (templated)
     """
 
     template_fields: Sequence[str] = ("endpoint", "method", "data", "json", "headers", "intergiro_conn_id")
     template_fields_renderers = {"data": "json", "json": "json", "headers": "json"}  # noqa: RUF012 - Airflow's form
     ui_color = "#e3f1ec"
+    operator_extra_links = (IntergiroPortalLink(),)
 
     def __init__(
         self,
@@ -77,6 +87,7 @@ class IntergiroOperator(BaseOperator):
         headers: Mapping[str, str] | None = None,
         response_check: Callable[..., bool] | None = None,
         response_filter: Callable[..., Any] | None = None,
+        extra_options: Mapping[str, Any] | None = None,
         intergiro_conn_id: str = "intergiro_default",
         **kwargs: Any,
     ) -> None:
@@ -88,33 +99,54 @@ class IntergiroOperator(BaseOperator):
         self.headers = headers
         self.response_check = response_check
         self.response_filter = response_filter
+        self.extra_options = extra_options
         self.intergiro_conn_id = intergiro_conn_id
         self._check_body()
+        self._check_options()
+        wait_as_told(self)
 
     def _check_body(self) -> None:
         if self.json is None:
             return
         if self.data is not None:
-            raise IntergiroValueError("`data` and `json` are both given: both would be the body, so give one of them")
-        if self.method.upper() in ("GET", "HEAD"):
-            raise IntergiroValueError(
-                f"`json` is a body, which a {self.method.upper()} has not: use `data` for the query"
-            )
+            problem = "`data` and `json` are both given: both would be the body, so give one of them"
+        elif self.method.upper() in ("GET", "HEAD"):
+            problem = f"`json` is a body, which a {self.method.upper()} has not: use `data` for the query"
+        else:
+            return
+        from intergiro_provider.exceptions import IntergiroValueError
+
+        raise IntergiroValueError(problem)
+
+    def _check_options(self) -> None:
+        options: Any = self.extra_options or {}
+        if not isinstance(options, Mapping):
+            problem = f"not a {type(options).__name__}"
+        elif unknown := sorted(str(name) for name in options.keys() - OPTIONS):
+            problem = f"not of {', '.join(unknown)}"
+        else:
+            return
+        from intergiro_provider.exceptions import IntergiroValueError
+
+        raise IntergiroValueError(f"`extra_options` has to be a dict of {', '.join(sorted(OPTIONS))}, {problem}")
 
     def execute(self, context: Context) -> Any:
         """Call, check, and return the result."""
+        from intergiro_provider.exceptions import IntergiroError
+        from intergiro_provider.hooks.callables import call
         from intergiro_provider.hooks.intergiro import IntergiroHook
 
         self._check_body()
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method=self.method.upper())
         body = {} if self.json is None else {"json": self.json}
-        response = hook.run(self.endpoint, self.data, dict(self.headers) if self.headers else None, **body)
-        if self.response_check and not self._call(self.response_check, response, context):
+        headers = dict(self.headers) if self.headers else None
+        response = hook.run(self.endpoint, self.data, headers, dict(self.extra_options or {}), **body)
+        if self.response_check and not call(self.response_check, response, context):
             raise IntergiroError(
                 f"response_check returned False for {_path(self.endpoint)} (status {response.status_code})"
             )
         if self.response_filter:
-            result = self._call(self.response_filter, response, context)
+            result = call(self.response_filter, response, context)
             size = _json_size(result)
         else:
             result = _decoded(response, _path(self.endpoint))
@@ -129,15 +161,6 @@ class IntergiroOperator(BaseOperator):
             )  # fmt: skip
         return result
 
-    @staticmethod
-    def _call(function: Callable[..., Any], response: requests.Response, context: Context) -> Any:
-        try:  # common.compat has it too, but not for long
-            from airflow.sdk.bases.decorator import determine_kwargs
-        except ImportError:
-            from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined]
-
-        return function(response, **determine_kwargs(function, [response], context))
-
 
 def _path(endpoint: str) -> str:
     """An endpoint as it may be shown: without its query."""
@@ -145,6 +168,8 @@ def _path(endpoint: str) -> str:
 
 
 def _decoded(response: requests.Response, endpoint: str) -> Any:
+    from intergiro_provider.exceptions import IntergiroResponseError
+
     if not response.content:
         return None
     try:

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from intergiro_provider.exceptions import (
+    BankUnavailable,
     IntergiroConsentRequired,
     IntergiroError,
     IntergiroNotFound,
@@ -114,6 +115,19 @@ class TestResult:
     def test_headers(self, bank: Sandbox) -> None:
         call("accounts", headers={"X-Request-Source": "nightly"})
         assert ["x-request-source", "nightly"] in [list(h) for h in bank.requests()[-1]["headers"]]
+
+    def test_an_error_status_that_is_wanted_as_a_result(self, bank: Sandbox) -> None:
+        status = call(
+            "transactions/nosuch",
+            response_filter=lambda response: response.status_code,
+            extra_options={"check_response": False},
+        )
+        assert status == 404
+
+    def test_a_time_limit_of_its_own(self, bank: Sandbox) -> None:
+        bank.fault("hang", path="/v3/accounts", seconds=30)
+        with pytest.raises(BankUnavailable, match=rf"No answer from {bank.url} to GET /v3/accounts \(ReadTimeout\)"):
+            call("accounts", extra_options={"timeout": (5, 0.3), "retry": False})
 
 
 class TestCallables:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
+import pickle
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +15,7 @@ from airflow.providers.http.hooks.http import HttpHook
 from intergiro_provider.api.settings import KNOWN_EXTRAS
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.get_provider_info import get_provider_info
-from intergiro_provider.hooks.intergiro import IntergiroHook
+from intergiro_provider.hooks.intergiro import CONNECTIONS, IntergiroHook
 
 CONNECTION = {"conn_type": "intergiro", "password": "c5f90f4b-9d69-416a-8611-8a8c8d605c36"}
 
@@ -69,7 +71,7 @@ def test_time_outs_pool_and_keep_alive_reach_the_session(monkeypatch: pytest.Mon
     assert session.timeout == (5.0, 7.0)  # type: ignore[attr-defined]
     assert session.verify is False
     adapter = session.get_adapter("https://3d.intergiro.com")
-    assert adapter._pool_maxsize == 32  # type: ignore[attr-defined]
+    assert adapter._pool_maxsize == CONNECTIONS  # type: ignore[attr-defined]
     assert any(option[2] == 33 for option in adapter.socket_options)  # type: ignore[attr-defined]
 
 
@@ -116,6 +118,34 @@ def test_the_form_of_older_versions_renders() -> None:
     from wtforms import Form
 
     form_class = type("ConnectionForm", (Form,), dict(IntergiroHook.get_connection_form_widgets()))
-    names = {field.name for field in form_class()}
+    fields = {field.name: field for field in form_class()}
 
-    assert names == KNOWN_EXTRAS
+    said = get_provider_info()["connection-types"][0]["conn-fields"]
+    assert {name: (str(field.label.text), field.description) for name, field in fields.items()} == {
+        name: (field["label"], field["description"]) for name, field in said.items()
+    }
+    assert all(field() for field in fields.values()), "each makes HTML"
+    assert 'type="password"' in fields["proxies"]()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))])
+def test_a_copy_is_a_hook_of_its_own_on_the_same_connection(lookups: list[str], copied: Any) -> None:
+    hook = IntergiroHook("bank", method="POST", tcp_keep_alive_idle=7)
+    hook.log.debug("a logger has been made")
+    session = hook.get_conn()
+
+    other = copied(hook)
+    assert (other.intergiro_conn_id, other.method, other._keep_alive) == ("bank", "POST", hook._keep_alive)
+    assert other.get_conn() is not session
+    assert hook.get_conn() is session
+    assert lookups == ["bank", "bank"]
+    assert other._lock is not hook._lock
+
+
+def test_no_key_travels_in_a_pickle(lookups: list[str]) -> None:
+    hook = IntergiroHook("bank")
+    assert hook.settings.api_key == CONNECTION["password"]
+    hook.get_conn()
+
+    assert CONNECTION["password"].encode() not in pickle.dumps(hook)
+    assert b"bank" in pickle.dumps(hook)

@@ -28,6 +28,8 @@ def test_defaults() -> None:
         ({"method": "POST", "data": {}, "json": {}}, "`data` and `json` are both given"),
         ({"json": {"a": 1}}, "`json` is a body, which a GET has not"),
         ({"method": "head", "json": []}, "`json` is a body, which a HEAD has not"),
+        ({"extra_options": {"timeot": 5, "retry": False}}, "`extra_options` has to be .* timeout, .*not of timeot$"),
+        ({"extra_options": [("timeout", 5)]}, "`extra_options` has to be a dict .*, not a list$"),
     ],
 )
 def test_what_cannot_work_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], named: str) -> None:

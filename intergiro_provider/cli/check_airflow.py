@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `check` finds of Airflow: versions, encryption, the way to the Variables and how quick it is."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import secrets
+from urllib.parse import urlsplit
+
+from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import conf
+
+from intergiro_provider import __version__
+from intergiro_provider.api.settings import origin_of
+from intergiro_provider.cli.findings import Finding, by_time, timed
+from intergiro_provider.cli.target import TIMINGS, Target
+from intergiro_provider.exceptions import IntergiroError
+from intergiro_provider.session.documents import Ledger
+from intergiro_provider.session.store import VariableStore
+
+AIRFLOW_3 = not airflow_version.startswith("2.")
+
+
+def versions() -> Finding:
+    """What runs here."""
+    return Finding(
+        "versions",
+        "ok",
+        f"Airflow {airflow_version}, airflow-provider-intergiro {__version__}, Python {platform.python_version()}",
+    )
+
+
+def fernet_key() -> Finding:
+    """Whether tokens and API keys are encrypted in the database."""
+    from airflow.models.crypto import get_fernet
+
+    try:
+        encrypts = bool(get_fernet().is_encrypted)
+    except Exception:
+        # The text of the error may quote the key.
+        return Finding("fernet_key", "error", "[core] fernet_key is not a Fernet key.", _NEW_FERNET_KEY)
+    if not encrypts:
+        return Finding(
+            "fernet_key",
+            "error",
+            "Airflow has no Fernet key: tokens and API keys are stored in clear.",
+            _NEW_FERNET_KEY,
+        )
+    return Finding("fernet_key", "ok", "Variables and connections are stored encrypted.")
+
+
+_NEW_FERNET_KEY = (
+    "Set [core] fernet_key, the same on every component; `airflow rotate-fernet-key` then encrypts what is there."
+)
+
+
+def variables() -> Finding:
+    """Whether a Variable can be written and read here, and how quickly: tried on one of its own, which is removed."""
+    store = VariableStore(f"intergiro_check_{secrets.token_hex(4)}")
+    try:
+        store.write("ledger", Ledger())  # the first one pays for connecting, which a task does once
+        _, writing = timed(lambda: store.write("ledger", Ledger()))
+        back, reading = timed(lambda: store.read("ledger"))
+    finally:
+        with contextlib.suppress(IntergiroError):
+            store.delete("ledger")
+    if back != Ledger():
+        return Finding(
+            "variables",
+            "error",
+            "A Variable that was just written cannot be read back.",
+            "The metadata database must not answer reads from a replica that lags behind.",
+        )
+    limit = TIMINGS.lease_round
+    state = by_time(reading + writing, limit)
+    return Finding(
+        "variables",
+        state,
+        f"The metadata database writes a Variable in {_ms(writing)} and reads it in {_ms(reading)}; the two together "
+        f"may take {_ms(limit)}.",
+        None if state == "ok" else "Make the metadata database quicker, or set lock_conn_id in the connection's extra.",
+    )
+
+
+def execution_api() -> Finding:
+    """How quickly the API server answers, through which tasks of Airflow 3 reach the Variables."""
+    if not AIRFLOW_3:
+        return Finding("execution_api", "ok", "Tasks of this Airflow reach the Variables in the database directly.")
+    import requests
+
+    url = _execution_api_url()
+    where = origin_of(url) or "an address that is not a URL"
+    try:
+        with requests.Session() as session:
+            session.get(f"{url}/health", timeout=TIMINGS.lease_round)
+            answer, took = timed(lambda: session.get(f"{url}/health", timeout=TIMINGS.lease_round))
+    except requests.RequestException as error:
+        return Finding(
+            "execution_api",
+            "warning",
+            f"The API server cannot be reached from here ({where}: {type(error).__name__}). Tasks reach the Variables "
+            "through it.",
+            "If tasks run on this machine: set [core] execution_api_server_url, and see that the API server is up.",
+        )
+    if answer.status_code >= 300:
+        return Finding(
+            "execution_api",
+            "warning",
+            f"{where} answers {answer.status_code} to the path of the Execution API.",
+            "See [core] execution_api_server_url.",
+        )
+    # What a task writes must be acknowledged before its client sends it again; see `_timings` of the hook.
+    limit = min(0.8 * conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0), TIMINGS.lease_round)
+    state = by_time(took, limit)
+    return Finding(
+        "execution_api",
+        state,
+        f"The API server at {where} answers in {_ms(took)}; to write a Variable it may take {_ms(limit)}.",
+        None if state == "ok" else "Scale the API server, or set lock_conn_id in the connection's extra.",
+    )
+
+
+def _execution_api_url() -> str:
+    base = conf.get("api", "base_url", fallback="/")
+    if not urlsplit(base).scheme:
+        base = f"http://localhost:8080/{base.lstrip('/')}"
+    url = conf.get("core", "execution_api_server_url", fallback="") or f"{base.rstrip('/')}/execution/"
+    return str(url).rstrip("/")
+
+
+def connection_test(_: Target) -> Finding:
+    """Whether people can press *Test connection*."""
+    setting = conf.get("core", "test_connection", fallback="Disabled")
+    if setting.strip().lower() == "enabled":
+        return Finding(
+            "connection_test",
+            "ok",
+            "*Test connection* is enabled. Each test is a login, beside the login budget; use it sparingly.",
+        )
+    return Finding("connection_test", "ok", "*Test connection* is switched off ([core] test_connection).")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

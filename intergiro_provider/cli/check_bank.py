@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `check` finds of the bank: whether it can be reached, how quickly, and what its clock says."""
+
+from __future__ import annotations
+
+import time
+
+from intergiro_provider.cli.findings import Finding, by_time, timed
+from intergiro_provider.cli.state import session_state
+from intergiro_provider.cli.target import TIMINGS, Target
+from intergiro_provider.hooks.intergiro import IntergiroHook
+from intergiro_provider.session.effects import Answer
+
+CLOCK = 60.0
+"""Seconds by which clocks may differ before it is worth a word."""
+
+
+def clock_and_reach(at: Target) -> tuple[Finding, Finding]:
+    """Both come of one request, without a token."""
+    answer, took = timed(at.bank.reach)
+    return _clock(at, answer), _reach(at, answer, took)
+
+
+def _reach(at: Target, answer: Answer, took: float) -> Finding:
+    where = at.settings.origin
+    if not answer.status:
+        return Finding(
+            "bank", "error", f"No answer from {where}: {answer.why}.", "Check the host, the network and `proxies`."
+        )
+    found = f"{where} answers in {took * 1000:.0f} ms, connection included; a call may take {TIMINGS.call:.0f} s."
+    if answer.status != 401:
+        return Finding(
+            "bank",
+            "warning",
+            f"{found} But it answers {answer.status} to a request without a token, where 401 is expected.",
+            "Check the host; if it is right, ask Intergiro whether this machine's address may use the API.",
+        )
+    state = by_time(took, TIMINGS.call)
+    return Finding("bank", state, found, None if state == "ok" else "Check the network and `proxies`.")
+
+
+def _clock(at: Target, answer: Answer) -> Finding:
+    if answer.at is None:
+        return Finding("clock", "ok", "The bank does not say what time it is.")
+    # Dates of HTTP are whole seconds.
+    ahead = round(time.time() - answer.at - 0.5)
+    if abs(ahead) <= CLOCK:
+        return Finding("clock", "ok", f"This machine's clock and the bank's differ by {abs(ahead)} s.")
+    return Finding(
+        "clock",
+        "warning",
+        f"This machine's clock is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} the bank's.",
+        "Set it by NTP: logins are counted by the bank's clock, but Airflow's own tokens need right clocks.",
+    )
+
+
+def login(at: Target) -> Finding:
+    """Whether the bank accepts the API key: a login, unless the budget is used up."""
+    logins = session_state(at)["logins"]
+    if logins["counted"] is None:
+        return Finding("login", "warning", "Not tried: how many logins this hour has seen, is not known.")
+    if next_at := logins["next_at"]:
+        return Finding("login", "warning", f"Not tried: the login budget is used up until {next_at}.")
+    works, said = IntergiroHook(at.conn_id).test_connection()
+    return Finding("login", "ok" if works else "error", said)

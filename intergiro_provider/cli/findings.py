@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check comes to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from intergiro_provider.cli.output import table
+from intergiro_provider.exceptions import IntergiroError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the answer.
+
+    :param what: what was looked at; stays the same from version to version.
+    :param state: ok; warning: works, and could be better; error: tasks fail, or a token is not safe.
+    :param finding: what was found.
+    :param remedy: what to do about it; None: nothing.
+    """
+
+    what: str
+    state: Literal["ok", "warning", "error"]
+    finding: str
+    remedy: str | None = None
+
+
+def looked_at(what: str, look: Callable[[], Finding]) -> Finding:
+    """The finding; where looking itself fails, that is one."""
+    try:
+        return look()
+    except IntergiroError as error:
+        return Finding(what, "error", str(error))
+    except Exception as error:
+        # Its text may quote what it stumbled over.
+        return Finding(what, "error", f"This could not be looked at ({type(error).__name__}).")
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the seconds that it took."""
+    began = time.monotonic()
+    result = work()
+    return result, time.monotonic() - began
+
+
+def by_time(took: float, limit: float) -> Literal["ok", "warning", "error"]:
+    """How a time compares with what it must not exceed: from half of it on, a busy hour will."""
+    return "error" if took > limit else "warning" if took > limit / 2 else "ok"
+
+
+def findings_data(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """For scripts."""
+    return [asdict(finding) for finding in findings]
+
+
+def findings_text(findings: Iterable[Finding]) -> str:
+    """For people: what is wrong stands out, and what to do stands below it."""
+    marks = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
+    return table(
+        (marks[f.state], f.what, f.finding + (f"\n→ {f.remedy}" if f.remedy is not None else "")) for f in findings
+    )

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command is about: one connection, and where its session is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
+from intergiro_provider.hooks.intergiro import IntergiroHook
+from intergiro_provider.session.store import VariableStore, session_variable
+from intergiro_provider.session.strict import StrictLock, open_lock
+from intergiro_provider.session.timings import Timings
+
+TIMINGS = Timings()
+"""What every task is held to, however it reaches the Variables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A connection that can be read.
+
+    :param conn_id: its id.
+    :param conn_type: its type, which is to be ``intergiro``.
+    :param settings: what it says.
+    :param store: where its session is kept.
+    """
+
+    conn_id: str
+    conn_type: str
+    settings: ApiSettings
+    store: VariableStore
+
+    @property
+    def bank(self) -> BankClient:
+        """What asks the bank."""
+        return BankClient(self.settings, TIMINGS.call, lambda: self.settings)
+
+    def lock(self, name: str) -> StrictLock | None:
+        """The strict lock of this name; None where the connection names none. The service is not asked yet."""
+        if self.settings.lock_conn_id is None:
+            return None
+        return open_lock(self.settings.lock_conn_id, name, IntergiroHook.get_connection)
+
+
+def target(conn_id: str) -> Target:
+    """The connection, its settings and its store.
+
+    :raises IntergiroValueError: if there is none, or it cannot work.
+    """
+    hook = IntergiroHook(conn_id)
+    try:
+        conn_type = hook.get_connection(conn_id).conn_type
+        settings = hook.settings
+    except IntergiroError:
+        raise
+    except AirflowException:
+        raise IntergiroValueError(
+            f"There is no connection {conn_id!r}, or Airflow's metadata database cannot be reached from here. Name "
+            "another by --conn-id, or add it: `airflow connections add`."
+        ) from None
+    except Exception as error:
+        # Its text may quote the connection, with the API key in it.
+        raise IntergiroValueError(f"The connection {conn_id!r} cannot be read ({type(error).__name__}).") from None
+    store = VariableStore(session_variable(conn_id, settings.session_variable))
+    return Target(conn_id, conn_type or "", settings, store)
+
+
+def backends_before_the_database() -> Iterator[Any]:
+    """The places that Airflow looks into before its database, as this process sees them."""
+    from airflow.configuration import ensure_secrets_loaded
+    from airflow.secrets.metastore import MetastoreBackend
+
+    for backend in ensure_secrets_loaded():
+        if not isinstance(backend, MetastoreBackend):
+            yield backend
+
+
+def hidden_by(variable: str) -> str | None:
+    """Name of what hides the Variable in the database from its readers; None: nothing does.
+
+    :raises StoreUnavailable: if a secrets backend cannot be asked.
+    """
+    for backend in backends_before_the_database():
+        name = type(backend).__name__
+        try:
+            found = backend.get_variable(key=variable)
+        except Exception as error:
+            raise StoreUnavailable(
+                f"{name}, which Airflow asks before its database, cannot be asked for {variable} "
+                f"({type(error).__name__}). While it can be, it may hide the session."
+            ) from None
+        if found is not None:
+            return name
+    return None

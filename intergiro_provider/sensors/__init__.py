@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sensors: tasks that wait for something at Intergiro."""

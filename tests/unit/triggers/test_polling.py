@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a trigger waits after an error, and in which threads it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroRateLimited, LoginBudgetExhausted
+from intergiro_provider.triggers import polling
+from intergiro_provider.triggers.polling import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WISH, in_thread, pause
+
+JITTER = 1.2
+
+
+def test_pauses_grow_to_a_bound() -> None:
+    pauses = [pause(errors, IntergiroError()) for errors in range(1, 2000)]
+    assert FIRST_PAUSE <= pauses[0] <= FIRST_PAUSE * JITTER
+    assert all(former * 2 <= later * JITTER for former, later in itertools.pairwise(pauses[:6]))
+    assert all(LONGEST_PAUSE <= seconds <= LONGEST_PAUSE * JITTER for seconds in pauses[10:])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntergiroRateLimited(429, retry_after=3000.0),
+        BankUnavailable("away", 3000.0),
+        LoginBudgetExhausted(datetime.now(UTC) + timedelta(seconds=3000)),
+    ],
+)
+def test_it_waits_as_told(error: IntergiroError) -> None:
+    assert 2400 <= pause(1, error) <= 3000 * JITTER
+    assert 2400 <= pause(20, error) <= 3000 * JITTER
+
+
+@pytest.mark.parametrize(
+    "error",
+    [IntergiroRateLimited(429, retry_after=1e9), LoginBudgetExhausted(datetime.now(UTC) + timedelta(days=365))],
+)
+def test_but_not_for_ever(error: IntergiroError) -> None:
+    assert pause(1, error) <= LONGEST_WISH * JITTER
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntergiroRateLimited(429, retry_after=0.0),
+        BankUnavailable(),
+        LoginBudgetExhausted(datetime.now(UTC) - timedelta(days=1)),
+        KeyError("retry_after"),
+    ],
+)
+def test_what_asks_for_no_wait_is_not_asked_again_at_once(error: Exception) -> None:
+    assert pause(1, error) >= FIRST_PAUSE
+
+
+def test_threads_have_the_context_of_the_trigger_and_leave_the_loop_free() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("trigger")
+
+    async def trigger() -> None:
+        variable.set("mine")
+        released = threading.Event()
+
+        def wait() -> tuple[str, int]:
+            assert released.wait(60)
+            return variable.get(), threading.get_ident()
+
+        waiting = asyncio.create_task(in_thread(wait))
+        await asyncio.sleep(0)
+        released.set()  # which could not happen if the loop were waiting
+        context, thread = await waiting
+        assert context == "mine"
+        assert thread != threading.get_ident()
+
+    asyncio.run(trigger())
+
+
+def test_a_bank_that_hangs_keeps_no_thread_of_other_triggers() -> None:
+    released = threading.Event()
+
+    async def triggers() -> None:
+        ours = [asyncio.create_task(in_thread(lambda: released.wait(60))) for _ in range(polling.THREADS + 50)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "others go on"), 30)
+        assert not any(task.done() for task in ours)
+        released.set()
+        assert all(await asyncio.gather(*ours))
+
+    asyncio.run(triggers())
