@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``docs/benchmarks.md``: the goals, the figures, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.goals import Results, judged
+from benchmarks.scenarios import PEERS, SCENARIOS, SOCKETS, SideBySide
+
+TOP = """# Benchmarks
+
+`make benchmarks` measures our pull beside what one would pick instead, and writes this page and its chart.
+
+![Seconds and CPU of each puller](benchmarks.png)
+
+{what} from `intergiro_provider.sandbox` in a process of its own,
+its records serialised beforehand, to local files. {machine}.
+Every ratio is of one run: compare seconds within a table, not between days or machines.
+
+## Goals
+"""
+
+HOW = """
+## How it is measured
+- Each puller runs in a process of its own, all on the same Python; peers in environments of their own, pinned in
+  `benchmarks/requirements-*.txt`. The clock starts when imports, start-up and the login are over, for all alike, and
+  stops when the pull returns. CPU is the puller's in this time, user and system; the sandbox's stands beside it. Peak
+  memory is the process's, with everything that it has imported.
+- Runs take turns, and a figure is a median. Pullers that mostly wait run once.
+- After each run the files are read back: a run that has not written every row exactly once is an error, not a figure.
+- Ours is `IntergiroToObjectStorageOperator.execute`: hashes, manifest and fsync included. HttpHook and HttpOperator
+  decode a page once, for its cursor, and write bodies as they came, which is less than most of their users do. Peers
+  have a token that does not expire; none of them renews one.
+- Connections are those on which the sandbox has seen a request. The bare sockets are nothing that anybody would use:
+  they show what the sandbox itself can do.
+"""
+
+LEFT = """
+`requests.Session` itself stood in the way: preparing a request, merging settings and handing the body over in pieces
+of 10 KB cost more CPU for a page than all the rest. So a pull prepares its request once and sends it through the
+session's own pool (`intergiro_provider/api/reader.py`), whose connections write a head at once and take the usual
+answer in one read (`intergiro_provider/api/wire.py`); `http.client` makes an e-mail message of each head, and reads
+three times. Authentication, retry rules, certificates, proxies and exceptions are the same, and whatever is unusual is
+left to `http.client`: there is no second client. With several windows, threads that wait for the interpreter's lock
+take a fifth of what is left.
+
+Simulated with the code that cuts the windows: 16 are at work after the first page, whose density says how, and the last
+pages cost about two round trips in which not everybody has work: 65 round trips where 62.5 are the floor. What is above
+that is what an answer takes beyond its latency: CPU of the bank and of the puller, which on few cores wait for each
+other.
+"""
+
+
+_PEERS = {peer.title for peer in PEERS}
+
+
+def written(results: Results) -> str:
+    """The page."""
+    rows = max((found["rows"] for found in results.values()), default=100_000)
+    what = f"{rows:,} transactions in pages of 100 (55 KB each)"
+    machine = ", ".join(
+        filter(None, (f"{os.cpu_count()} cores", f"Python {platform.python_version()}", _dates(results)))
+    )
+    lines = [TOP.format(what=what, machine=machine), *_goals(results)]
+    for name, scenario in SCENARIOS.items():
+        if name in results and isinstance(scenario, SideBySide):
+            lines += [f"\n## {scenario.title.capitalize()}\n", *_table(results[name]["figures"])]
+    if "memory" in results:
+        lines += ["\n## Ten times, and a tenth of the rows\n", *_memory(results["memory"]["figures"])]
+    lines.append(HOW)
+    if "pieces" in results:
+        lines += ["## Where the CPU goes\n", "| for one page of 100 records | µs of CPU |", "| --- | --- |"]
+        lines += [f"| {name} | {value:.0f} |" for name, value in results["pieces"]["figures"].items()]
+        lines.append(LEFT)
+        lines += _bounds(results)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _bounds(results: Results) -> Iterator[str]:
+    """How much slower than bare sockets the others are, which is the most that any goal can ask for."""
+    walls = {title: each["wall"] for title, each in results.get("20ms", {}).get("figures", {}).items()}
+    if SOCKETS.title in walls:
+        sockets = walls.pop(SOCKETS.title)
+        least = sorted((wall / sockets, title) for title, wall in walls.items() if title in _PEERS)
+        yield "Nobody can be faster here than bare sockets that only write down what they get. At 20 ms the others took"
+        yield "so many times as long:\n"
+        yield from (f"- {title}: {ratio:.1f}" for ratio, title in least)
+
+
+def _dates(results: Results) -> str:
+    return " to ".join(sorted({str(found["date"]) for found in results.values()}))
+
+
+def _goals(results: Results) -> Iterator[str]:
+    yield "| goal | wanted | measured | |"
+    yield "| --- | --- | --- | --- |"
+    for goal, value in judged(results):
+        if value is None:
+            yield f"| {goal.title} | {goal.wanted} | not measured | |"
+        else:
+            yield f"| {goal.title} | {goal.wanted} | {value:.3g} | {'met' if goal.met(value) else '**missed**'} |"
+
+
+def _table(figures: Mapping[str, Any]) -> Iterator[str]:
+    yield "| puller | s | CPU s | sandbox's CPU s | peak MB | connections | requests | runs |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for title, each in figures.items():
+        yield (
+            f"| {title} | {each['wall']:.2f} | {each['cpu']:.2f} | {each['server_cpu']:.2f} | {each['peak_mb']:.0f} | "
+            f"{each['connections']} | {each['requests']} | {each['runs']} |"
+        )
+
+
+def _memory(figures: Mapping[str, Any]) -> Iterator[str]:
+    yield "| puller | rows | s | CPU s | peak MB |"
+    yield "| --- | --- | --- | --- | --- |"
+    for title, sizes in figures.items():
+        for each in sizes.values():
+            yield f"| {title} | {each['rows']:,} | {each['wall']:.2f} | {each['cpu']:.2f} | {each['peak_mb']:.0f} |"

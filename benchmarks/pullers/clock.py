@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pullers share. They run in environments of their own, so: the standard library only.
+
+A puller is a script that gets one argument, its :class:`Job` as JSON. Once prepared it says "ready" and waits for a
+line on standard input; then it pulls, and its last line of output is JSON, what it came to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to pull, and where to.
+
+    :param url: the bank's address, without a path.
+    :param token: an access token that lives longer than any pull: peers do not renew.
+    :param connection: an Airflow connection to the bank, as JSON.
+    :param directory: for the result: JSON lines, or pages as they came.
+    :param created_from: bounds of the interval, which holds all rows.
+    :param windows: how many are pulled side by side, by those that can.
+    """
+
+    url: str
+    token: str
+    connection: str
+    directory: str
+    created_from: str
+    created_to: str
+    windows: int = 1
+    file_format: str = "jsonl"
+
+    @property
+    def endpoint(self) -> str:
+        """The list's URL."""
+        return f"{self.url}/v3/transactions"
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The query of the first page, the same for everybody."""
+        return {
+            "limit": 100, "sort_by": "created_at", "sort_type": "ASC",
+            "created_from": self.created_from, "created_to": self.created_to,
+        }  # fmt: skip
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The bearer."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def file(self, name: str = "rows.jsonl") -> Path:
+        """A file for the result."""
+        return Path(self.directory, name)
+
+
+def run(prepare: Callable[[Job], Callable[[], object]]) -> None:
+    """Let a puller get ready, then measure what it does.
+
+    :param prepare: imports, starts and connects what the pull needs; returns the pull itself.
+    """
+    job = Job(**json.loads(sys.argv[1]))
+    pull = prepare(job)
+    print("ready", file=sys.__stdout__, flush=True)
+    sys.stdin.readline()
+    cpu, began = _cpu(), time.perf_counter()
+    pull()
+    wall, cpu = time.perf_counter() - began, _cpu() - cpu
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak_mb": peak_mb()}), file=sys.__stdout__, flush=True)
+
+
+def last_id(body: bytes) -> str | None:
+    """The cursor for the next page of a body that is not decoded; None after the last page."""
+    if not body.endswith(b'"has_more":true}'):
+        return None
+    start = body.rindex(b'{"id":"') + 7
+    return body[start : body.index(b'"', start)].decode()
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, in MB of 10^6 bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def _cpu() -> float:
+    """Seconds of this process and of those that it has waited for."""
+    others = os.times()
+    return time.process_time() + others.children_user + others.children_system

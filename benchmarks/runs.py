@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of one puller: started, measured, and what it wrote counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from benchmarks.environments import BUILD, HERE, python_of, variables
+from intergiro_provider.sandbox import Sandbox
+
+LIMIT = 900.0
+"""Seconds after which a run is ended."""
+SPAN = ("2026-01-01T00:00:00.000Z", "2026-01-31T00:00:00.000Z")
+"""The days that hold all rows."""
+
+
+@dataclass(frozen=True)
+class Puller:
+    """Who is measured.
+
+    :param title: for people.
+    :param script: in ``pullers/``.
+    :param environment: what it runs in.
+    :param windows: how many windows it pulls side by side.
+    """
+
+    title: str
+    script: str
+    environment: str = "ours"
+    windows: int = 1
+    file_format: str = "jsonl"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run came to: seconds, MB of 10^6 bytes, counts; `server_cpu` is the sandbox's."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+    connections: int
+    requests: int
+    server_cpu: float
+    rows: int
+
+
+class Bank:
+    """A sandbox in a process of its own, its records serialised beforehand, and a token for the peers."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._sandbox = Sandbox(
+            process=True, transactions=rows, now=SPAN[1], days=30.0, prepare=True, cached_records=rows,
+            access_token_life=86400.0, session_life=86400.0, login_limit=1000, kept_requests=0,
+        )  # fmt: skip
+        self.token = ""
+
+    def __enter__(self) -> Bank:
+        self._sandbox.start()
+        wire = http.client.HTTPConnection(self._sandbox.host, self._sandbox.port)
+        wire.request("POST", "/v3/auth/login", json.dumps({"api_key": self._sandbox.api_key}))
+        self.token = json.loads(wire.getresponse().read())["access_token"]
+        wire.close()
+        self._process = psutil.Process(self._sandbox.pid)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._sandbox.stop()
+
+    def measure(self, puller: Puller, latency: float = 0.0) -> Figures:
+        """Run a puller once against an empty directory.
+
+        :param latency: seconds added to each answer.
+        :raises RuntimeError: it failed, or has not written every row.
+        """
+        self._sandbox.set(latency=latency)
+        directory = BUILD / "out"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        command = [
+            python_of(puller.environment),
+            str(HERE / "pullers" / f"{puller.script}.py"),
+            json.dumps(self._job(puller)),
+        ]
+        with (BUILD / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables(), cwd=BUILD
+            )
+            try:
+                measured, server_cpu = self._drive(process)
+            finally:
+                process.kill()
+                process.wait()
+        counted = self._sandbox.counters()
+        ids = [*_ids(directory)]
+        if not len(ids) == len(set(ids)) == self.rows:
+            raise RuntimeError(
+                f"{puller.title} wrote {len(ids)} rows, {len(set(ids))} of them distinct, not {self.rows}"
+            )
+        return Figures(
+            **measured, connections=counted.connections, requests=counted.requests, server_cpu=server_cpu, rows=len(ids)
+        )
+
+    def say(self, script: str) -> dict[str, float]:
+        """What a script that measures something else says, run beside this bank."""
+        self._sandbox.set(latency=0.0)
+        command = [python_of("ours"), str(HERE / "pullers" / f"{script}.py"), json.dumps(self._job(Puller("", "")))]
+        done = subprocess.run(command, env=variables(), cwd=BUILD, capture_output=True, timeout=LIMIT)
+        if done.returncode:
+            raise RuntimeError(f"{script} failed ({done.returncode}):\n{done.stderr[-2000:].decode()}")
+        said: dict[str, float] = json.loads(done.stdout.strip().rpartition(b"\n")[2])
+        return said
+
+    def _job(self, puller: Puller) -> dict[str, Any]:
+        return {
+            "url": self._sandbox.url,
+            "token": self.token,
+            "connection": self._sandbox.connection(session_variable=f"benchmark_{self._sandbox.port}"),
+            "directory": str(BUILD / "out"),
+            "created_from": SPAN[0],
+            "created_to": SPAN[1],
+            "windows": puller.windows,
+            "file_format": puller.file_format,
+        }
+
+    def _drive(self, process: subprocess.Popen[bytes]) -> tuple[dict[str, float], float]:
+        """Let a puller that has got ready pull; what it says of that, and the bank's seconds of CPU."""
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("both are pipes")
+        for line in process.stdout:
+            if line == b"ready\n":
+                break
+        self._sandbox.reset_counters()
+        before = _spent(self._process)
+        try:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            output, _ = process.communicate(timeout=LIMIT)
+        except BrokenPipeError:
+            output = b""
+        spent = _spent(self._process) - before
+        last = output.strip().rpartition(b"\n")[2]
+        if process.returncode or not last.startswith(b'{"wall"'):
+            raise RuntimeError(f"a puller failed ({process.returncode}):\n{(BUILD / 'log.txt').read_text()[-2000:]}")
+        found: dict[str, float] = json.loads(last)
+        return found, spent
+
+
+def median(runs: Sequence[Figures]) -> Figures:
+    """Each figure's median."""
+    middle: dict[str, Any] = {
+        each.name: type(getattr(runs[0], each.name))(statistics.median(getattr(run, each.name) for run in runs))
+        for each in dataclasses.fields(Figures)
+    }
+    return Figures(**middle)
+
+
+def _spent(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: str
+
+
+class _Line(msgspec.Struct, gc=False):
+    """A record, a page of them, or a message that holds one."""
+
+    id: str | None = None
+    data: list[_Id] | None = None
+    type: str | None = None
+    record: _Id | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+def _ids(directory: Path) -> Iterator[str]:
+    """The ids of everything that was written, whatever the shape."""
+    for path in directory.rglob("*.parquet"):
+        from pyarrow import parquet  # type: ignore[import-untyped]
+
+        yield from parquet.read_table(path, columns=["id"]).column("id").to_pylist()
+    for path in directory.rglob("*.jsonl"):
+        if any(part.startswith(("_dlt", ".")) for part in path.relative_to(directory).parts):
+            continue
+        with path.open("rb") as lines:
+            for line in map(_decode, lines):
+                if line.data is not None:
+                    yield from (record.id for record in line.data)
+                elif line.record is not None and line.type == "RECORD":
+                    yield line.record.id
+                elif line.id is not None:
+                    yield line.id
