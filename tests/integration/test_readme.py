@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.pulls import written
-from tests.integration.test_dags_examples import RUN
+from tests.integration.test_dags_examples import RUN, day_before
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -33,9 +33,10 @@ def test_the_readmes_dag_pulls_the_day_before(sandbox: Sandbox, airflow_db: Path
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW_CONN_INTERGIRO_DEFAULT": sandbox.connection(),
     }
+    at = datetime.now(UTC)
 
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(dags)],
+        [sys.executable, "-c", RUN, str(dags), at.isoformat()],
         env=environment,
         capture_output=True,
         text=True,
@@ -46,9 +47,8 @@ def test_the_readmes_dag_pulls_the_day_before(sandbox: Sandbox, airflow_db: Path
     assert "RESULT " in done.stdout, (done.stdout + done.stderr)[-4000:]
     (manifest_file,) = target.glob("transactions/*/_manifest.json")
     manifest, lines = written(manifest_file.parent)
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    day = today - timedelta(days=1)
-    expected = sandbox.records("/v3/transactions", created_from=day.isoformat(), created_to=today.isoformat())
+    day, end = day_before(at)
+    expected = sandbox.records("/v3/transactions", created_from=day.isoformat(), created_to=end.isoformat())
     assert manifest_file.parent.name == f"{day:%Y-%m-%d}"
     assert manifest["rows"] == len(expected) > 0
     assert sorted(lines) == sorted(expected)

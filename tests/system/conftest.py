@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class System:
-    """An Airflow, the bank it talks to, and the directory that pulls may write below."""
+    """An Airflow, the bank it talks to, the directory that pulls may write below, and OpenLineage's events."""
 
     airflow: AirflowStack
     bank: Bank
     data: Path
     statsd: StatsdServer
+    lineage: Path
 
     def run(self, dag_id: str, timeout: float = 120.0, **conf: object) -> str:
         """Trigger a DAG, wait for its end and return the run's id; fails with the logs of what failed."""
@@ -74,7 +76,11 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         shutil.copy(example, dags)
     data = home / "data"
     statsd = StatsdServer()
+    lineage = home / "lineage"  # one file for each event that OpenLineage is told
+    lineage.mkdir()
     env = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": f"{lineage}/event"}),
+        "AIRFLOW__OPENLINEAGE__INCLUDE_FULL_TASK_INFO": "True",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "INTERGIRO_EXAMPLE_TARGET": f"file://{data}/examples",
         **statsd.env,
@@ -100,6 +106,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "intergiro_default", conn_type="intergiro", host="http://127.0.0.1", port=bank.port, password=key
         )
         with statsd:
-            yield System(airflow, bank, data, statsd)
+            yield System(airflow, bank, data, statsd, lineage)
     finally:
         airflow.stop()

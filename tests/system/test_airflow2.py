@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,22 @@ print("RESULT " + json.dumps([str(run.state), found], default=str))
 """
 
 
+#: Prints the links of the last run of a DAG, as the web server finds them: by the DAG as it is stored.
+READ_LINKS = """
+import json, sys
+from airflow.models import DagBag, DagRun
+from airflow.serialization.serialized_objects import SerializedDAG
+file, dag_id = sys.argv[1:]
+dag = SerializedDAG.from_dict(SerializedDAG.to_dict(DagBag(file, include_examples=False).get_dag(dag_id)))
+found = [
+    [ti.task_id, ti.map_index, name, dag.get_task(ti.task_id).get_extra_links(ti, name)]
+    for ti in DagRun.find(dag_id=dag_id)[-1].get_task_instances()
+    for name in dag.get_task(ti.task_id).extra_links
+]
+print("RESULT " + json.dumps(found))
+"""
+
+
 @dataclass
 class Airflow2:
     """The home of an Airflow 2.11 and the bank that its connection points at."""
@@ -67,6 +85,21 @@ class Airflow2:
         state, found = json.loads(lines[-1].removeprefix("RESULT "))
         assert state == "success", f"{found}\n{(done.stdout + done.stderr)[-6000:]}"
         return {(task, index): value for task, index, _, value in found}
+
+    def links(self, dag_id: str, file: Path) -> dict[tuple[str, int, str], str]:
+        """The links of the last run, by task, map index and name."""
+        done = subprocess.run(
+            [sys.executable, "-c", READ_LINKS, str(file), dag_id],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, (done.stdout + done.stderr)[-4000:]
+        found = json.loads(lines[-1].removeprefix("RESULT "))
+        return {(task, index, name): url for task, index, name, url in found}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +148,22 @@ def test_every_door_leads_to_the_bank(airflow2: Airflow2, tmp_path: Path) -> Non
     assert result["transfer", -1]["rows"] == TRANSACTIONS
 
 
+def test_what_dag_authors_take_for_granted(airflow2: Airflow2, tmp_path: Path) -> None:
+    file, portal = dag_file("everyday.py"), "https://www.intergiro.com/"
+    result = airflow2.run("everyday", file, target=f"file://{tmp_path}", connection="intergiro_default")
+    assert [len(result["call", index]["data"]) for index in (0, 1)] == [1, 2]
+    assert result["counted", -1] == result["last", -1] == result["pull", -1]["rows"] > 2
+    assert json.loads((tmp_path / "cards" / "_manifest.json").read_bytes()) == result["pull_mapped", 0]
+
+    links = airflow2.links("everyday", file)
+    assert re.fullmatch(
+        r"https://console\.cloud\.google\.com/storage/browser/_details/lake/accounts/manual__[^/]+/_manifest\.json",
+        links["pull", -1, "Manifest"],
+    )
+    assert links["pull_mapped", 0, "Manifest"] == links["broken", -1, "Manifest"] == ""
+    assert links["pull", -1, "Intergiro portal"] == links["call", 1, "Intergiro portal"] == portal
+
+
 def test_a_later_process_goes_on_with_the_session(airflow2: Airflow2) -> None:
     """The process of the test before is gone; its session is not, and expires several times during this one."""
     before = airflow2.bank.counters()
@@ -130,6 +179,27 @@ def test_renewals_are_counted_where_airflow_counts(airflow2: Airflow2) -> None:
     counters = airflow2.bank.counters()
     assert airflow2.statsd.count("intergiro.session.logins") == counters["logins"] == 1
     assert airflow2.statsd.count("intergiro.session.renewals") == counters["logins"] + counters["refreshes"]
+
+
+def test_a_deferred_sensor_ends_when_the_record_is_there(airflow2: Airflow2) -> None:
+    """`dag.test()` runs the trigger itself."""
+    bank, batch = airflow2.bank, "batch-1"
+
+    def book() -> None:
+        while sum(batch in request["query"] for request in bank.control("GET", "requests")) < 3:
+            if ended.wait(0.1):
+                return
+        bank.control("POST", "transactions", {"fields": {"correlation_id": batch}})
+
+    ended = threading.Event()
+    booking = threading.Thread(target=book)
+    booking.start()
+    try:
+        airflow2.run("waiting", Path(__file__).with_name("waiting_dags") / "waiting.py", batch=batch)
+    finally:
+        ended.set()
+        booking.join()
+    assert "[DAG TEST] running trigger" in (airflow2.home / "logs" / "waiting.txt").read_text()
 
 
 def test_connection_test_by_cli(airflow2: Airflow2) -> None:

@@ -141,7 +141,7 @@ def test_nightly_example_made_by_the_scheduler(system: System) -> None:
     (run,) = runs
     system.finish("intergiro_nightly", run["dag_run_id"])
     due = datetime.fromisoformat(run["data_interval_end"])
-    assert datetime.now(UTC) - due < timedelta(days=1)
+    assert datetime.now(UTC) - due < timedelta(days=1, minutes=5)
     check_nightly(system, run["dag_run_id"], due.date() - timedelta(days=1))
 
 
@@ -223,6 +223,8 @@ def test_connection_test_by_cli(system: System) -> None:
 
 def test_connection_form_is_built_from_the_provider_info(system: System) -> None:
     """What the form in the browser is drawn from, as the API server sends it."""
+    if AIRFLOW < (3, 2):
+        pytest.skip("before Airflow 3.2 the form comes from the hook, if the API server needed no hook until then")
     answer = system.airflow.rest.request("GET", "/ui/connections/hook_meta")
     answer.raise_for_status()
     (form,) = [item for item in answer.json() if item["connection_type"] == "intergiro"]

@@ -30,7 +30,9 @@ def load(name: str) -> ModuleType:
 
 def test_they_are_all_here() -> None:
     assert [path.stem for path in EXAMPLES] == [
-        "intergiro_call_endpoint", "intergiro_hook_in_task", "intergiro_http_operator", "intergiro_nightly_pull",
+        "intergiro_call_endpoint", "intergiro_daily", "intergiro_hook_in_task", "intergiro_http_operator",
+        "intergiro_increments", "intergiro_nightly_pull", "intergiro_on_new_transactions", "intergiro_partitions",
+        "intergiro_wait_for_event",
     ]  # fmt: skip
 
 
@@ -43,6 +45,34 @@ def test_each_parses_and_imports_no_hook(file: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("end", "after", "day"),
+    [
+        (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC), "2026-03-01"),  # scheduled
+        (None, datetime(2026, 3, 2, 15, 30, tzinfo=UTC), "2026-03-01"),  # by hand, through Airflow 3's API
+    ],
+)
+def test_daily_takes_the_day_before(end: datetime | None, after: datetime, day: str) -> None:
+    """Whether or not the run has a data interval; one without has no such names in its context."""
+    from airflow import macros
+
+    pull = load("intergiro_daily").intergiro_daily().get_task("pull")
+    context = {"dag_run": SimpleNamespace(data_interval_end=end, run_after=after), "macros": macros}
+    context |= {} if end is None else {"data_interval_end": end}
+    assert pull.render_template(pull.created_from, context) == day
+
+
+def test_no_example_starts_another() -> None:
+    """An asset is one example's own: what an event of it means is between those who share its name."""
+    names: dict[str, str] = {}
+    for file in EXAMPLES:
+        for value in vars(load(file.stem)).values():
+            for asset in value.values() if isinstance(value, dict) else [value]:
+                if type(asset).__name__ in ("Asset", "Dataset"):
+                    assert names.setdefault(asset.uri, file.stem) == file.stem, asset.uri
+    assert len(names) >= 5
 
 
 class TestTheNightlyDay:
@@ -120,3 +150,39 @@ def test_the_target_is_the_environments_or_beside_airflow(monkeypatch: pytest.Mo
     assert load("intergiro_nightly_pull").TARGET == "file:///opt/airflow/intergiro"
     monkeypatch.setenv("INTERGIRO_EXAMPLE_TARGET", "s3://aws_default@lake/intergiro")
     assert load("intergiro_nightly_pull").TARGET == "s3://aws_default@lake/intergiro"
+
+
+class EventsOf:
+    """What Airflow hands to a task: events by asset. No dict, since before 3.2 an asset has no hash."""
+
+    def __init__(self, asset: Any, events: list[Any]) -> None:
+        self._asset, self._events = asset, events
+
+    def __getitem__(self, asset: Any) -> list[Any]:
+        assert asset == self._asset
+        return self._events
+
+
+@pytest.mark.skipif(
+    load("intergiro_on_new_transactions").AssetWatcher is None, reason="event-driven DAGs are Airflow 3's"
+)
+class TestNewTransactions:
+    def test_nobody_else_defines_the_watched_asset(self) -> None:
+        """All examples may lie in one folder. A DAG file that names the asset without a watcher would take it away."""
+        watched = load("intergiro_on_new_transactions").NEW.name
+        others = [path for path in EXAMPLES if path.stem != "intergiro_on_new_transactions"]
+        assert [path.stem for path in others if f'Asset("{watched}"' in path.read_text(encoding="utf-8")] == []
+
+    def test_an_event_that_a_person_made(self) -> None:
+        """Beside the watcher's, which alone have a payload: its interval; by itself: the last day."""
+        module = load("intergiro_on_new_transactions")
+        interval = module.intergiro_on_new_transactions().get_task("interval").python_callable
+        due = SimpleNamespace(run_after=datetime(2026, 3, 2, tzinfo=UTC))
+        by_hand = SimpleNamespace(extra={})
+        bounds = {"created_from": "2026-03-01T10:00:00Z", "created_to": "2026-03-01T11:00:00Z"}
+        polled = SimpleNamespace(extra={"payload": bounds})
+        assert interval(triggering_asset_events=EventsOf(module.NEW, [by_hand, polled]), dag_run=due) == bounds
+        assert interval(triggering_asset_events=EventsOf(module.NEW, [by_hand]), dag_run=due) == {
+            "created_from": "2026-03-01T00:00:00+00:00",
+            "created_to": "2026-03-02T00:00:00+00:00",
+        }

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The day before, on a plain `@daily` schedule: the same on Airflow 2 and 3, for scheduled runs and those by hand.
+
+In Airflow 3 such a schedule gives runs whose data interval is empty, in Airflow 2 it is the day before. What both have
+is its end: the midnight at which the run was due. The bounds are computed from that. Change `lookback` to how long the
+status of a transaction may still change: so many days are pulled again with each run.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import dag
+
+from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
+
+AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+TARGET = os.environ.get("INTERGIRO_EXAMPLE_TARGET") or f"file://{AIRFLOW_HOME}/intergiro"
+
+# Not data_interval_end itself: in Airflow 3 a run made by hand may have no interval, and then there is no such name.
+TODAY = "(dag_run.data_interval_end or dag_run.run_after) | ds"
+YESTERDAY = f"macros.ds_add({TODAY}, -1)"
+
+
+@dag(
+    schedule="@daily",
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
+    tags=["intergiro", "example"],
+    doc_md=__doc__,
+)
+def intergiro_daily() -> None:
+    IntergiroToObjectStorageOperator(
+        task_id="pull",
+        endpoint="transactions",
+        created_from=f"{{{{ {YESTERDAY} }}}}",
+        created_to=f"{{{{ {TODAY} }}}}",
+        lookback=timedelta(days=2),
+        path=f"{TARGET}/daily/{{{{ {YESTERDAY} }}}}",
+        compression="gzip",
+        execution_timeout=timedelta(hours=2),
+    )
+
+
+intergiro_daily()

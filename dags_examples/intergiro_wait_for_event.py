@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wait until something has happened at the bank: here until there is a completed transaction of yesterday or later.
+
+The sensor takes no worker slot while it waits: the triggerer polls. Its query describes the record, so the ready check
+`has_records` is enough. A check of your own has to be where the triggerer can import it, an installed package, the
+plugins folder or the PYTHONPATH; without `deferrable` it may be any function.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import dag, task
+
+from intergiro_provider.sensors.intergiro import IntergiroSensor
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
+    catchup=False,
+    params={"status": "completed"},
+    tags=["intergiro", "example"],
+    doc_md=__doc__,
+)
+def intergiro_wait_for_event() -> None:
+    wait = IntergiroSensor(
+        task_id="wait",
+        endpoint="transactions",
+        data={
+            "statuses": "{{ params.status }}",
+            "created_from": "{{ macros.ds_add(dag_run.start_date | ds, -1) }}T00:00:00Z",
+            "limit": 1,
+        },
+        response_check="intergiro_provider.sensors.checks.has_records",
+        deferrable=True,
+        poke_interval=timedelta(minutes=1),
+        timeout=timedelta(hours=12),
+    )
+
+    @task
+    def go_on() -> str:
+        """Do what had to wait."""
+        return "there it is"
+
+    wait >> go_on()
+
+
+intergiro_wait_for_event()

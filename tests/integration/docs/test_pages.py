@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documentation says of the product is what the product says, and its pictures are there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from intergiro_provider import exceptions
+from tests.integration.docs.snippets import ROOT, pages, snippets_of
+
+pytestmark = pytest.mark.integration
+
+DOCS = ROOT / "docs"
+#: What the test of the browser may make a picture weigh.
+HEAVIEST = 150_000
+
+
+def literals(path: Path) -> list[str]:
+    """Every string that a module's code holds, on one line each; `…` where a value is filled in."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+            found.append("".join(parts))
+    return [" ".join(text.split()) for text in found]
+
+
+def says(quoted: str, texts: list[str]) -> bool:
+    """Whether one of the texts has the quoted pieces, between `…`, in their order."""
+    pattern = re.compile(".*".join(re.escape(piece.strip()) for piece in " ".join(quoted.split()).split("…")))
+    return any(pattern.search(text) for text in texts)
+
+
+def test_every_message_in_troubleshooting_is_one_of_ours() -> None:
+    texts = [text for path in (ROOT / "intergiro_provider").rglob("*.py") for text in literals(path)]
+    quoted = [s for s in snippets_of((DOCS / "troubleshooting.md").read_text()) if s.language == "text"]
+    assert len(quoted) > 15
+    assert [s.text for s in quoted if not says(s.text, texts)] == []
+
+
+def test_a_message_that_is_not_ours_is_noticed() -> None:
+    assert says("There is … session: …", ["There is no session: it has ended"])
+    assert not says("There was … session: …", ["There is no session: it has ended"])
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_every_exception_is_in_troubleshooting(name: str) -> None:
+    of_a_family = {"IntergiroError", "IntergiroApiError", "IntergiroServerError", "IntergiroRequestTimeout"}
+    of_a_family |= {"IntergiroForbidden", "IntergiroNotFound", "IntergiroValidationError"}
+    text = (DOCS / "troubleshooting.md").read_text()
+    assert f"`{name}`" in text or name in of_a_family
+
+
+def test_pictures_are_there_and_light() -> None:
+    shown = {
+        (path.parent / target).resolve()
+        for path in pages()
+        for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", path.read_text())
+    }
+    assert len(shown) > 5
+    assert [path for path in shown if not path.is_file()] == []
+    kept = set((DOCS / "_static").glob("*.png"))
+    assert [path.name for path in kept - shown] == [], "pictures that nobody shows"
+    assert [path.name for path in kept if path.stat().st_size > HEAVIEST] == []
