@@ -23,11 +23,11 @@ from intergiro_provider.exceptions import (
     IntergiroValueError,
 )
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.pulls import bank, pull, shared_bank, transfer, written
+from tests.integration.pulls import Said, bank, pull, said, shared_bank, transfer, written
 
 pytestmark = pytest.mark.integration
 
-__all__ = ["bank", "shared_bank"]  # fixtures
+__all__ = ["bank", "said", "shared_bank"]  # fixtures
 
 OLDEST_FIRST = {"sort_by": "created_at", "sort_type": "ASC"}
 
@@ -50,6 +50,10 @@ class TestResult:
         counters = bank.counters()
         assert counters.connections == 1
         assert set(counters.by_path) == {"GET /v3/transactions"}
+
+    def test_the_log_says_where_the_manifest_is(self, bank: Sandbox, tmp_path: Path, said: Said) -> None:
+        pull(tmp_path, endpoint="accounts")
+        assert f"Published: file://{tmp_path}/_manifest.json" in said()
 
     def test_compressed(self, bank: Sandbox, tmp_path: Path) -> None:
         manifest = pull(tmp_path, params=OLDEST_FIRST, compression="gzip")
