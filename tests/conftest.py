@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import gc
 import os
 import shutil
 import sqlite3
@@ -25,6 +26,10 @@ if "airflow" in sys.modules:
 
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
     del os.environ[_name]
+
+# A child of a test's must not collect what its parent has left: each of its S3 file systems then waits a second for an
+# event loop that runs in the parent alone, and a worker of pytest may have dozens.
+os.register_at_fork(after_in_child=gc.freeze)
 
 # One home for each process: with pytest-xdist every worker has its own.
 _HOME = Path(tempfile.mkdtemp(prefix="intergiro-tests-"))

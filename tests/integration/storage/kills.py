@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
 import signal
@@ -77,10 +78,11 @@ class Phases:
 
 
 def _in_a_child(work: Callable[[], None], started: Callable[[int], None] = lambda pid: None) -> bool:
-    """Fork and work; whether it was killed. It gets half a minute."""
+    """Fork and work; whether it was killed. It gets half a minute, and says where it hangs before that ends."""
     child = os.fork()
     if child == 0:
         code = 1
+        faulthandler.dump_traceback_later(25, file=2)
         try:
             work()
             code = 0
