@@ -53,7 +53,10 @@ class IntergiroOperator(BaseOperator):
                 "account_id": "{{ params.account_id }}",
                 "amount": 125000,
                 "reference": "Rent",
-                "counterparty": {"name": "{{ params.landlord }}", "account_details": {"iban": "{{ params.iban }}"}},
+                "counterparty": {
+                    "name": "{{ params.landlord }}",
+                    "account": {"iban": "{{ params.iban }}", "bic": "{{ params.bic }}"},
+                },
             },
         )
 

@@ -15,11 +15,12 @@ from intergiro_provider.sandbox.collection import Collection
 from intergiro_provider.sandbox.consents import ConsentMissing, Consents
 from intergiro_provider.sandbox.counters import Counters
 from intergiro_provider.sandbox.data import Data
+from intergiro_provider.sandbox.forms import Bulk, Move, Pay, read
 from intergiro_provider.sandbox.lists import Invalid, page
+from intergiro_provider.sandbox.payments import Conflict, Payments
 from intergiro_provider.sandbox.replies import Reply, Request, as_json, error
 from intergiro_provider.sandbox.sessions import Refused, Sessions
 from intergiro_provider.sandbox.settings import DATA_SETTINGS, Settings, parse_now
-from intergiro_provider.sandbox.writes import Conflict, Writes
 
 APIS = ("v1", "v3")
 LISTS = {"v3": ("individuals", "accounts", "cards", "transactions"), "v1": ("accounts", "transactions")}
@@ -57,7 +58,7 @@ def route(path: str) -> Route:
         case [name] if name in LISTS[api]:
             return Route(path, api, "list", name, role=_role(name))
         case ["transactions", ("move" | "pay") as name] if api == "v3":
-            return Route(path, api, "transfer", name, method="POST", role="payments")
+            return Route(path, api, name, method="POST", role="payments")
         case [name, id] if name in LISTS[api]:
             return Route(f"/{api}/{name}/{{id}}", api, "single", name, id, role=_role(name))
         case ["events", id] if api == "v3":
@@ -70,8 +71,6 @@ def route(path: str) -> Route:
             return Route("/v3/consents/{id}", api, "consent", id=id, method="POST")
         case ["bulk_payments"] if api == "v1":
             return Route(path, api, "bulk", method="POST", role="payments")
-        case ["bulk_payments", id] if api == "v1":
-            return Route("/v1/bulk_payments/{id}", api, "batch", id=id, role="payments")
     return Route(f"/{api}/(unknown)", api, "unknown")
 
 
@@ -94,7 +93,7 @@ class Bank:
 
     def _begin(self) -> None:
         self.consents = Consents(self.now)
-        self.writes = Writes(lambda: self.settings, self.counters, self.consents, self.now)
+        self.payments = Payments(lambda: self.settings, self.counters, self.consents, self.now)
         moment = parse_now(self.settings.now)
         self.data = {api: Data(api, self.settings, moment) for api in APIS}
         if self.settings.prepare:
@@ -126,7 +125,7 @@ class Bank:
 
     def reset_counters(self) -> None:
         """Count from zero again."""
-        self.counters = self.sessions.counters = self.writes.counters = Counters()
+        self.counters = self.sessions.counters = self.payments.counters = Counters()
 
     def refuse(self, request: Request, to: Route) -> Reply | None:
         """Why this request goes no further: no token, no permission, no role, no such path; None where it may."""
@@ -179,13 +178,12 @@ class Bank:
             case "bank_details":
                 details = self.data[to.api].bank_details(to.id)
                 return _missing() if details is None else as_json(details)
-            case "transfer":
-                return as_json(self.writes.transfer(to.name, request.body, self.data[to.api]))
+            case "pay":
+                return as_json(self.payments.single(read(request.body, Pay), self.data[to.api]))
+            case "move":
+                return as_json(self.payments.single(read(request.body, Move), self.data[to.api]))
             case "bulk":
-                return as_json(self.writes.bulk(request.body, self.data[to.api]))
-            case "batch":
-                batch = self.writes.batches.get(to.id)
-                return _missing() if batch is None else as_json(batch)
+                return as_json(self.payments.bulk(read(request.body, Bulk), self.data[to.api]))
             case "consent":
                 method = self.consents.method(to.id, _field(request.body, "return_url"))
                 return _missing() if method is None else as_json(method)

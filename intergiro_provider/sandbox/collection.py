@@ -108,18 +108,13 @@ class Collection(ABC):
         """What a list sorted by updated_at is sorted by."""
         return self.updated(self.order[position]), position
 
-    def insert(self, serial: int, created: int) -> None:
-        """Put a new serial, the next one, where its moment and id belong."""
+    def insert(self, serials: Sequence[int], created: int) -> None:
+        """Add new serials, the next ones, at their place in the order."""
         start, stop = bisect_left(self.created, created), bisect_right(self.created, created)
-        name = self.id(serial)
-        position = next((p for p in range(start, stop) if self.id(self.order[p]) > name), stop)
-        self.created.insert(position, created)
-        self.order.insert(position, serial)
-        self.place.append(0)
-        if position == len(self.order) - 1:
-            self.place[serial] = position
-        else:
-            self._number_places()
+        self.created[stop:stop] = array("q", [created]) * len(serials)
+        self.order[start:stop] = array("I", sorted([*self.order[start:stop], *serials], key=self.id))
+        self.place.extend(serials)
+        self._number_places(start)
         self.touched()
 
     def touched(self) -> None:
@@ -158,10 +153,10 @@ class Collection(ABC):
                 order[start:stop] = array("I", sorted(order[start:stop], key=self.id))
             start = stop
 
-    def _number_places(self) -> None:
+    def _number_places(self, start: int = 0) -> None:
         place = self.place
-        for position, serial in enumerate(self.order):
-            place[serial] = position
+        for position in range(start, len(self.order)):
+            place[self.order[position]] = position
 
 
 class Rows(Collection):

@@ -87,10 +87,10 @@ class Control:
         created = epoch_ms(sent["created_at"]) if "created_at" in sent else bank.now() * 1000
         if created is None:
             raise Wrong("created_at: must be an ISO 8601 date-time with an offset")
-        ids = []
+        records = []
         for place in range(int(sent.get("count", 1))):
             account = data.accounts.values[place % len(data.accounts)]
-            usual = {
+            usual: dict[str, Any] = {
                 "type": "bank-transfer",
                 "amount": place + 1,
                 "currency": account["currency"],
@@ -100,8 +100,8 @@ class Control:
                 "exchange_rate": None,
                 "counterparty": {"name": "Ädded"},
             }
-            ids.append(data.transactions.add({**usual, **sent.get("fields", {})}, int(created))["id"])
-        return {"ids": ids}
+            records.append({**usual, **sent.get("fields", {})})
+        return {"ids": [record["id"] for record in data.transactions.add(records, int(created))]}
 
     def _alter(self, sent: dict[str, Any]) -> dict[str, Any]:
         """Change the `fields` of the transactions with these `ids`."""

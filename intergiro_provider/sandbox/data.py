@@ -51,7 +51,7 @@ class Data:
         spread = Spread(settings.transactions, self.now, settings.days, settings.heavy_share, settings.heavy_day)
         seed = settings.seed * 2 + (self.api == "v1")
         ids = [row["id"] for row in self.accounts.values]
-        return Transactions(seed, ids, spread, settings.cached_records)
+        return Transactions(self.api, seed, ids, spread, settings.cached_records)
 
     def events(self, individual_id: str) -> Collection | None:
         """3d: an individual's events; None where there is no such individual."""

@@ -44,7 +44,7 @@ class Makers:
         self._api, self._seed, self._now = api, seed, now
 
     def accounts(self, count: int) -> list[Record]:
-        """Accounts; one has a balance beyond 2^53, one is overdrawn."""
+        """Accounts, half of them in EUR; one has a balance beyond 2^53, one is overdrawn."""
         draw, ids = self._source("accounts")
         rows = []
         for serial in range(count):
@@ -53,7 +53,7 @@ class Makers:
             row: Record = {
                 "id": ids.of(serial),
                 "name": f"{draw.choice(GIVEN)}s konto {serial}" if serial % 2 else f"Account № {serial}",
-                "currency": draw.choice(("EUR", "SEK", "GBP", "USD", "PLN")),
+                "currency": draw.choice(("SEK", "GBP", "USD", "PLN")) if serial % 2 else "EUR",
                 "balance": balance,
                 "created_at": iso(created),
                 "type": draw.choice(("current", "current", "savings", "client-funds")),
@@ -95,6 +95,7 @@ class Makers:
         rows = []
         for serial in range(count):
             created = self._moment(draw)
+            account = draw.choice(accounts)
             rows.append(
                 {
                     "id": ids.of(serial),
@@ -105,8 +106,8 @@ class Makers:
                     "exp_month": draw.randrange(1, 13),
                     "exp_year": draw.randrange(2026, 2031),
                     "last4": f"{draw.randrange(10_000):04d}",
-                    "currency": draw.choice(("EUR", "SEK")),
-                    "account_id": draw.choice(accounts)["id"],
+                    "currency": account["currency"],
+                    "account_id": account["id"],
                     "individual_id": draw.choice(individuals)["id"],
                     "status": ("active", "inactive", "blocked", "expired")[serial % 4],
                     "created_at": iso(created),

@@ -75,7 +75,7 @@ _DAY = 86_400_000
 _TEMPLATE = (
     b'{"id":"%b","type":"%b","amount":%d,"currency":"%b","status":"%b","account_id":"%b","reference":"%b %d",'
     b'"request_id":"%b","correlation_id":"%b","exchange_rate":%b,"payment_amount":%d,"payment_currency":"%b",'
-    b'"counterparty":{"name":"%b","account_id":%b,"account_details":{"iban":"%b","bic":"%b","country":"%b"}},'
+    b'"counterparty":{"name":"%b","account_id":%b,"account_details":%b},'
     b'"created_at":"%b","updated_at":"%b"%b}'
 )
 
@@ -94,6 +94,7 @@ class Spread:
 class Transactions(Collection):
     """The transactions of one API.
 
+    :param api: `v1` (2d) or `v3` (3d).
     :param seed: another seed gives other ids, moments and contents.
     :param accounts: ids of the accounts that they belong to.
     :param cached: how many serialised records are kept.
@@ -101,12 +102,12 @@ class Transactions(Collection):
 
     facets = True
 
-    def __init__(self, seed: int, accounts: Sequence[str], spread: Spread, cached: int) -> None:
+    def __init__(self, api: str, seed: int, accounts: Sequence[str], spread: Spread, cached: int) -> None:
         self._ids = Ids(seed * 2 + 1)
         self._salt = (seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
         self._accounts = tuple(accounts)
         self._account_bytes = tuple(account.encode() for account in accounts)
-        self._ibans = _ibans(seed)
+        self._details = _account_details(seed, api)
         self._cached = cached
         self._cache: dict[int, bytes] = {}
         self._written: dict[int, dict[str, Any]] = {}
@@ -146,13 +147,14 @@ class Transactions(Collection):
         for serial in range(min(len(self.order), self._cached)):
             self.raw(serial)
 
-    def add(self, record: dict[str, Any], created: int) -> dict[str, Any]:
-        """Book a transaction at epoch milliseconds; its id and moments are filled in. Returns it."""
-        serial = len(self.order)
-        written = {"id": self.id(serial), **record, "created_at": iso(created), "updated_at": iso(created)}
-        self._written[serial] = written
-        self.insert(serial, created)
-        return written
+    def add(self, records: Sequence[dict[str, Any]], created: int) -> list[dict[str, Any]]:
+        """Book transactions at epoch milliseconds; their ids and moments are filled in. Returns them."""
+        serials = range(len(self.order), len(self.order) + len(records))
+        for serial, record in zip(serials, records, strict=True):
+            moments = {"created_at": iso(created), "updated_at": iso(created)}
+            self._written[serial] = {"id": self.id(serial), **record, **moments}
+        self.insert(serials, created)
+        return [self._written[serial] for serial in serials]
 
     def change(self, serial: int, changes: dict[str, Any], updated: int) -> None:
         """Change fields of a transaction, as a status changes in the life of a payment."""
@@ -188,7 +190,6 @@ class Transactions(Collection):
         extra = b""
         if not noise >> 44 & 7:
             extra = b',"risk":{"score":0.%02d0,"flags":[]},"x_ledger":%d' % (noise >> 48 & 63, BIG + serial)
-        iban, bic, country = self._ibans[noise >> 34 & 63]
         return _TEMPLATE % (
             self._ids.of(serial).encode(),
             _TYPES[noise >> 24 & 7],
@@ -205,9 +206,7 @@ class Transactions(Collection):
             payment_currency,
             NAMES[(noise >> 3) % len(NAMES)],
             b"null" if noise >> 50 & 1 else b'"%09d"' % (noise >> 30 & 0x1FFFFFFF),
-            iban,
-            bic,
-            country,
+            self._details[noise >> 34 & 63],
             _iso(created),
             _iso(created + self._delay(noise)),
             extra,
@@ -249,12 +248,13 @@ def _moments(seed: int, spread: Spread) -> array[int]:
     return array("q", moments)
 
 
-def _ibans(seed: int) -> tuple[tuple[bytes, bytes, bytes], ...]:
+def _account_details(seed: int, api: str) -> tuple[bytes, ...]:
+    """Where counterparties have their accounts, in the form of each API."""
     draw = random.Random(seed ^ 0x1BA)
-    kinds = (("SE", 20, "ESSESESS"), ("DE", 18, "DEUTDEFF"), ("PL", 24, "BREXPLPW"), ("FR", 23, "BNPAFRPP"))
+    kinds = (("SE", 22, "ESSESESS"), ("DE", 20, "DEUTDEFF"), ("PL", 26, "BREXPLPW"), ("FR", 25, "BNPAFRPP"))
     made = []
     for _ in range(64):
         country, digits, bic = draw.choice(kinds)
-        number = "".join(draw.choice("0123456789") for _ in range(digits))
-        made.append(((country + number).encode(), bic.encode(), country.encode()))
+        iban = country + "".join(draw.choice("0123456789") for _ in range(digits))
+        made.append(encode({"number": iban, "bank_code": bic} if api == "v1" else {"type": "sepa", "iban": iban}))
     return tuple(made)

@@ -39,7 +39,7 @@ def a_payment(bank: Sandbox) -> dict[str, Any]:
         "account_id": account,
         "amount": 125_00,
         "reference": "rent",
-        "counterparty": {"name": "Åsa Öberg"},
+        "counterparty": {"name": "Åsa Öberg", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}},
     }
 
 
@@ -77,7 +77,8 @@ class TestResult:
     def test_a_payment(self, bank: Sandbox) -> None:
         payment = a_payment(bank)
         result = call("transactions/pay", method="post", json=payment)
-        assert result["request_id"] == payment["request_id"]
+        [made] = [r for r in map(json.loads, bank.records()) if r["request_id"] == payment["request_id"]]
+        assert (result["id"], result["amount"]) == (made["id"], 12500)
 
     def test_the_payment_of_the_docstring_is_made_once_however_often_it_is_tried(self, bank: Sandbox) -> None:
         from airflow import macros
@@ -90,14 +91,16 @@ class TestResult:
         account = a_payment(bank)["account_id"]
         context = {
             "macros": macros, "run_id": "manual__2026-01-31", "ds": "2026-01-31",
-            "params": {"account_id": account, "landlord": "Åsa Öberg", "iban": "SE4550000000058398257466"},
+            "params": {
+                "account_id": account, "landlord": "Åsa Öberg", "iban": "SE4550000000058398257466", "bic": "ESSESESS",
+            },
         }  # fmt: skip
         names["made"].render_template_fields(context)
         first, again = (names["made"].execute(context) for _ in range(2))
         assert first["id"] == again["id"]
-        assert uuid.UUID(first["request_id"]).version == 5
-        made = [r for r in bank.records() if json.loads(r)["request_id"] == first["request_id"]]
-        assert len(made) == 1
+        [made] = [r for r in map(json.loads, bank.records()) if r["reference"] == "Rent"]
+        assert made["id"] == first["id"]
+        assert uuid.UUID(made["request_id"]).version == 5
 
     def test_a_payment_whose_answer_is_lost_is_made_once(self, bank: Sandbox) -> None:
         bank.fault("lose_answer", path="/v3/transactions/pay", times=1)

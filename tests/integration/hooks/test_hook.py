@@ -147,7 +147,7 @@ def test_a_payment_with_a_request_id_is_sent_again_and_made_once(sandbox: Sandbo
             "account_id": account,
             "amount": 5,
             "reference": "rent",
-            "counterparty": {"name": "Ada"},
+            "counterparty": {"name": "Ada", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}},
         },
     )
 

@@ -80,7 +80,7 @@ def test_a_body_is_sent_again_whole_after_a_renewal(sandbox: Sandbox, connect: C
         "account_id": account,
         "amount": 100,
         "reference": "rent é",
-        "counterparty": {"name": "Ada"},
+        "counterparty": {"name": "Ada", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}},
     }
     text = json.dumps(payment)
     data: Any = {

@@ -96,7 +96,7 @@ def test_a_dropped_answer_may_have_been_executed(client: Client) -> None:
         "account_id": account,
         "amount": 5,
         "reference": "x",
-        "counterparty": {"name": "Åsa"},
+        "counterparty": {"name": "Åsa", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}},
     }
     for handled, writes in ((False, 0), (True, 1)):
         bank.fault("drop", "/v3/transactions/pay", times=1, handled=handled)

@@ -14,6 +14,7 @@ from intergiro_provider.sandbox.settings import DEFAULT_API_KEY, Settings
 
 KEYS = (DEFAULT_API_KEY, "reader:transactions", "payer:payments+accounts")
 REQUEST_ID = "0b8f2f6e-4d35-4a5e-9d27-7b3a7d1c9e10"
+PAYEE = {"name": "Åsa", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}}
 
 
 class Caller:
@@ -45,9 +46,18 @@ class Caller:
             "account_id": self.ids("/v3/accounts")[0],
             "amount": 1250,
             "reference": "Räkning 7",
-            "counterparty": {"name": "Åsa"},
+            "counterparty": PAYEE,
         }
         return {**usual, **changes}
+
+    def accounts(self, api: str = "v3", currency: str = "EUR") -> list[str]:
+        return [row["id"] for row in self.bank.data[api].accounts.values if row["currency"] == currency]
+
+    def transactions(self, api: str = "v3", **query: str) -> list[dict[str, Any]]:
+        path, headers = f"/{api}/transactions", {"authorization": f"Bearer {self.tokens[api, DEFAULT_API_KEY]}"}
+        request = Request("GET", path, {name: [value] for name, value in query.items()}, headers)
+        found: list[dict[str, Any]] = json.loads(self.bank.answer(request, route(path)).body)["data"]
+        return found
 
 
 def field(reply: Reply) -> str:
@@ -104,6 +114,7 @@ def test_single_records(path: str) -> None:
         ("GET", "/v3/individuals/nobody/payment_methods", 404),
         ("GET", "/v3/accounts/nothing/bank_details", 404),
         ("GET", "/v1/bulk_payments/nothing", 404),
+        ("GET", "/v1/bulk_payments", 405),
         ("POST", "/v3/transactions/pay/more", 404),
     ],
 )
@@ -167,24 +178,64 @@ def test_a_payment_is_made_once_for_each_request_id() -> None:
     assert json.loads(first.body) == json.loads(again.body)
     counters = caller.bank.counters
     assert (counters.writes, counters.duplicates) == (1, 1)
-    made = json.loads(first.body)
-    assert (made["amount"], made["status"], made["created_at"]) == (-1250, "pending", "2025-11-24T00:00:00.000Z")
-    assert caller.ids("/v3/transactions")[0] == made["id"]
-    assert len(caller.bank.data["v3"].transactions) == 51
     assert caller.call("POST", "/v3/transactions/pay", {**sent, "amount": 1}).status == 409
+    assert len(caller.bank.data["v3"].transactions) == 51
 
 
-def test_a_move_between_own_accounts() -> None:
+def test_the_answer_to_a_payment_is_the_portals() -> None:
     caller = Caller()
-    one, other = caller.ids("/v3/accounts")[:2]
-    sent = {"request_id": REQUEST_ID, "account_id": one, "to_account_id": other, "amount": 5, "reference": "x"}
-    made = json.loads(caller.call("POST", "/v3/transactions/move", sent).body)
-    assert (made["account_id"], made["counterparty"]["account_id"], made["type"]) == (one, other, "move")
-    assert field(
+    made = json.loads(caller.call("POST", "/v3/transactions/pay", caller.payment()).body)
+    assert (made["amount"], made["status"], made["created_at"]) == (1250, "pending", "2025-11-24T00:00:00.000Z")
+    assert "request_id" not in made
+    [listed] = caller.transactions(limit="1")
+    assert listed == {**made, "amount": -1250, "request_id": REQUEST_ID}
+    assert listed["counterparty"] == {
+        "name": "Åsa",
+        "account_id": None,
+        "account_details": {"type": "sepa", "iban": PAYEE["account"]["iban"]},  # type: ignore[index]
+    }
+
+
+def test_a_payment_to_an_account_at_the_bank() -> None:
+    caller = Caller()
+    made = json.loads(
         caller.call(
-            "POST", "/v3/transactions/move", {**sent, "request_id": REQUEST_ID[:-1] + "1", "to_account_id": "x"}
-        )
+            "POST", "/v3/transactions/pay", caller.payment(counterparty={"name": "Åsa", "account_id": "x"})
+        ).body
     )
+    assert made["counterparty"] == {"name": "Åsa", "account_id": "x"}
+
+
+def a_move(caller: Caller, **changes: Any) -> dict[str, Any]:
+    source, target = caller.accounts()[:2]
+    usual = {"source_account_id": source, "target_account_id": target, "amount": 5, "reference": "x"}
+    return {"request_id": REQUEST_ID, **usual, **changes}
+
+
+def test_a_move_appears_on_both_accounts() -> None:
+    caller = Caller()
+    sent = a_move(caller)
+    made = json.loads(caller.call("POST", "/v3/transactions/move", sent).body)
+    source, target = sent["source_account_id"], sent["target_account_id"]
+    assert made["request_id"] == REQUEST_ID
+    assert (made["type"], made["status"], made["amount"]) == ("bank-transfer", "pending", -5)
+    assert (made["account_id"], made["counterparty"]["account_id"]) == (source, target)
+    [credit] = caller.transactions(account_ids=target, limit="1")
+    assert (credit["amount"], credit["counterparty"]["account_id"]) == (5, source)
+    assert caller.transactions(account_ids=source, limit="1") == [made]
+
+
+@pytest.mark.parametrize("currency", ["EUR", "SEK", "missing"])
+def test_a_move_needs_another_account_of_the_same_currency(currency: str) -> None:
+    caller = Caller()
+    target = (caller.accounts(currency=currency) or ["missing"])[0]  # in EUR, the source itself
+    assert field(caller.call("POST", "/v3/transactions/move", a_move(caller, target_account_id=target))) == (
+        "target_account_id"
+    )
+
+
+def without(sent: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in sent.items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -195,18 +246,32 @@ def test_a_move_between_own_accounts() -> None:
         ({"account_id": "nothing"}, "account_id"),
         ({"amount": 0}, "amount"),
         ({"amount": 1.5}, "amount"),
+        ({"amount": "5"}, "amount"),
         ({"amount": True}, "amount"),
         ({"reference": ""}, "reference"),
         ({"reference": None}, "reference"),
+        ({"note": "new"}, "note"),
         ({"counterparty": "Åsa"}, "counterparty"),
-        ({"counterparty": {}}, "name"),
-        ({"note": None}, "note"),
+        ({"counterparty": {}}, "counterparty.name"),
+        ({"counterparty": {"name": "Åsa"}}, "counterparty"),
+        ({"counterparty": {**PAYEE, "account_id": "x"}}, "counterparty"),
+        ({"counterparty": {**PAYEE, "account_id": None}}, "counterparty.account_id"),
+        ({"counterparty": {"name": "Åsa", "account": {"iban": "SE1"}}}, "counterparty.account.bic"),
+        ({"counterparty": {"name": "Åsa", "account": {"iban": "", "bic": "X"}}}, "counterparty.account.iban"),
+        ({"counterparty": {"name": "Åsa", "account_details": {"iban": "SE1"}}}, "counterparty.account_details"),
     ],
 )
 def test_payments_that_do_not_validate(changes: dict[str, Any], wanted: str) -> None:
     caller = Caller()
     assert field(caller.call("POST", "/v3/transactions/pay", caller.payment(**changes))) == wanted
     assert caller.bank.counters.writes == 0
+
+
+@pytest.mark.parametrize("name", ["source_account_id", "target_account_id", "amount", "reference", "request_id"])
+def test_a_move_needs_each_field(name: str) -> None:
+    caller = Caller()
+    assert field(caller.call("POST", "/v3/transactions/move", without(a_move(caller), name))) == name
+    assert field(caller.call("POST", "/v3/transactions/move", {**a_move(caller), "account_id": "x"})) == "account_id"
 
 
 @pytest.mark.parametrize("sent", [[], "x", 7])
@@ -251,20 +316,58 @@ def test_a_consent_expires() -> None:
     assert caller.call("GET", "/v3/guests/somebody/payment_methods").status == 200
 
 
-def batch(caller: Caller, count: int = 2, **changes: Any) -> Reply:
-    items = [{"counterparty": {"name": "Åsa"}, "amount": n + 1, "reference": "lön", **changes} for n in range(count)]
-    return caller.call("POST", "/v1/bulk_payments", {"account_id": caller.ids("/v1/accounts")[0], "items": items})
+def batch(caller: Caller, count: int = 2, account: str = "", **changes: Any) -> Reply:
+    payee = {"name": "Åsa", "account": {"account_iban": "SE4550000000058398257466", "account_bic": "ESSESESS"}}
+    items = [{"counterparty": payee, "amount": n + 1, "reference": "lön", **changes} for n in range(count)]
+    sent = {"account_id": account or caller.accounts("v1")[0], "items": items}
+    return caller.call("POST", "/v1/bulk_payments", sent)
 
 
-def test_batches_wait_for_approval() -> None:
+def test_a_batch_waits_for_approval() -> None:
     caller = Caller()
     made = json.loads(batch(caller, 1000, correlation_id="c").body)
-    assert (made["status"], made["items_count"], made["amount"]) == ("pending_approval", 1000, 500_500)
-    assert json.loads(caller.call("GET", f"/v1/bulk_payments/{made['id']}").body) == made
-    assert field(batch(caller, 0)) == field(batch(caller, 1001)) == "items"
-    assert field(batch(caller, amount=-1)) == "items.0.amount"
-    assert field(batch(caller, correlation_id=None)) == "items.0.correlation_id"
-    assert field(batch(caller, counterparty=None)) == "items.0.counterparty"
+    assert made == {
+        "account_id": caller.accounts("v1")[0],
+        "id": made["id"],
+        "totals_by_currency": {"eur": {"fee": 20_000, "net": 500_500, "total": 520_500}},
+    }
+    assert caller.bank.counters.writes == 1
+    found = caller.transactions("v1", correlation_ids="c", limit="100", statuses="pending_approval")
+    assert len(found) == 100
+    assert found[0]["counterparty"]["account_details"] == {
+        "number": "SE4550000000058398257466",
+        "bank_code": "ESSESESS",
+    }
+
+
+def test_without_a_correlation_id_none_is_shown() -> None:
+    caller = Caller()
+    batch(caller, 1)
+    assert "correlation_id" not in caller.transactions("v1", limit="1")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"count": 0}, "items"),
+        ({"count": 1001}, "items"),
+        ({"amount": -1}, "items.0.amount"),
+        ({"correlation_id": None}, "items.0.correlation_id"),
+        ({"counterparty": None}, "items.0.counterparty"),
+        ({"counterparty": PAYEE}, "items.0.counterparty.account.iban"),
+        ({"account": "nothing"}, "account_id"),
+    ],
+)
+def test_batches_that_do_not_validate(changes: dict[str, Any], wanted: str) -> None:
+    caller = Caller()
+    assert field(batch(caller, **changes)) == wanted
+    assert caller.bank.counters.writes == 0
+
+
+def test_a_batch_is_paid_from_an_account_in_euro() -> None:
+    caller = Caller()
+    [other, *_] = [row["id"] for row in caller.bank.data["v1"].accounts.values if row["currency"] != "EUR"]
+    assert field(batch(caller, account=other)) == "account_id"
 
 
 def test_at_most_a_hundred_batches_wait() -> None:

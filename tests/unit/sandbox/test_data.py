@@ -22,7 +22,9 @@ NOW = datetime(2025, 11, 24, 13, 30, tzinfo=UTC)
 
 
 def transactions(count: int = 2000, seed: int = 1, **spread: Any) -> Transactions:
-    return Transactions(seed, ["one", "two", "three"], Spread(count, NOW, spread.pop("days", 30.0), **spread), 1000)
+    return Transactions(
+        "v3", seed, ["one", "two", "three"], Spread(count, NOW, spread.pop("days", 30.0), **spread), 1000
+    )
 
 
 def rows(collection: Collection) -> list[dict[str, Any]]:
@@ -79,6 +81,7 @@ def test_transactions_are_in_the_order_of_moment_and_id() -> None:
 
 def test_transactions_have_a_banks_shape() -> None:
     found = rows(transactions())
+    assert {tuple(row["counterparty"]["account_details"]) for row in found} == {("type", "iban")}
     assert {row["status"] for row in found} == set(STATUSES) >= {"pending", "pending_approval"}
     assert any(abs(row["amount"]) > 2**53 for row in found)
     assert any(row["amount"] < 0 for row in found)
@@ -139,10 +142,10 @@ def test_a_booked_transaction_lies_where_it_belongs() -> None:
     moments = sorted(made.created)
     fields = {"account_id": "one", "status": "pending"}
     for moment in (moments[0] - 1, moments[50], moments[50], moments[-1] + 1, moments[-1] + 1):
-        booked = made.add(fields, moment)
-        position = made.place[made.serial(booked["id"]) or 0]
-        assert json.loads(made.rows([position])[0]) == booked
-    assert len(made) == 105
+        for booked in made.add([fields, fields], moment):
+            position = made.place[made.serial(booked["id"]) or 0]
+            assert json.loads(made.rows([position])[0]) == booked
+    assert len(made) == 110
     found = rows(made)
     assert found == sorted(found, key=lambda row: (row["created_at"], row["id"]))
     for position, serial in enumerate(made.order):

@@ -23,11 +23,11 @@ ACCOUNTS = ["one", "two", "three"]
 
 def tied() -> Transactions:
     """Sixty transactions within six milliseconds: most moments are shared, by pages and over their edges."""
-    made = Transactions(1, ACCOUNTS, Spread(0, NOW, 1.0), 1000)
+    made = Transactions("v3", 1, ACCOUNTS, Spread(0, NOW, 1.0), 1000)
     for serial in range(60):
         account, status = ACCOUNTS[serial % 3], ("pending", "completed")[serial % 2]
         record = {"account_id": account, "status": status, "correlation_id": f"batch-{serial % 5}"}
-        made.add(record, 1_763_942_400_000 + serial * 7 % 6)
+        made.add([record], 1_763_942_400_000 + serial * 7 % 6)
     for serial in range(0, 60, 7):
         made.change(serial, {}, 1_763_942_500_000 + serial % 3)
     return made
@@ -210,7 +210,7 @@ def test_a_list_that_grows_under_its_reader() -> None:
     made = tied()
     query = {"limit": ["7"], "statuses": ["pending"], "sort_type": ["ASC"]}
     first = json.loads(page(made, query, Settings()).body)["data"]
-    booked = made.add({"account_id": "one", "status": "pending", "correlation_id": ""}, made.created[-1] + 5)
+    [booked] = made.add([{"account_id": "one", "status": "pending", "correlation_id": ""}], made.created[-1] + 5)
     seen = list(first)
     for _ in range(20):
         answer = json.loads(page(made, {**query, "starting_after": [seen[-1]["id"]]}, Settings()).body)
