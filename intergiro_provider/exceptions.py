@@ -2,7 +2,8 @@
 """Every error that this provider raises.
 
 Airflow retries a task that fails with an :class:`IntergiroError`, unless the error also derives from
-``AirflowFailException``: then trying again cannot help, and the task fails at once.
+``AirflowFailException``: a retry cannot help, and the task fails at once. Where Airflow is not installed, two classes
+of the same names stand in for Airflow's, and :func:`is_final` says the same.
 
 No message, ``repr`` or argument holds a token, an API key or account data: what the bank wrote in free text is kept
 in :attr:`IntergiroApiError.errors` for code to look at; only its machine-readable codes and field names are printed.
@@ -13,9 +14,29 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+# By metadata and not by `except ImportError`: the reason why an installed Airflow cannot be imported must be seen.
+if TYPE_CHECKING or any(map(_is_installed, ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk"))):
+    from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+else:
+
+    class AirflowException(Exception):
+        """Stands in for Airflow's class."""
+
+    class AirflowFailException(AirflowException):
+        """Stands in for Airflow's class."""
+
 
 __all__ = [
     "BankUnavailable",
@@ -34,6 +55,8 @@ __all__ = [
     "IntergiroValueError",
     "LockMismatch",
     "LoginBudgetExhausted",
+    "OutcomeUnknown",
+    "PaymentMismatch",
     "ShadowedError",
     "StorageError",
     "StoreUnavailable",
@@ -205,6 +228,41 @@ class IntergiroServerError(IntergiroApiError):
     """5xx: the bank has a fault. Retriable."""
 
     remedy = "The bank has a fault; Airflow retries the task if it has retries left."
+
+
+class OutcomeUnknown(IntergiroError, AirflowFailException):
+    """The bank may have carried out a write, and repeating it could carry it out twice. Final.
+
+    :param where: method and path of the request, such as ``POST /v1/bulk_payments``.
+    :param happened: why the outcome is unknown, such as ``no response (ReadTimeout)``.
+    :param look_up: how to find out what happened; a sentence.
+    :param key: the request's idempotency key; None if it has none.
+    :param status_code: the HTTP status of the response; None without one.
+    """
+
+    def __init__(
+        self, where: str, happened: str, look_up: str, *, key: str | None = None, status_code: int | None = None
+    ) -> None:
+        self.where = where
+        self.key = key
+        self.status_code = status_code  # type: ignore[assignment]
+        shown = f"idempotency key {_shown(key)}" if key else "no idempotency key"
+        super().__init__(
+            f"It is not known whether Intergiro carried out {where} ({shown}): {happened}. The request is not sent "
+            f"again. {look_up} Then clear this task if nothing was done, or mark it as success."
+        )
+
+
+class PaymentMismatch(IntergiroError, AirflowFailException):
+    """The bank's payment for an idempotency key differs from the payment that was requested. Final.
+
+    :param message: names the payment, the fields that differ and what to do next; no account data.
+    :param payment_id: the bank's id of the payment; None if unknown.
+    """
+
+    def __init__(self, message: str, payment_id: str | None = None) -> None:
+        self.payment_id = payment_id
+        super().__init__(message)
 
 
 class IntergiroAuthError(IntergiroError, AirflowFailException):

@@ -1,92 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Authentication that renews itself: any request made with it survives the expiry of its access token."""
+"""Authentication that survives the expiry of the access token."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.auth import AuthBase
-from requests.utils import rewind_body
 
 from intergiro_provider.api.bank import note_time
-from intergiro_provider.api.body import repeatable_body
 from intergiro_provider.api.errors import described
 from intergiro_provider.api.settings import origin_of
 from intergiro_provider.exceptions import IntergiroAuthError, IntergiroValueError
-from intergiro_provider.session.documents import Session
 from intergiro_provider.session.driver import SharedSession
 
 RENEWALS = 3
 
 
-class IntergiroAuth(AuthBase):
-    """Adds the bearer; on 401 renews the session and sends the request again.
+class IntergiroAuth:
+    """Adds the access token to requests; after a 401 it renews the session and sends the request again.
 
     :param shared: the session, shared with every other task.
-    :param origin: the only origin that ever sees the bearer.
+    :param origin: the only origin that ever receives the access token.
     """
 
     def __init__(self, shared: SharedSession, origin: str) -> None:
         self._shared = shared
         self._origin = origin
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def exchange(
+        self, request: requests.PreparedRequest, transmit: Callable[[requests.PreparedRequest], requests.Response]
+    ) -> requests.Response:
+        """Return the response to an authenticated request.
+
+        :param transmit: sends it once, and follows no redirect.
+        :raises IntergiroAuthError: the bank refuses this request, although it accepts the session.
+        :raises IntergiroError: there is no session.
+        """
         url = request.url or ""
-        # The first look is enough for almost all, and costs a tenth.
+        # The first comparison is enough for nearly every request, and costs a tenth.
         if not url.startswith(f"{self._origin}/") and origin_of(url) != self._origin:
             raise IntergiroValueError(
                 f"This session belongs to {self._origin} and is not used for other hosts. Use a requests.Session of "
                 "your own there."
             )
-        session = self._shared.current()
-        request.headers["Authorization"] = f"Bearer {session.access_token}"
-        if (kept := repeatable_body(request.body)) is not request.body:
-            request.body = kept
-            # Its length is known now, and a request must not name both.
-            request.headers.pop("Transfer-Encoding", None)
-            request._body_position = 0  # type: ignore[attr-defined]
-        request.register_hook("response", self._renewing(session))  # type: ignore[no-untyped-call]
-        return request
-
-    def _renewing(self, session: Session) -> Callable[..., requests.Response]:
-        def renew_and_send_again(response: requests.Response, **kwargs: Any) -> requests.Response:
-            return self._answer_401(session, response, kwargs)
-
-        return renew_and_send_again
-
-    def _answer_401(self, session: Session, response: requests.Response, kwargs: dict[str, Any]) -> requests.Response:
-        alive = False
-        for _ in range(RENEWALS):
-            # After a redirect the response may come from elsewhere, and there its 401 means something else.
-            if response.status_code != 401 or origin_of(response.url) != self._origin:
+        session, alive = self._shared.current(), False
+        for renewals in range(RENEWALS + 1):
+            request.headers["Authorization"] = f"Bearer {session.access_token}"
+            response = transmit(request)
+            if response.status_code != 401:
                 return response
-            if alive:
+            _release(response)
+            if alive or renewals == RENEWALS:
                 break
             note_time(self._origin, response.headers)
-            renewed = self._shared.renew(session, urlsplit(response.url).path)
+            renewed = self._shared.renew(session, urlsplit(url).path)
             session, alive = renewed.session, renewed.how == "alive"
-            response = _send_again(response, session, kwargs)
-        if response.status_code != 401:
-            return response
         raise IntergiroAuthError(
-            f"Intergiro refuses {described(response.request.method, response.url)} with 401, although it accepts the "
-            "session elsewhere or has just renewed it: this API key has no access to that endpoint. Give the key the "
-            "role that it needs, in the Intergiro customer portal."
+            f"Intergiro refuses {described(request.method, url)} with 401, although it accepts the session elsewhere "
+            "or has just renewed it: this API key has no access to that endpoint. Give the key the role that it "
+            "needs, in the Intergiro customer portal."
         )
 
 
-def _send_again(response: requests.Response, session: Session, kwargs: dict[str, Any]) -> requests.Response:
-    # Read to its end, so that the connection can be used again.
-    _ = response.content
+def _release(response: requests.Response) -> None:
+    """Read a response to its end, so that its connection can be used again."""
+    # The bank has refused the request, whatever happens to the rest of its response.
+    with contextlib.suppress(requests.RequestException):
+        _ = response.content
     response.close()
-    request = response.request.copy()
-    request.headers["Authorization"] = f"Bearer {session.access_token}"
-    if request._body_position is not None:  # type: ignore[attr-defined]
-        rewind_body(request)
-    again: requests.Response = response.connection.send(request, **kwargs)
-    again.history.append(response)
-    again.request = request
-    return again

@@ -10,7 +10,6 @@ from typing import Any
 
 import requests
 
-from intergiro_provider import __version__
 from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent, handshake_failure
@@ -20,7 +19,6 @@ from intergiro_provider.session.effects import Answer, Moment, Outcome
 
 LOGIN_REFUSALS = frozenset({400, 401, 403})
 REFRESH_REFUSALS = frozenset({400, 401, 403, 409, 410, 422})
-USER_AGENT = f"airflow-provider-intergiro/{__version__} (Apache Airflow; {requests.utils.default_user_agent()})"
 
 _offsets: dict[str, float] = {}
 
@@ -115,7 +113,7 @@ class BankClient:
                             url,
                             headers={
                                 **settings.headers,
-                                "User-Agent": USER_AGENT,
+                                "User-Agent": settings.user_agent,
                                 "Accept": "application/json",
                                 "Connection": "close",
                                 **headers,

@@ -1,71 +1,135 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``requests.Session`` that everything is sent through."""
+"""The ``requests.Session`` that every request of a client goes through."""
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.hooks import dispatch_hook
 
-from intergiro_provider.api.bank import USER_AGENT
+from intergiro_provider.api.auth import IntergiroAuth
 from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import described
+from intergiro_provider.api.retries import certainly_unsent
 from intergiro_provider.api.settings import ApiSettings, origin_of
-from intergiro_provider.exceptions import IntergiroResponseError
+from intergiro_provider.api.writes import is_repeatable, outcome_unknown, raise_if_unknown
+from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
+
+Transmit = Callable[[requests.PreparedRequest], requests.Response]
 
 
 class ApiSession(requests.Session):
-    """A session that never waits without end, keeps no cookies and is careful with redirects.
+    """A session with one bank: it authenticates, always has a timeout, keeps no cookies and never leaves the origin.
 
-    :param settings: time-outs, proxies, certificates and headers.
+    :param settings: timeouts, proxies, certificates and headers.
     :param adapter: the transport, which holds the pool of connections.
+    :param bearer: adds the access token; None: requests go without.
     """
 
-    def __init__(self, settings: ApiSettings, adapter: BaseAdapter) -> None:
+    def __init__(self, settings: ApiSettings, adapter: BaseAdapter, bearer: IntergiroAuth | None = None) -> None:
         super().__init__()
         self.timeout: Any = settings.timeout
-        self._endpoint_url = settings.url
+        self._settings = settings
+        self._bearer = bearer
         self.proxies, self.verify = proxies_and_verify(settings)
         self.trust_env = False
-        self._own_headers = tuple(settings.headers)
         self._pid = os.getpid()
-        self.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", **settings.headers})
-        # The bank needs none, and a cookie jar is state that threads would share.
+        self.headers.update({"User-Agent": settings.user_agent, "Accept": "application/json", **settings.headers})
+        # The bank needs none, and threads would share the jar.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """As in ``requests``; `url` may also be an endpoint, such as ``transactions``."""
+        """As in ``requests``; `url` may also be an endpoint, such as ``transactions``.
+
+        :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
+        """
         if isinstance(url, str) and "://" not in url.split("?", 1)[0]:
-            url = self._endpoint_url(url)
-        return super().request(method, url, *args, **kwargs)
+            url = self._settings.url(url)
+        response = super().request(method, url, *args, **kwargs)
+        if not (kwargs.get("stream") or self.stream):
+            raise_if_unknown(self._settings, response)
+        return response
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        kwargs["timeout"] = self._complete(kwargs.get("timeout"))
-        self.part_from_parent()
-        return super().send(request, **kwargs)
+        """Send a prepared request; follow redirects that keep its origin, method and body.
 
-    def send_through(self, adapter: BaseAdapter, request: requests.PreparedRequest) -> requests.Response:
-        """Send a request to which only the bearer is missing; return the answer with its body unread.
-
-        As :meth:`send` in everything else, but redirects are not followed.
+        :raises OutcomeUnknown: there is no response to a write that must not be repeated, or one that redirects it.
         """
-        if callable(self.auth):
-            request = self.auth(request)
+        if not isinstance(request.body, (bytes, str, bytearray, type(None))):
+            raise IntergiroValueError(
+                f"The body of {described(request.method, request.url)} can be read only once, and may have to be sent "
+                "again after the access token has expired. Give its content: bytes, str, or `json`."
+            )
+        kwargs["timeout"] = self._complete(kwargs.get("timeout"))
+        follow = kwargs.pop("allow_redirects", True)
+        self.part_from_parent()
+        transmit = functools.partial(super().send, allow_redirects=False, **kwargs)
+        history: list[requests.Response] = []
+        while True:
+            response = self._exchange(request, transmit)
+            if not follow or not 300 <= response.status_code < 400 or response.status_code == 304:
+                response.history = history
+                return response
+            request = self._redirected(response)
+            history.append(response)
+            if len(history) > self.max_redirects:
+                raise self._refused(response, f"more than {self.max_redirects} redirects")
+
+    def get_page(self, adapter: BaseAdapter, request: requests.PreparedRequest) -> requests.Response:
+        """Send a GET through this adapter; return the response with its body unread. Redirects are not followed."""
         how: dict[str, Any] = {"stream": True, "timeout": self.timeout, "verify": self.verify, "cert": self.cert}
-        how["proxies"] = self.proxies
-        response = adapter.send(request, **how)
-        answered: requests.Response = dispatch_hook("response", request.hooks, response, **how)  # type: ignore[no-untyped-call]
-        return answered
+        return self._exchange(request, functools.partial(adapter.send, proxies=self.proxies, **how))
+
+    def _exchange(self, request: requests.PreparedRequest, transmit: Transmit) -> requests.Response:
+        try:
+            return self._bearer.exchange(request, transmit) if self._bearer else transmit(request)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            if certainly_unsent(error) or is_repeatable(self._settings, request):
+                raise
+            # The cause is not chained: its text holds the URL with its query.
+            raise outcome_unknown(self._settings, request, f"no response ({type(error).__name__})") from None
+
+    def get_redirect_target(self, response: requests.Response) -> str | None:
+        """As in ``requests``, with an error of ours for a target that is not a URL."""
+        try:
+            target = super().get_redirect_target(response)
+            urlsplit(target or "")
+        except ValueError:
+            raise self._refused(response, "a redirect to what is not a URL") from None
+        return target
+
+    def _redirected(self, response: requests.Response) -> requests.PreparedRequest:
+        """Return the request that a redirect asks for."""
+        asked, following = response.request, response.next
+        if following is None:
+            raise self._refused(response, f"status {response.status_code}, which is neither a result nor a redirect")
+        if following.method != asked.method or following.body is not asked.body:
+            raise self._refused(response, f"a redirect with {response.status_code}, which drops the method or the body")
+        if origin_of(following.url or "") != self._settings.origin:
+            host = urlsplit(following.url or "").netloc
+            raise self._refused(response, f"a redirect to {host}, which is not {self._settings.origin}")
+        return following
+
+    def _refused(self, response: requests.Response, what: str) -> IntergiroError:
+        # Whoever answers 307 or 308 has not carried the request out; a 303 is the usual response of one who has.
+        if response.status_code not in (307, 308) and not is_repeatable(self._settings, response.request):
+            return outcome_unknown(self._settings, response.request, what, response.status_code)
+        return IntergiroResponseError(
+            f"Intergiro answered {described(response.request.method, response.request.url)} with {what}. It was not "
+            "followed. Check the connection's host, `api` and `environment`."
+        )
 
     def part_from_parent(self) -> None:
-        """Close what a fork shares with its parent: on such a connection, each would read the other's answers."""
+        """Close what a fork shares with its parent: on such a connection, each would read the other's responses."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
@@ -74,21 +138,9 @@ class ApiSession(requests.Session):
                 adapter.close()
 
     def _complete(self, timeout: Any) -> Any:
-        """A time-out without gaps."""
+        """Return a timeout for connecting and one for reading, with ours where none is given."""
         if timeout is None:
             return self.timeout
         if isinstance(timeout, tuple):
             return tuple(own if own is not None else ours for own, ours in zip(timeout, self.timeout, strict=True))
         return timeout
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """After a redirect to another origin: take the bearer off, and never send a body there."""
-        if origin_of(prepared_request.url or "") == origin_of(response.request.url or ""):
-            return
-        for name in ("Authorization", *self._own_headers):
-            prepared_request.headers.pop(name, None)
-        if prepared_request.body is not None:
-            raise IntergiroResponseError(
-                f"Intergiro redirected {described(response.request.method, response.request.url)} to another host, "
-                f"{urlsplit(prepared_request.url or '').hostname}; its body is not sent there."
-            )

@@ -46,7 +46,7 @@ class ListReader:
         """
         request = self._request(query)
         self._session.part_from_parent()
-        response = self._session.send_through(self._current_adapter(), request)
+        response = self._session.get_page(self._current_adapter(), request)
         if response.is_redirect:
             response.close()
             response = self._session.send(request)

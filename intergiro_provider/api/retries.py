@@ -20,7 +20,6 @@ from intergiro_provider.api.errors import retry_after_of
 
 log = logging.getLogger("intergiro_provider.api")
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 NEVER_SENT = (

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import requests
+
+from intergiro_provider import __version__
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.session.documents import fingerprint
 
@@ -63,6 +66,7 @@ class ApiSettings:
     :param proxies: as in ``requests``: scheme to proxy URL.
     :param headers: extra headers of every request.
     :param unknown_extras: names in the connection's extra that mean nothing here.
+    :param orchestrator: what runs us, for `User-Agent`.
     """
 
     origin: str
@@ -78,6 +82,7 @@ class ApiSettings:
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     unknown_extras: tuple[str, ...] = ()
+    orchestrator: str = "Apache Airflow"
 
     @property
     def key(self) -> str:
@@ -88,6 +93,12 @@ class ApiSettings:
     def version(self) -> str:
         """The version segment that this API's paths begin with."""
         return VERSIONS[self.api]
+
+    @property
+    def user_agent(self) -> str:
+        """Who we are, and what runs us."""
+        agent = requests.utils.default_user_agent()
+        return f"airflow-provider-intergiro/{__version__} ({self.orchestrator}; {agent})"
 
     @property
     def timeout(self) -> tuple[float, float]:

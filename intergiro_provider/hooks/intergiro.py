@@ -17,14 +17,9 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.http.hooks.http import HttpHook
 from requests_toolbelt.adapters.socket_options import TCPKeepAliveAdapter
 
-from intergiro_provider.api.auth import IntergiroAuth
 from intergiro_provider.api.bank import BankClient
-from intergiro_provider.api.body import body_arguments, has_idempotency_key, rewinder
-from intergiro_provider.api.errors import error_of
+from intergiro_provider.api.client import CONNECTIONS, IntergiroClient
 from intergiro_provider.api.http import ApiSession
-from intergiro_provider.api.reader import ListReader
-from intergiro_provider.api.retries import IDEMPOTENT
-from intergiro_provider.api.sending import send_by_the_rules
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
 from intergiro_provider.hooks.metrics import AirflowMetrics
@@ -47,9 +42,6 @@ def _new_locks_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_new_locks_after_fork)
-
-CONNECTIONS = 128
-"""Connections kept open per hook at most; a pull opens as many as it has windows."""
 
 
 class IntergiroHook(HttpHook):
@@ -106,12 +98,11 @@ class IntergiroHook(HttpHook):
         self._lock = threading.Lock()
         _hooks.add(self)
         self._settings: ApiSettings | None = None
-        self._session: ApiSession | None = None
-        self._pid = os.getpid()
+        self._client: IntergiroClient | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """How the hook was made, for copies and pickles. No key travels: a copy looks its connection up itself."""
-        own = ("_lock", "_settings", "_session", "_log")
+        own = ("_lock", "_settings", "_client", "_log")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -177,43 +168,44 @@ class IntergiroHook(HttpHook):
             conn_id=self.intergiro_conn_id,
         )
 
+    @property
+    def client(self) -> IntergiroClient:
+        """What sends the requests of this hook."""
+        settings = self.settings
+        with self._lock:
+            if self._client is None or self._client.pid != os.getpid():
+                # A connection must not be shared with the parent of a fork.
+                self._client = IntergiroClient(
+                    settings, self.shared_session(settings), self.adapter or self._default_adapter()
+                )
+            return self._client
+
     def get_conn(
         self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None
     ) -> ApiSession:
-        """A pooled session whose every request is authenticated and survives the expiry of the access token.
+        """Return a pooled session whose every request is authenticated and survives the expiry of the access token.
 
         Its methods take endpoints as well as URLs: ``hook.get_conn().get("transactions", params={"limit": 5})``.
 
-        Nothing is asked of the bank before the first request. Statuses are not checked and nothing is tried again:
-        :meth:`run` does both.
+        The first request is the first that the bank hears of it. Error statuses are returned and nothing is retried:
+        :meth:`run` does both. A write whose outcome is unknown raises :class:`.OutcomeUnknown`, as in :meth:`run`.
 
         :param headers: further headers; with them the session is not the one that the hook itself uses.
         :param extra_options: as in :meth:`run`; likewise.
         """
-        settings = self.settings
-        with self._lock:
-            if self._session is None or self._pid != os.getpid():
-                # A connection must not be shared with the parent of a fork.
-                self._session, self._pid = self._new_session(settings), os.getpid()
-            session = self._session
+        client = self.client
         if not headers and not extra_options:
-            return session
-        own = self._new_session(settings)
-        own.auth = session.auth
+            return client.session
+        own = client.new_session()
         own.headers.update(headers or {})
         for name in ("stream", "verify", "cert", "proxies", "max_redirects", "trust_env", "timeout"):
             if (value := (extra_options or {}).get(name)) is not None:
                 setattr(own, name, value)
         return own
 
-    def _new_session(self, settings: ApiSettings) -> ApiSession:
-        session = ApiSession(settings, self.adapter or self._default_adapter())
-        session.auth = IntergiroAuth(self.shared_session(settings), settings.origin)
-        return session
-
-    def _default_adapter(self) -> HTTPAdapter:
+    def _default_adapter(self) -> HTTPAdapter | None:
         if not self._tcp_keep_alive:
-            return requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
+            return None
         adapter: HTTPAdapter = TCPKeepAliveAdapter(**self._keep_alive, pool_maxsize=CONNECTIONS)
         return adapter
 
@@ -256,82 +248,24 @@ class IntergiroHook(HttpHook):
             ``verify``, ``proxies``, ``cert``, ``allow_redirects``.
         :param request_kwargs: passed on to ``requests.Request``, such as ``json`` or ``params``.
         :raises IntergiroApiError: for a status of 400 or above.
+        :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
         :raises IntergiroError: if there is no session, or the request is not possible.
         """
-        return self._request(self.method, endpoint, data, headers, extra_options or {}, request_kwargs)
-
-    def _request(
-        self,
-        method: str,
-        endpoint: str | None,
-        data: Any,
-        headers: dict[str, Any] | None,
-        options: Mapping[str, Any],
-        request_kwargs: Mapping[str, Any],
-    ) -> requests.Response:
-        url = self.settings.url(endpoint)
-        session = self.get_conn()
-        request = requests.Request(method, url, headers=headers, **body_arguments(method, data, request_kwargs))
-        rewind = rewinder(request)
-        # Only the 3d API documents the key; elsewhere a request_id would be an unknown field.
-        repeatable = method in IDEMPOTENT or (self.settings.api == "3d" and has_idempotency_key(request.json))
-
-        def send() -> requests.Response:
-            rewind()
-            prepared = session.prepare_request(request)
-            kwargs = session.merge_environment_settings(
-                prepared.url,
-                options.get("proxies", options.get("proxy")) or {},
-                options.get("stream"),
-                options.get("verify", options.get("verify_ssl")),
-                options.get("cert"),
-            )
-            return session.send(
-                prepared,
-                timeout=options.get("timeout"),
-                allow_redirects=options.get("allow_redirects", True),
-                **kwargs,
-            )
-
-        response = send_by_the_rules(send, method, url, repeatable, again=options.get("retry", True))
-        if options.get("check_response", True):
-            self.check_response(response)
-        return response
+        return self.client.request(self.method, endpoint, data, headers, extra_options, **request_kwargs)
 
     def page_fetcher(
         self, endpoint: str | None, answered: Callable[[requests.Response], None] | None = None
     ) -> Callable[[Mapping[str, Any]], bytes]:
-        """What asks for a list page by page, under the same rules as :meth:`run` and with less work for each page.
-
-        :param answered: told of every answer, those included that are asked for again.
-        :return: takes a query and returns the body of the answer; threads may share it.
-        """
-        url = self.settings.url(endpoint)
-        reader = ListReader(self.get_conn(), url)
-
-        def fetch(query: Mapping[str, Any]) -> bytes:
-            body = b""
-
-            def send() -> requests.Response:
-                nonlocal body
-                response, body = reader.get(query)
-                if answered is not None:
-                    answered(response)
-                return response
-
-            response = send_by_the_rules(send, "GET", url, repeatable=True)
-            self.check_response(response)
-            return body
-
-        return fetch
+        """As :meth:`.IntergiroClient.page_fetcher`."""
+        return self.client.page_fetcher(endpoint, answered)
 
     def check_response(self, response: requests.Response) -> None:
-        """Raise the error that says what a status of 400 or above means; its body is not logged.
+        """Raise the error that a response stands for; its body is not logged.
 
-        :raises IntergiroApiError: by status.
+        :raises IntergiroApiError: for a status of 400 or above.
+        :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
         """
-        if response.status_code >= 400:
-            raise error_of(response)
+        self.client.check(response)
 
     def url_from_endpoint(self, endpoint: str | None) -> str:
         """The full URL of an endpoint."""

@@ -30,6 +30,8 @@ FINAL = [
     x.IntergiroAuthError("wrong key"),
     x.IntergiroValueError("`limit` is 0"),
     x.ShadowedError("hidden"),
+    x.OutcomeUnknown("POST /v1/bulk_payments", "no response (ReadTimeout)", "Look.", key="k-1", status_code=None),
+    x.PaymentMismatch("payment p-1 differs from the request in `amount`", "p-1"),
 ]
 
 

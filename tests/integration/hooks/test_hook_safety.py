@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+import requests
 
 from intergiro_provider import exceptions as x
 from intergiro_provider.sandbox import Sandbox
@@ -46,30 +49,60 @@ def elsewhere() -> Iterator[tuple[str, list[dict[str, str]]]]:
         thread.join()
 
 
-@pytest.mark.parametrize("path", ["/file", "/refuse"])
-def test_a_redirect_elsewhere_does_not_take_the_bearer_along(
-    sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]], path: str
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("by", ["run", "get_conn", "stream", "pull"])
+def test_a_redirect_to_another_host_is_refused(
+    sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]], by: str, status: int
 ) -> None:
     url, seen = elsewhere
-    sandbox.fault("redirect", path="/v3/accounts", to=f"{url}{path}", status=302)
+    sandbox.fault("redirect", path="/v3/accounts", to=f"{url}/file", status=status)
+    hook = connect()
 
-    response = connect().run("accounts", extra_options={"check_response": False})
-
-    assert response.status_code == (401 if "refuse" in path else 200)
-    assert len(seen) == 1
-    assert "authorization" not in seen[0]
-    assert sandbox.counters().refreshes == 0
-
-
-def test_a_body_is_not_redirected_elsewhere(
-    sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]]
-) -> None:
-    url, seen = elsewhere
-    sandbox.fault("redirect", path="/v3/consents", to=f"{url}/x", status=307)
-
-    with pytest.raises(x.IntergiroResponseError, match="another host"):
-        connect(method="POST").run("consents/c", {"return_url": "https://example.com"})
+    with pytest.raises(x.IntergiroResponseError, match=f"a redirect to .*, which is not {sandbox.url}"):
+        match by:
+            case "pull":
+                hook.page_fetcher("accounts")({})
+            case "get_conn":
+                hook.get_conn().get("accounts")
+            case _:
+                hook.run("accounts", extra_options={"stream": by == "stream", "check_response": False})
     assert seen == []
+    assert sandbox.counters().by_path["GET /v3/accounts"] <= 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304])
+@pytest.mark.parametrize("by", ["run", "get_conn"])
+def test_a_write_is_redirected_as_it_is_or_not_at_all(sandbox: Sandbox, connect: Connect, status: int, by: str) -> None:
+    hook = connect(method="POST")
+    account = json.loads(sandbox.records("/v3/accounts")[0])["id"]
+    payment = {"account_id": account, "amount": 5, "reference": "rent", "counterparty": {"name": "Ada"}}
+    sandbox.fault("redirect", path="/v3/elsewhere", to="/v3/transactions/pay", status=status)
+
+    def write() -> requests.Response:
+        if by == "run":
+            return hook.run("elsewhere", {**payment, "request_id": str(uuid.uuid4())})
+        return hook.get_conn().post("elsewhere", json={**payment, "request_id": str(uuid.uuid4())})
+
+    if status in (307, 308):
+        assert write().json()["amount"] in (5, -5)
+    elif status == 304:
+        assert write().status_code == 304
+    else:
+        with pytest.raises(x.OutcomeUnknown, match="drops the method or the body"):
+            write()
+    assert sandbox.counters().writes == (status in (307, 308))
+    assert sandbox.counters().by_path["GET /v3/transactions/pay"] == 0
+
+
+@pytest.mark.parametrize(
+    ("to", "what"),
+    [("http://[", "not a URL"), ("/v3/transactions/pay", "more than 30 redirects"), ("", "neither a result")],
+)
+def test_a_redirect_that_leads_nowhere_is_an_error(sandbox: Sandbox, connect: Connect, to: str, what: str) -> None:
+    sandbox.fault("answer", path="/v3/transactions/pay", status=307, headers={"Location": to} if to else {})
+
+    with pytest.raises(x.IntergiroResponseError, match=what):
+        connect(method="POST").run("transactions/pay", {"amount": 5})
 
 
 def test_the_session_is_not_used_for_other_hosts(

@@ -6,6 +6,8 @@ import requests
 
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.exceptions import OutcomeUnknown
+from tests.unit.api.raw_server import Server
 
 
 def session(**settings: object) -> ApiSession:
@@ -46,6 +48,26 @@ def test_a_netrc_file_never_speaks_for_us(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     prepared = session().prepare_request(requests.Request("GET", "https://bank.example/v3/accounts"))
     assert "Authorization" not in prepared.headers
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"HTTP/1.1 201 Created\r\nContent-Length: 50\r\ncut: 1\r\n\r\n{}",
+        b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\ncut: 1\r\n\r\n2\r\n{}\r\n",
+        b"HTTP/1.1 201 Created\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncut: 1\r\ncontent-length: 2\r\n\r\n{}",
+        b"cut: not HTTP\r\n\r\n",
+    ],
+)
+def test_a_response_to_a_write_that_cannot_be_read_leaves_its_outcome_unknown(server: Server, cut: bytes) -> None:
+    server.answers = [[cut]]
+    made = session(origin=f"http://127.0.0.1:{server.port}")
+
+    with pytest.raises(OutcomeUnknown, match="no response") as caught:
+        made.post("bulk_payments", json={})
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 def test_every_request_has_a_time_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client of one bank: it builds requests, authenticates, sends them, and retries what may be sent again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import requests
+from requests.adapters import BaseAdapter, HTTPAdapter
+
+from intergiro_provider.api.auth import IntergiroAuth
+from intergiro_provider.api.errors import described, error_of
+from intergiro_provider.api.http import ApiSession
+from intergiro_provider.api.reader import ListReader
+from intergiro_provider.api.sending import send_by_the_rules
+from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.api.writes import is_repeatable, raise_if_unknown
+from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.session.driver import SharedSession
+
+CONNECTIONS = 128
+"""Connections that a client keeps open at most; a pull opens as many as it has windows."""
+
+
+class IntergiroClient:
+    """Calls the Intergiro API. Threads may share it; a forked process needs one of its own (see `pid`).
+
+    :param settings: where the bank is and how to talk to it.
+    :param shared: the bank's session, shared with every other task.
+    :param adapter: the transport; None: requests' own, with a pool of `CONNECTIONS`.
+    """
+
+    def __init__(self, settings: ApiSettings, shared: SharedSession, adapter: BaseAdapter | None = None) -> None:
+        self.settings = settings
+        self.pid = os.getpid()
+        self._bearer = IntergiroAuth(shared, settings.origin)
+        self._adapter = adapter or HTTPAdapter(pool_maxsize=CONNECTIONS)
+        self.session = self.new_session()
+
+    def new_session(self) -> ApiSession:
+        """Return a session of its own, which shares the connections and the bank's session with the others."""
+        return ApiSession(self.settings, self._adapter, self._bearer)
+
+    def request(
+        self,
+        method: str,
+        endpoint: str | None,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> requests.Response:
+        """Send one request and return the response.
+
+        :param endpoint: ``transactions``, ``/v3/transactions`` or a full URL on the connection's own origin.
+        :param data: for GET the query, a dict; otherwise the body: a dict or list is sent as JSON, str and bytes as
+            they are.
+        :param headers: further headers of this request.
+        :param options: as the `extra_options` of :meth:`.IntergiroHook.run`.
+        :param arguments: of ``requests.Request``, such as ``json`` or ``params``.
+        :raises IntergiroApiError: for a status of 400 or above.
+        :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
+        :raises IntergiroError: there is no session, or the request is not possible.
+        """
+        options = options or {}
+        url = self.settings.url(endpoint)
+        try:
+            request = self.session.prepare_request(
+                requests.Request(method, url, headers=headers, **_body_arguments(method, data, arguments))
+            )
+        except (requests.RequestException, TypeError, ValueError) as error:
+            if isinstance(error, IntergiroValueError):
+                raise
+            raise IntergiroValueError(
+                f"The request {described(method, url)} cannot be made ({type(error).__name__}): a header, a part of "
+                "the URL or the body cannot be encoded. Nothing was sent."
+            ) from None
+        how: Any = self.session.merge_environment_settings(
+            request.url,
+            options.get("proxies", options.get("proxy")) or {},
+            options.get("stream"),
+            options.get("verify", options.get("verify_ssl")),
+            options.get("cert"),
+        )
+        how |= {"timeout": options.get("timeout"), "allow_redirects": options.get("allow_redirects", True)}
+        response = send_by_the_rules(
+            lambda: self.session.send(request, **how),
+            method,
+            url,
+            is_repeatable(self.settings, request),
+            again=options.get("retry", True),
+        )
+        if options.get("check_response", True):
+            self.check(response, body=not how["stream"])
+        return response
+
+    def page_fetcher(
+        self, endpoint: str | None, answered: Callable[[requests.Response], None] | None = None
+    ) -> Callable[[Mapping[str, Any]], bytes]:
+        """Return what requests a list page by page, under the same rules as :meth:`request` with less work per page.
+
+        :param answered: told of every response, including those after which the request is repeated.
+        :return: takes a query and returns the body of the response; threads may share it.
+        """
+        url = self.settings.url(endpoint)
+        reader = ListReader(self.session, url)
+
+        def fetch(query: Mapping[str, Any]) -> bytes:
+            body = b""
+
+            def attempt() -> requests.Response:
+                nonlocal body
+                response, body = reader.get(query)
+                if answered is not None:
+                    answered(response)
+                return response
+
+            response = send_by_the_rules(attempt, "GET", url, repeatable=True)
+            if response.status_code >= 400:
+                raise error_of(response)
+            return body
+
+        return fetch
+
+    def check(self, response: requests.Response, *, body: bool = True) -> None:
+        """Raise the error that a response stands for.
+
+        :param body: whether the body has been read and has to make sense as well.
+        :raises IntergiroApiError: for a status of 400 or above.
+        :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
+        """
+        if body:
+            raise_if_unknown(self.settings, response)
+        if response.status_code >= 400:
+            raise error_of(response)
+
+
+def _body_arguments(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put `data` where it belongs: into the query of a GET, else into the body."""
+    arguments = dict(given)
+    if method in ("GET", "HEAD"):
+        if data:
+            arguments["params"] = {**data, **(arguments.get("params") or {})} if isinstance(data, dict) else data
+    elif isinstance(data, (dict, list)):
+        if data and arguments.get("json") is not None:
+            raise IntergiroValueError("`data` and `json` are both given: both would be the body. Give one of them.")
+        if arguments.get("files"):
+            return {**arguments, "data": data}
+        # The stock HttpOperator passes an empty dict where its user gave nothing.
+        if data or (method in ("POST", "PUT", "PATCH") and "json" not in arguments):
+            arguments.setdefault("json", data)
+    elif data is not None:
+        arguments["data"] = data
+    return arguments
