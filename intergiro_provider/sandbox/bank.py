@@ -94,7 +94,7 @@ class Bank:
     def _begin(self) -> None:
         self.consents = Consents(self.now)
         self.payments = Payments(lambda: self.settings, self.counters, self.consents, self.now)
-        moment = parse_now(self.settings.now)
+        moment, self._began = parse_now(self.settings.now), self.now()
         self.data = {api: Data(api, self.settings, moment) for api in APIS}
         if self.settings.prepare:
             self.data["v3"].transactions.prepare()
@@ -106,6 +106,11 @@ class Bank:
     def advance(self, seconds: float) -> None:
         """Let time pass at the bank."""
         self._ahead += seconds
+
+    def settle(self) -> None:
+        """Complete the transactions that are due."""
+        for data in self.data.values():
+            data.settle(self.now() - self._began)
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Change settings; where they say how the data are made, the data are made anew.
@@ -153,6 +158,7 @@ class Bank:
 
         :param consent: the scope of a consent that a person has to give first.
         """
+        self.settle()
         try:
             if consent:
                 self.consents.need(request.path, consent)

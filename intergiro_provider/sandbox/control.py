@@ -55,6 +55,7 @@ class Control:
             self._route("/approve_consents", "POST", lambda sent: {"approved": bank.consents.give()}),
             self._route("/advance", "POST", lambda sent: bank.advance(_number(sent, "seconds"))),
             self._route("/outage", "POST", lambda sent: self._outage(_number(sent, "seconds"))),
+            self._route("/settle", "POST", lambda sent: self._settle()),
             self._route("/transactions", "POST", self._add),
             self._route("/transactions", "PATCH", self._alter),
             Route(f"{CONTROL}/records", self._records, methods=["GET"]),
@@ -68,6 +69,7 @@ class Control:
                 sent = json.loads(body) if body else {}
                 if not isinstance(sent, dict):
                     raise Wrong("the body must be a JSON object")
+                self._app.bank.settle()
                 return JSONResponse(act({**sent, **request.path_params}))
             except (SettingsError, FaultError, Wrong, json.JSONDecodeError) as problem:
                 return JSONResponse({"error": str(problem)}, 400)
@@ -114,8 +116,14 @@ class Control:
             transactions.change(serial or 0, sent.get("fields", {}), round(bank.now() * 1000))
         return {"changed": len(serials)}
 
+    def _settle(self) -> dict[str, Any]:
+        """Complete the pending transactions, those of the data only where `settle_after` is set."""
+        now = round(self._app.bank.now() * 1000)
+        return {"settled": sum(data.transactions.settle_all(now) for data in self._app.bank.data.values())}
+
     async def _records(self, request: Request) -> Response:
         """The truth: the bytes of a list's records in the order of creation, one a line; from <= created_at < to."""
+        self._app.bank.settle()
         given = request.query_params
         to = route(given.get("path", "/v3/transactions"))
         found = getattr(self._app.bank.data[to.api], to.name, None) if to.action == "list" else None

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 
-from intergiro_provider.sandbox.collection import Collection, Rows
+from intergiro_provider.sandbox.collection import Collection, Rows, encode
 from intergiro_provider.sandbox.people import Makers, Record
 from intergiro_provider.sandbox.settings import Settings
 from intergiro_provider.sandbox.transactions import Spread, Transactions
@@ -14,6 +15,21 @@ from intergiro_provider.sandbox.transactions import Spread, Transactions
 ACCOUNTS = {"v3": 60, "v1": 8}
 INDIVIDUALS = 250
 CARDS = 180
+
+
+class Accounts(Rows):
+    """Accounts that show their present balance.
+
+    :param balance: gives the balance of an account's id, in minor units.
+    """
+
+    def __init__(self, rows: Sequence[Record], balance: Callable[[str], int]) -> None:
+        super().__init__(rows)
+        self._balance = balance
+
+    def raw(self, serial: int) -> bytes:
+        row = self.values[serial]
+        return encode({**row, "balance": self._balance(row["id"])})
 
 
 class Data:
@@ -25,14 +41,14 @@ class Data:
 
     def __init__(self, api: str, settings: Settings, now: datetime) -> None:
         self.api, self.now = api, now
-        self._settings = settings
+        self._settings, self._elapsed = settings, 0.0
         self._makers = Makers(api, settings.seed, now)
         self._small: dict[tuple[str, str], Rows] = {}
 
     @cached_property
-    def accounts(self) -> Rows:
-        """Accounts of the customer."""
-        return Rows(self._makers.accounts(ACCOUNTS[self.api]))
+    def accounts(self) -> Accounts:
+        """Accounts of the customer, whose balances are the sums of their transactions."""
+        return Accounts(self._makers.accounts(ACCOUNTS[self.api]), lambda account: self.transactions.balance(account))
 
     @cached_property
     def individuals(self) -> Rows:
@@ -50,8 +66,22 @@ class Data:
         settings = self._settings
         spread = Spread(settings.transactions, self.now, settings.days, settings.heavy_share, settings.heavy_day)
         seed = settings.seed * 2 + (self.api == "v1")
-        ids = [row["id"] for row in self.accounts.values]
-        return Transactions(self.api, seed, ids, spread, settings.cached_records)
+        made = Transactions(
+            self.api,
+            seed,
+            self.accounts.values,
+            spread,
+            cached=settings.cached_records,
+            settle_after=settings.settle_after,
+        )
+        made.settle(self._elapsed)
+        return made
+
+    def settle(self, elapsed: float) -> None:
+        """Complete the transactions that are due, so many seconds after the start."""
+        self._elapsed = elapsed * 1000
+        if "transactions" in self.__dict__:
+            self.transactions.settle(self._elapsed)
 
     def events(self, individual_id: str) -> Collection | None:
         """3d: an individual's events; None where there is no such individual."""

@@ -187,6 +187,13 @@ class Sandbox:
         """A person consents to everything that is pending. Returns how much that was."""
         return int(self._call("POST", "approve_consents")["approved"])
 
+    def settle(self) -> int:
+        """Complete the payments and added transactions that are pending. Returns how many there were.
+
+        Other transactions complete only where `settle_after` is set: then by themselves, or now.
+        """
+        return int(self._call("POST", "settle")["settled"])
+
     def advance(self, seconds: float) -> None:
         """Let time pass at the bank: token and session lives, login windows, its Date header."""
         self._call("POST", "advance", {"seconds": seconds})

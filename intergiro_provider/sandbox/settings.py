@@ -97,6 +97,9 @@ class Settings:
     transactions: int = _set(2000, "number of transactions in each API", low=0, high=5_000_000)
     days: float = _set(30.0, "days over which the transactions are spread, up to `now`", low=0.001)
     now: str = _set("", "end of the data, ISO 8601 with an offset; empty: the moment of the start")
+    settle_after: float = _set(
+        0.0, "seconds after which a pending transaction completes; 0: only when told by /_sandbox/settle", low=0
+    )
     heavy_share: float = _set(0.0, "share of the transactions that fall on one day, the heavy one", low=0, high=1)
     heavy_day: int = _set(7, "the heavy day: whole days (UTC) before `now`", low=0)
     cached_records: int = _set(200_000, "serialised records kept in memory, about 700 bytes each", low=0)
@@ -128,7 +131,7 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "heavy_share", "heavy_day"})
+DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "heavy_share", "heavy_day", "settle_after"})
 """Settings whose change makes the data anew."""
 
 _TYPES = get_type_hints(Settings)

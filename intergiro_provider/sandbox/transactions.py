@@ -6,9 +6,13 @@ from __future__ import annotations
 import json
 import random
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 from intergiro_provider.sandbox.collection import Collection, encode, iso
@@ -19,9 +23,11 @@ STATUSES = (
     *("pending", "pending_approval", "processing", "rejected", "failed", "cancelled", "returned"),
     *["completed"] * 9,
 )
-_STATUSES = tuple(map(str.encode, STATUSES))
+OPEN = frozenset({"pending", "processing"})
+"""Statuses of transactions that complete later."""
+BOOKED = "completed"
+"""The status of transactions that count in an account's balance."""
 _TYPES = (b"bank-transfer", b"bank-transfer", b"bank-transfer", b"card", b"card", b"fee", b"exchange", b"move")
-_CURRENCIES = (b"EUR", b"EUR", b"EUR", b"SEK", b"SEK", b"GBP", b"USD", b"PLN")
 # How the bank spells a string is the bank's affair: escapes that a re-encoding would change must survive a pull.
 NAMES = tuple(
     name.encode()
@@ -96,23 +102,47 @@ class Transactions(Collection):
 
     :param api: `v1` (2d) or `v3` (3d).
     :param seed: another seed gives other ids, moments and contents.
-    :param accounts: ids of the accounts that they belong to.
+    :param accounts: the accounts that they belong to, which also say the currency.
+    :param settle_after: seconds after which pending transactions complete; 0: only when told.
     :param cached: how many serialised records are kept.
     """
 
     facets = True
 
-    def __init__(self, api: str, seed: int, accounts: Sequence[str], spread: Spread, cached: int) -> None:
+    def __init__(
+        self,
+        api: str,
+        seed: int,
+        accounts: Sequence[Mapping[str, Any]],
+        spread: Spread,
+        *,
+        cached: int,
+        settle_after: float = 0.0,
+    ) -> None:
         self._ids = Ids(seed * 2 + 1)
         self._salt = (seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
-        self._accounts = tuple(accounts)
-        self._account_bytes = tuple(account.encode() for account in accounts)
+        self._accounts = tuple(account["id"] for account in accounts)
+        self._account_bytes = tuple((account["id"].encode(), account["currency"].encode()) for account in accounts)
         self._details = _account_details(seed, api)
         self._cached = cached
         self._cache: dict[int, bytes] = {}
         self._written: dict[int, dict[str, Any]] = {}
+        self._balances: Counter[str] | None = None
         moments = _moments(seed, spread)
         super().__init__(moments, array("I", range(len(moments))))
+        self._generated = len(moments)
+        # Pending transactions by the time at which they complete, in milliseconds since the end of the data.
+        self._pending: list[tuple[float, int]] = []
+        self._elapsed = 0.0
+        self._settle_after = round(settle_after * 1000)
+        self._settled_before = 0
+        if self._settle_after:
+            end = int(spread.now.timestamp() * 1000)
+            self._settled_before = end - self._settle_after
+            for position in range(bisect_left(moments, self._settled_before), len(moments)):
+                serial = self.order[position]
+                if STATUSES[self._noise(serial) >> 8 & 15] in OPEN:
+                    self._pending.append((moments[position] + self._settle_after - end, serial))
 
     def raw(self, serial: int) -> bytes:
         found = self._cache.get(serial)
@@ -133,14 +163,30 @@ class Transactions(Collection):
         written = self._written.get(serial)
         if written is not None:
             return round(datetime.fromisoformat(written["updated_at"]).timestamp() * 1000)
-        return self.created[self.place[serial]] + self._delay(self._noise(serial))
+        created = self.created[self.place[serial]]
+        return self._state(self._noise(serial), created)[1]
 
     def facet(self, serial: int) -> tuple[str, str, str]:
         written = self._written.get(serial)
         if written is not None:
             return written["account_id"], written["status"], written.get("correlation_id", "")
         noise = self._noise(serial)
-        return self._accounts[noise % len(self._accounts)], STATUSES[noise >> 8 & 15], _correlation(noise).decode()
+        status, _ = self._state(noise, self.created[self.place[serial]])
+        return self._accounts[noise % len(self._accounts)], status, _correlation(noise).decode()
+
+    def balance(self, account_id: str) -> int:
+        """The sum of the account's booked transactions. The first call costs a pass over all of them."""
+        if self._balances is None:
+            self._balances = Counter()
+            for serial in range(self._generated):
+                if serial not in self._written:
+                    noise = self._noise(serial)
+                    status, _ = self._state(noise, self.created[self.place[serial]])
+                    if status == BOOKED:
+                        self._balances[self._accounts[noise % len(self._accounts)]] += _amount(serial, noise)
+            for record in self._written.values():
+                self._count(record, 1)
+        return self._balances[account_id]
 
     def prepare(self) -> None:
         """Serialise as many records as are kept, so that the first reader waits no longer than the second."""
@@ -148,20 +194,56 @@ class Transactions(Collection):
             self.raw(serial)
 
     def add(self, records: Sequence[dict[str, Any]], created: int) -> list[dict[str, Any]]:
-        """Book transactions at epoch milliseconds; their ids and moments are filled in. Returns them."""
+        """Add transactions at epoch milliseconds; their ids and moments are filled in. Returns them."""
         serials = range(len(self.order), len(self.order) + len(records))
         for serial, record in zip(serials, records, strict=True):
             moments = {"created_at": iso(created), "updated_at": iso(created)}
-            self._written[serial] = {"id": self.id(serial), **record, **moments}
+            self._write(serial, {"id": self.id(serial), **record, **moments})
         self.insert(serials, created)
         return [self._written[serial] for serial in serials]
 
     def change(self, serial: int, changes: dict[str, Any], updated: int) -> None:
         """Change fields of a transaction, as a status changes in the life of a payment."""
-        record = self._written.get(serial) or json.loads(self._make(serial))
-        self._written[serial] = {**record, **changes, "updated_at": iso(updated)}
+        former = self._written.get(serial) or json.loads(self._make(serial))
+        self._count(former, -1)
+        self._write(serial, {**former, **changes, "updated_at": iso(updated)})
         self._cache.pop(serial, None)
         self.touched()
+
+    def settle(self, elapsed: float) -> None:
+        """Complete the pending transactions that are due, so many milliseconds after the end of the data."""
+        self._elapsed = elapsed
+        while self._pending and self._pending[0][0] <= elapsed:
+            serial = heappop(self._pending)[1]
+            self._complete(serial, self.created[self.place[serial]] + self._settle_after)
+
+    def settle_all(self, now: int) -> int:
+        """Complete all pending transactions that would complete one day or were added. Returns how many."""
+        pending, self._pending = self._pending, []
+        return sum(self._complete(serial, now) for _, serial in pending)
+
+    def _complete(self, serial: int, updated: int) -> bool:
+        still_open = self.facet(serial)[1] in OPEN
+        if still_open:
+            self.change(serial, {"status": BOOKED}, updated)
+        return still_open
+
+    def _write(self, serial: int, record: dict[str, Any]) -> None:
+        self._written[serial] = record
+        self._count(record, 1)
+        if record["status"] in OPEN:
+            heappush(self._pending, (self._elapsed + (self._settle_after or inf), serial))
+
+    def _count(self, record: Mapping[str, Any], sign: int) -> None:
+        if self._balances is not None and record["status"] == BOOKED:
+            self._balances[record["account_id"]] += sign * record["amount"]
+
+    def _state(self, noise: int, created: int) -> tuple[str, int]:
+        """A generated transaction's status, and when it was last updated."""
+        status = STATUSES[noise >> 8 & 15]
+        if created < self._settled_before and status in OPEN:
+            return BOOKED, created + self._settle_after
+        return status, created + ((noise >> 20) % 90_000 if noise & 3 else 0)
 
     def _noise(self, serial: int) -> int:
         # A 64-bit mixer: neighbouring serials get unrelated bits, and no state is needed to make the millionth record.
@@ -170,18 +252,12 @@ class Transactions(Collection):
         x = ((x ^ x >> 27) * 0x94D049BB133111EB) & _MASK
         return x ^ x >> 31
 
-    def _delay(self, noise: int) -> int:
-        return (noise >> 20) % 90_000 if noise & 3 else 0
-
     def _make(self, serial: int) -> bytes:
         noise = self._noise(serial)
         created = self.created[self.place[serial]]
-        amount = (noise >> 16) % 250_000 + 1
-        if serial % 97 == 5:
-            amount += BIG
-        if noise & 4:
-            amount = -amount
-        currency = _CURRENCIES[noise >> 5 & 7]
+        status, updated = self._state(noise, created)
+        amount = _amount(serial, noise)
+        account, currency = self._account_bytes[noise % len(self._account_bytes)]
         rate, payment_amount, payment_currency = b"null", amount, currency
         if not noise >> 12 & 7:
             # Trailing zeros and exponents: spellings that a float does not keep.
@@ -195,8 +271,8 @@ class Transactions(Collection):
             _TYPES[noise >> 24 & 7],
             amount,
             currency,
-            _STATUSES[noise >> 8 & 15],
-            self._account_bytes[noise % len(self._accounts)],
+            status.encode(),
+            account,
             REFERENCES[(noise >> 27) % len(REFERENCES)],
             serial,
             b"%08x-5a4d-4b0c-8a5d-%012x" % (noise >> 32, serial),
@@ -208,9 +284,14 @@ class Transactions(Collection):
             b"null" if noise >> 50 & 1 else b'"%09d"' % (noise >> 30 & 0x1FFFFFFF),
             self._details[noise >> 34 & 63],
             _iso(created),
-            _iso(created + self._delay(noise)),
+            _iso(updated),
             extra,
         )
+
+
+def _amount(serial: int, noise: int) -> int:
+    amount = (noise >> 16) % 250_000 + 1 + (BIG if serial % 97 == 5 else 0)
+    return -amount if noise >> 61 & 1 else amount
 
 
 def _correlation(noise: int) -> bytes:

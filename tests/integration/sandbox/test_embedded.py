@@ -227,6 +227,23 @@ def test_transactions_can_be_booked_and_changed(sandbox: Sandbox) -> None:
         sandbox.change_transactions(["nothing"])
 
 
+def test_balances_agree_with_the_transactions(sandbox: Sandbox) -> None:
+    def balances() -> list[int]:
+        accounts = [json.loads(record) for record in sandbox.records("/v3/accounts")]
+        found = [row for row in map(json.loads, sandbox.records()) if row["status"] == "completed"]
+        for account in accounts:
+            own = [row for row in found if row["account_id"] == account["id"]]
+            assert {row["currency"] for row in own} <= {account["currency"]}
+            assert account["balance"] == sum(row["amount"] for row in own)
+        return [account["balance"] for account in accounts]
+
+    before = balances()
+    sandbox.add_transactions(2, amount=7, status="pending")
+    assert balances() == before
+    assert sandbox.settle() == 2
+    assert balances() == [before[0] + 7, before[1] + 7, *before[2:]]
+
+
 def test_requests_are_kept_without_their_secrets(sandbox: Sandbox) -> None:
     client = Client(sandbox)
     client.get("/v3/transactions", limit=7)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -223,6 +224,25 @@ def test_a_move_appears_on_both_accounts() -> None:
     [credit] = caller.transactions(account_ids=target, limit="1")
     assert (credit["amount"], credit["counterparty"]["account_id"]) == (5, source)
     assert caller.transactions(account_ids=source, limit="1") == [made]
+
+
+def balance(caller: Caller, account: str, api: str = "v3") -> int:
+    return int(json.loads(caller.call("GET", f"/{api}/accounts/{account}").body)["balance"])
+
+
+def test_payments_change_balances_when_they_complete() -> None:
+    caller = Caller(settle_after=60)
+    source, target = caller.accounts()[:2]
+    before = balance(caller, source), balance(caller, target)
+    caller.call("POST", "/v3/transactions/move", a_move(caller))
+    caller.call("POST", "/v3/transactions/pay", caller.payment(account_id=source, request_id=str(uuid.uuid4())))
+    caller.time += 59
+    assert (balance(caller, source), balance(caller, target)) == before
+    caller.time += 1
+    assert (balance(caller, source), balance(caller, target)) == (before[0] - 5 - 1250, before[1] + 5)
+    made = caller.transactions(limit="3")
+    assert {row["status"] for row in made} == {"completed"}
+    assert {row["updated_at"] for row in made} == {"2025-11-24T00:01:00.000Z"}
 
 
 @pytest.mark.parametrize("currency", ["EUR", "SEK", "missing"])

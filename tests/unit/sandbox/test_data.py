@@ -16,15 +16,18 @@ from intergiro_provider.sandbox.collection import Collection, iso
 from intergiro_provider.sandbox.data import Data
 from intergiro_provider.sandbox.ids import Ids
 from intergiro_provider.sandbox.settings import Settings
-from intergiro_provider.sandbox.transactions import STATUSES, Spread, Transactions
+from intergiro_provider.sandbox.transactions import OPEN, STATUSES, Spread, Transactions
 
 NOW = datetime(2025, 11, 24, 13, 30, tzinfo=UTC)
 
 
-def transactions(count: int = 2000, seed: int = 1, **spread: Any) -> Transactions:
-    return Transactions(
-        "v3", seed, ["one", "two", "three"], Spread(count, NOW, spread.pop("days", 30.0), **spread), 1000
-    )
+ACCOUNTS = [{"id": "one", "currency": "EUR"}, {"id": "two", "currency": "SEK"}, {"id": "three", "currency": "EUR"}]
+DAY = 86_400.0
+
+
+def transactions(count: int = 2000, seed: int = 1, settle_after: float = 0.0, **spread: Any) -> Transactions:
+    made = Spread(count, NOW, spread.pop("days", 30.0), **spread)
+    return Transactions("v3", seed, ACCOUNTS, made, cached=1000, settle_after=settle_after)
 
 
 def rows(collection: Collection) -> list[dict[str, Any]]:
@@ -140,7 +143,7 @@ def test_what_is_derived_agrees_with_what_is_told() -> None:
 def test_a_booked_transaction_lies_where_it_belongs() -> None:
     made = transactions(100)
     moments = sorted(made.created)
-    fields = {"account_id": "one", "status": "pending"}
+    fields = {"account_id": "one", "status": "pending", "amount": 1}
     for moment in (moments[0] - 1, moments[50], moments[50], moments[-1] + 1, moments[-1] + 1):
         for booked in made.add([fields, fields], moment):
             position = made.place[made.serial(booked["id"]) or 0]
@@ -180,3 +183,81 @@ def test_individuals_cards_and_events_hang_together() -> None:
     assert data.guest_payment_methods("unknown-guest") is None
     assert data.bank_details("nothing") is None
     assert {row["account_id"] for row in rows(data.transactions)} <= accounts
+
+
+def sums(found: list[dict[str, Any]]) -> dict[str, int]:
+    """What each account's booked transactions add up to."""
+    total: Counter[str] = Counter()
+    for row in found:
+        total[row["account_id"]] += row["amount"] if row["status"] == "completed" else 0
+    return total
+
+
+def balances(made: Transactions) -> dict[str, int]:
+    return {account["id"]: made.balance(account["id"]) for account in ACCOUNTS}
+
+
+def test_a_balance_is_the_sum_of_the_booked_transactions_at_any_time() -> None:
+    made = transactions(settle_after=DAY)
+    seen = [balances(made)]
+    assert seen[0] == sums(rows(made))
+    ids = [row["id"] for row in made.add([{"account_id": "one", "status": "pending", "amount": -70}] * 2, 1)]
+    for hours in (0, 16, 24, 1000):
+        made.settle(hours * 3_600_000)
+        seen.append(balances(made))
+        assert seen[-1] == sums(rows(made))
+    assert seen[0] == seen[1] != seen[2] != seen[3] == seen[4]
+    made.change(made.serial(ids[0]) or 0, {"status": "returned"}, 1)
+    made.change(3, {"amount": 5, "status": "completed"}, 1)
+    assert balances(made) == sums(rows(made))
+    assert balances(made)["one"] - seen[-1]["one"] >= 70
+
+
+def test_the_balance_does_not_depend_on_when_it_was_first_asked_for() -> None:
+    one, other = transactions(settle_after=DAY), transactions(settle_after=DAY)
+    assert balances(one)
+    for made in (one, other):
+        made.add([{"account_id": "two", "status": "pending", "amount": 9}], 1)
+        made.settle(DAY * 1000)
+    assert balances(one) == balances(other)
+
+
+def test_pending_transactions_complete_when_they_are_due() -> None:
+    made = transactions(settle_after=DAY)
+    end = round(NOW.timestamp() * 1000)
+    for elapsed in (0, 3_600_000, 30 * 3_600_000):
+        made.settle(elapsed)
+        for row in rows(made):
+            due = datetime.fromisoformat(row["created_at"]) + timedelta(days=1)
+            if row["status"] in OPEN:
+                assert due.timestamp() * 1000 > end + elapsed
+    after = rows(made)
+    assert not {row["status"] for row in after} & OPEN
+    before = {row["id"]: row for row in rows(transactions())}
+    for row in after:
+        former = before[row["id"]]
+        assert (row["created_at"], row["amount"]) == (former["created_at"], former["amount"])
+        if former["status"] in OPEN:
+            due = datetime.fromisoformat(row["created_at"]) + timedelta(days=1)
+            assert (row["status"], datetime.fromisoformat(row["updated_at"])) == ("completed", due)
+        else:
+            assert row == former
+
+
+def test_without_settle_after_nothing_changes_by_itself() -> None:
+    made = transactions()
+    before = rows(made)
+    [added] = made.add([{"account_id": "one", "status": "pending", "amount": 1}], round(NOW.timestamp() * 1000))
+    made.settle(1000 * DAY * 1000)
+    assert rows(made) == [*before, added]
+    assert made.settle_all(1_764_000_000_000) == 1
+    assert rows(made) == [*before, {**added, "status": "completed", "updated_at": iso(1_764_000_000_000)}]
+
+
+def test_an_account_has_one_currency() -> None:
+    data = Data("v1", Settings(), NOW)
+    currencies = {row["id"]: row["currency"] for row in rows(data.accounts)}
+    found = rows(data.transactions)
+    assert all(row["currency"] == currencies[row["account_id"]] for row in found)
+    assert {row["id"]: row["balance"] for row in rows(data.accounts)} == sums(found)
+    assert len({row["amount"] > 0 for row in found if row["account_id"] == found[0]["account_id"]}) == 2

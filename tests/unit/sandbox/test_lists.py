@@ -23,7 +23,7 @@ ACCOUNTS = ["one", "two", "three"]
 
 def tied() -> Transactions:
     """Sixty transactions within six milliseconds: most moments are shared, by pages and over their edges."""
-    made = Transactions("v3", 1, ACCOUNTS, Spread(0, NOW, 1.0), 1000)
+    made = Transactions("v3", 1, [], Spread(0, NOW, 1.0), cached=1000)
     for serial in range(60):
         account, status = ACCOUNTS[serial % 3], ("pending", "completed")[serial % 2]
         record = {"account_id": account, "status": status, "correlation_id": f"batch-{serial % 5}"}
