@@ -159,7 +159,7 @@ class App:
         self.bank.counters.faults[kind] += 1
         executed = params.get("handled") or kind == "lose_answer"
         if executed and self.bank.refuse(request, to) is None:
-            self.bank.answer(request, to)
+            self.bank.later(params["commit_after"], lambda: self.bank.answer(request, to))
         reply = replaced(fault, self.bank.now() + self.bank.settings.date_skew)
         if reply is not None:
             await wire.reply(reply.status, *self._finish(reply, request, number))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from intergiro_provider.sandbox.collection import Collection
@@ -92,7 +93,8 @@ class Bank:
         self._begin()
 
     def _begin(self) -> None:
-        self.consents = Consents(self.now)
+        self.consents = Consents(lambda: self.settings, self.now)
+        self._later: list[tuple[float, Callable[[], object]]] = []
         self.payments = Payments(lambda: self.settings, self.counters, self.consents, self.now)
         moment, self._began = parse_now(self.settings.now), self.now()
         self.data = {api: Data(api, self.settings, moment) for api in APIS}
@@ -107,10 +109,21 @@ class Bank:
         """Let time pass at the bank."""
         self._ahead += seconds
 
-    def settle(self) -> None:
-        """Complete the transactions that are due."""
+    def later(self, seconds: float, act: Callable[[], object]) -> None:
+        """Do something after so many seconds: before the first request that comes then."""
+        self._later.append((self.now() + seconds, act))
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do what is due."""
+        now = self.now()
+        due = sorted((each for each in self._later if each[0] <= now), key=itemgetter(0))
+        if due:
+            self._later = [each for each in self._later if each[0] > now]
         for data in self.data.values():
-            data.settle(self.now() - self._began)
+            data.settle(now - self._began)
+        for _, act in due:
+            act()
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Change settings; where they say how the data are made, the data are made anew.
@@ -146,7 +159,8 @@ class Bank:
             return error(401, "unauthorized", "Not authorized.")
         if to.action == "unknown":
             return error(404, "not_found", "There is no such endpoint.")
-        if request.method != to.method:
+        readable = to.action == "consent" and self.settings.consent_readable
+        if request.method != to.method and not (readable and request.method == "GET"):
             return error(405, "method_not_allowed", "This method is not allowed.", headers={"allow": to.method})
         if to.role and to.role not in roles:
             self.counters.forbidden += 1
@@ -158,7 +172,7 @@ class Bank:
 
         :param consent: the scope of a consent that a person has to give first.
         """
-        self.settle()
+        self.catch_up()
         try:
             if consent:
                 self.consents.need(request.path, consent)
@@ -170,7 +184,7 @@ class Bank:
         except Conflict as problem:
             return error(409, "conflict", str(problem))
         except ConsentMissing as problem:
-            return as_json({"consent": problem.consent.describe()}, 412)
+            return as_json({"consent": problem.described}, 412)
 
     def _answer(self, request: Request, to: Route) -> Reply:
         match to.action:
@@ -191,9 +205,17 @@ class Bank:
             case "bulk":
                 return as_json(self.payments.bulk(read(request.body, Bulk), self.data[to.api]))
             case "consent":
-                method = self.consents.method(to.id, _field(request.body, "return_url"))
-                return _missing() if method is None else as_json(method)
+                found = self._consent(request, to.id)
+                return _missing() if found is None else as_json(found)
         return _elsewhere(to)
+
+    def _consent(self, request: Request, id: str) -> dict[str, Any] | None:
+        if request.method == "GET":
+            return self.consents.described(id)
+        return_url = _field(request.body, "return_url")
+        if not return_url.startswith(("http://", "https://")):
+            raise Invalid("return_url", "Must be a URL.")
+        return self.consents.method(id, return_url, f"http://{request.headers.get('host', 'localhost')}")
 
     def _list(self, request: Request, to: Route) -> Reply:
         data = self.data[to.api]

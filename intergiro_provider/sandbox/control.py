@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from intergiro_provider.sandbox import consent_page
 from intergiro_provider.sandbox.app import CONTROL, App
 from intergiro_provider.sandbox.bank import route
 from intergiro_provider.sandbox.faults import KINDS, FaultError
@@ -52,13 +53,17 @@ class Control:
             self._route("/end_sessions", "POST", lambda sent: {"ended": bank.sessions.end_sessions()}),
             self._route("/expire_access_tokens", "POST", lambda sent: {"expired": bank.sessions.expire_access()}),
             self._route("/lift_fraud_blocks", "POST", lambda sent: bank.sessions.lift_fraud_blocks()),
-            self._route("/approve_consents", "POST", lambda sent: {"approved": bank.consents.give()}),
+            self._route("/approve_consents", "POST", lambda sent: {"decided": bank.consents.decide_all("approved")}),
+            self._route("/refuse_consents", "POST", lambda sent: {"decided": bank.consents.decide_all("refused")}),
+            self._route("/approve_batches", "POST", lambda sent: {"decided": bank.payments.decide(approve=True)}),
+            self._route("/reject_batches", "POST", lambda sent: {"decided": bank.payments.decide(approve=False)}),
             self._route("/advance", "POST", lambda sent: bank.advance(_number(sent, "seconds"))),
             self._route("/outage", "POST", lambda sent: self._outage(_number(sent, "seconds"))),
             self._route("/settle", "POST", lambda sent: self._settle()),
             self._route("/transactions", "POST", self._add),
             self._route("/transactions", "PATCH", self._alter),
             Route(f"{CONTROL}/records", self._records, methods=["GET"]),
+            *consent_page.routes(f"{CONTROL}/consents", bank),
         ]
         return Starlette(routes=routes)
 
@@ -69,7 +74,7 @@ class Control:
                 sent = json.loads(body) if body else {}
                 if not isinstance(sent, dict):
                     raise Wrong("the body must be a JSON object")
-                self._app.bank.settle()
+                self._app.bank.catch_up()
                 return JSONResponse(act({**sent, **request.path_params}))
             except (SettingsError, FaultError, Wrong, json.JSONDecodeError) as problem:
                 return JSONResponse({"error": str(problem)}, 400)
@@ -123,7 +128,7 @@ class Control:
 
     async def _records(self, request: Request) -> Response:
         """The truth: the bytes of a list's records in the order of creation, one a line; from <= created_at < to."""
-        self._app.bank.settle()
+        self._app.bank.catch_up()
         given = request.query_params
         to = route(given.get("path", "/v3/transactions"))
         found = getattr(self._app.bank.data[to.api], to.name, None) if to.action == "list" else None

@@ -185,7 +185,19 @@ class Sandbox:
 
     def approve_consents(self) -> int:
         """A person consents to everything that is pending. Returns how much that was."""
-        return int(self._call("POST", "approve_consents")["approved"])
+        return int(self._call("POST", "approve_consents")["decided"])
+
+    def refuse_consents(self) -> int:
+        """A person refuses everything that is pending. Returns how much that was."""
+        return int(self._call("POST", "refuse_consents")["decided"])
+
+    def approve_batches(self) -> int:
+        """A person approves every batch of payments that waits. Returns how many there were."""
+        return int(self._call("POST", "approve_batches")["decided"])
+
+    def reject_batches(self) -> int:
+        """A person rejects every batch of payments that waits. Returns how many there were."""
+        return int(self._call("POST", "reject_batches")["decided"])
 
     def settle(self) -> int:
         """Complete the payments and added transactions that are pending. Returns how many there were.

@@ -9,18 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_HANDLED = {"handled": False, "commit_after": 0.0}
+
 KINDS: dict[str, dict[str, Any]] = {
     # kind: its parameters with their defaults
     "latency": {"seconds": 0.5},
-    "status": {"status": 503, "body": "json", "retry_after": None, "handled": False},
-    "rate_limit": {"retry_after": 1.0, "as_date": False, "handled": False},
-    "answer": {"status": 200, "body": "", "headers": {}, "handled": False},
+    "status": {"status": 503, "body": "json", "retry_after": None, **_HANDLED},
+    "rate_limit": {"retry_after": 1.0, "as_date": False, **_HANDLED},
+    "answer": {"status": 200, "body": "", "headers": {}, **_HANDLED},
     "redirect": {"to": "", "status": 307},
-    "drop": {"reset": False, "handled": False},
-    "lose_answer": {"reset": False},
+    "drop": {"reset": False, **_HANDLED},
+    "lose_answer": {"reset": False, "commit_after": 0.0},
     "drop_body": {"fraction": 0.5, "reset": False},
     "drip": {"chunk": 16, "pause": 0.2},
-    "hang": {"seconds": 3600.0, "handled": False},
+    "hang": {"seconds": 3600.0, **_HANDLED},
     "garbled": {"how": "cut"},
     "empty_page": {},
     "stuck_page": {},
@@ -45,7 +47,7 @@ empty_page: `has_more` is true and `data` empty. stuck_page: the cursor is ignor
 repeat_record: the page's last record comes twice.
 auth_answer: `field` of an answer of /auth/* is `missing`, `empty`, `null` or a `number`.
 consent: 412 with a pending consent.
-With `handled`, the request is executed before the fault hides its answer.
+With `handled`, the request is executed although the fault hides its answer: at once, or `commit_after` seconds later.
 """
 
 AFTER = frozenset({"empty_page", "stuck_page", "repeat_record", "garbled", "drop_body", "drip", "auth_answer"})

@@ -152,7 +152,7 @@ def epoch_ms(text: str) -> float | None:
 
 def _values(query: Query, name: str, settings: Settings) -> frozenset[str] | None:
     values = query.get(name)
-    if not values:
+    if not values or (name == "correlation_ids" and settings.correlation_ids_ignored):
         return None
     if settings.list_parameters == "comma" and len(values) > 1:
         raise Invalid(name, "Must be given once, comma-separated.")

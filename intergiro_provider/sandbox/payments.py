@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from intergiro_provider.sandbox.consents import Consents
@@ -14,7 +15,6 @@ from intergiro_provider.sandbox.forms import Account, Bulk, BulkItem, Move, Pay
 from intergiro_provider.sandbox.lists import Invalid
 from intergiro_provider.sandbox.settings import Settings
 
-MAX_WAITING_BATCHES = 100
 BULK_FEE = 20
 """The fee of each item in a batch, in cents."""
 
@@ -25,9 +25,29 @@ class Conflict(Exception):
     """A write that cannot be done in the present state."""
 
 
+@dataclass(frozen=True)
+class Done:
+    """A payment that was made: the request, its response, and when."""
+
+    sent: Move | Pay
+    answer: Record
+    at: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that waits for approval."""
+
+    data: Data
+    account: Record
+    ids: list[str]
+    fee: int
+
+
 class Payments:
     """Payments made since the start.
 
+    :param settings: a function, because settings change while the sandbox runs.
     :param clock: epoch seconds; the moment at which a new transaction is booked.
     """
 
@@ -35,54 +55,81 @@ class Payments:
         self, settings: Callable[[], Settings], counters: Counters, consents: Consents, clock: Callable[[], float]
     ) -> None:
         self._settings, self.counters, self._consents, self._clock = settings, counters, consents, clock
-        self._done: dict[str, tuple[Move | Pay, Record]] = {}
-        self._waiting: set[str] = set()
+        self._done: dict[str, Done] = {}
+        self._waiting: list[Batch] = []
 
     def single(self, sent: Move | Pay, data: Data) -> Record:
-        """Move money between own accounts, or pay someone. The same `request_id` again gives the same answer.
+        """Move money between own accounts, or pay someone.
 
         :raises Invalid: the accounts do not fit.
         :raises ConsentMissing: the amount needs a person's consent.
-        :raises Conflict: the `request_id` was used with another body.
+        :raises Conflict: the `request_id` was used before.
         """
-        if sent.request_id in self._done:
-            former, answer = self._done[sent.request_id]
-            if former != sent:
-                raise Conflict("This request_id was used with another body.")
-            self.counters.duplicates += 1
-            return answer
+        if (former := self._former(sent)) is not None:
+            return former
         records = _move(sent, data) if isinstance(sent, Move) else _pay(sent, data)
         above = self._settings().pay_consent_above
         if isinstance(sent, Pay) and above and sent.amount > above:
-            self._consents.need(sent.request_id, "make_payment")
-        answer = self._book(records, data)[0]
-        if isinstance(sent, Pay):
-            # As in the portal's example: the amount is positive, and request_id is not shown.
-            answer = {**answer, "amount": sent.amount}
-            del answer["request_id"]
-        self._done[sent.request_id] = sent, answer
-        return answer
+            self._consents.need(sent.request_id, "make_payment", lambda: self._make(sent, records, data))
+        return self._make(sent, records, data)
 
     def bulk(self, sent: Bulk, data: Data) -> Record:
         """A batch of SEPA payments, which waits for a person's approval.
 
         :raises Invalid: the account is not in EUR, or too many batches wait.
         """
-        account = _account(sent.account_id, "account_id", data)
+        account, limit = _account(sent.account_id, "account_id", data), self._settings().max_waiting_batches
         if account["currency"] != "EUR":
             raise Invalid("account_id", "Must be an account in EUR.")
-        if len(self._waiting) >= MAX_WAITING_BATCHES:
-            raise Invalid("", f"{MAX_WAITING_BATCHES} batches wait for approval already.", "too_many_batches")
-        self._book([_item(item, account) for item in sent.items], data)
-        batch = str(uuid.uuid4())
-        self._waiting.add(batch)
+        if len(self._waiting) >= limit:
+            raise Invalid("", f"{limit} batches wait for approval already.", "too_many_batches")
+        made = self._book([_item(item, account) for item in sent.items], data)
         net, fee = sum(item.amount for item in sent.items), BULK_FEE * len(sent.items)
+        self._waiting.append(Batch(data, account, [record["id"] for record in made], fee))
         totals = {"eur": {"fee": fee, "net": net, "total": net + fee}}
-        return {"account_id": account["id"], "id": batch, "totals_by_currency": totals}
+        return {"account_id": account["id"], "id": str(uuid.uuid4()), "totals_by_currency": totals}
+
+    def decide(self, *, approve: bool) -> int:
+        """A person approves or rejects every batch that waits. Returns how many there were."""
+        waiting, self._waiting = self._waiting, []
+        now, status = self._now(), "pending" if approve else "rejected"
+        for batch in waiting:
+            transactions = batch.data.transactions
+            for each in batch.ids:
+                transactions.change(transactions.serial(each) or 0, {"status": status}, now)
+            if approve:
+                payee = {"name": "Intergiro", "account_id": None}
+                fee = _transaction(batch.account, -batch.fee, "Fee", payee, type="fee", status="completed")
+                transactions.add([fee], now)
+        return len(waiting)
+
+    def _former(self, sent: Move | Pay) -> Record | None:
+        """The response to a `request_id` that was used before."""
+        settings, done = self._settings(), self._done.get(sent.request_id)
+        if done is None or settings.idempotency == "ignore":
+            return None
+        if settings.idempotency_life and self._clock() >= done.at + settings.idempotency_life:
+            return None
+        self.counters.duplicates += 1
+        if settings.idempotency == "conflict" or (settings.idempotency == "keep" and done.sent != sent):
+            raise Conflict("This request_id was used before.")
+        return done.answer
+
+    def _make(self, sent: Move | Pay, records: list[Record], data: Data) -> Record:
+        answer = self._book(records, data)[0]
+        if isinstance(sent, Pay):
+            # As in the portal's example: the amount is positive, and request_id is not shown.
+            answer = {**answer, "amount": sent.amount}
+            del answer["request_id"]
+        self._done[sent.request_id] = Done(sent, answer, self._clock())
+        return answer
 
     def _book(self, records: list[Record], data: Data) -> list[Record]:
         self.counters.writes += 1
-        return data.transactions.add(records, round(self._clock() * 1000))
+        return data.transactions.add(records, self._now(), found_after=self._settings().correlation_delay)
+
+    def _now(self) -> int:
+        return round(self._clock() * 1000)
 
 
 def _move(sent: Move, data: Data) -> list[Record]:
@@ -117,10 +164,17 @@ def _item(item: BulkItem, account: Record) -> Record:
 
 
 def _transaction(
-    account: Record, amount: int, reference: str, counterparty: Record, *, status: str = "pending", **fields: str
+    account: Record,
+    amount: int,
+    reference: str,
+    counterparty: Record,
+    *,
+    type: str = "bank-transfer",
+    status: str = "pending",
+    **fields: str,
 ) -> Record:
     return {
-        "type": "bank-transfer",
+        "type": type,
         "amount": amount,
         "currency": account["currency"],
         "status": status,

@@ -78,10 +78,31 @@ class Settings:
     always_401: tuple[str, ...] = _set(
         (), "path prefix that answers 401 although the token lives, as a missing permission might"
     )
+    payment_methods_consent: bool = _set(False, "reading an individual's payment methods needs consent: 412")
+
+    # Payments
+    idempotency: Literal["keep", "ignore", "conflict", "replay"] = _set(
+        "keep",
+        "a request_id that comes again: gets the first response, or 409 where the body differs (keep); pays again "
+        "(ignore); gets 409 (conflict); gets the first response whatever the body (replay) (?)",
+    )
+    idempotency_life: float = _set(0.0, "seconds for which a request_id is remembered; 0: for ever (?)", low=0)
+    correlation_delay: float = _set(
+        0.0, "seconds after which the items of a batch are found by correlation_ids (?)", low=0
+    )
+    correlation_ids_ignored: bool = _set(False, "the filter correlation_ids is ignored (?)")
+    max_waiting_batches: int = _set(100, "batches that may wait for approval at once", low=0)
     pay_consent_above: int = _set(
         0, "payments above this amount (minor units) need a person's consent: 412; 0: none does", low=0
     )
-    payment_methods_consent: bool = _set(False, "reading an individual's payment methods needs consent: 412")
+    consent_life: float = _set(600.0, "seconds for which a consent can be given, and for which it holds (?)", low=0)
+    consent_repeat: Literal["kept", "replaced"] = _set(
+        "kept", "a request repeated before its consent is given names the same consent, or a new one (?)"
+    )
+    consent_executes: bool = _set(
+        False, "giving consent carries out the payment; otherwise the client repeats the request (?)"
+    )
+    consent_readable: bool = _set(False, "GET /v3/consents/<id> shows the consent; otherwise 405 (?)")
 
     # The wire
     latency: float = _set(0.0, "seconds added to each answer", low=0)

@@ -134,6 +134,8 @@ class Transactions(Collection):
         # Pending transactions by the time at which they complete, in milliseconds since the end of the data.
         self._pending: list[tuple[float, int]] = []
         self._elapsed = 0.0
+        # Transactions that are not yet found by correlation_ids, in the order in which they will be.
+        self._hidden: dict[int, float] = {}
         self._settle_after = round(settle_after * 1000)
         self._settled_before = 0
         if self._settle_after:
@@ -169,7 +171,8 @@ class Transactions(Collection):
     def facet(self, serial: int) -> tuple[str, str, str]:
         written = self._written.get(serial)
         if written is not None:
-            return written["account_id"], written["status"], written.get("correlation_id", "")
+            correlation = "" if serial in self._hidden else written.get("correlation_id", "")
+            return written["account_id"], written["status"], correlation
         noise = self._noise(serial)
         status, _ = self._state(noise, self.created[self.place[serial]])
         return self._accounts[noise % len(self._accounts)], status, _correlation(noise).decode()
@@ -193,12 +196,17 @@ class Transactions(Collection):
         for serial in range(min(len(self.order), self._cached)):
             self.raw(serial)
 
-    def add(self, records: Sequence[dict[str, Any]], created: int) -> list[dict[str, Any]]:
-        """Add transactions at epoch milliseconds; their ids and moments are filled in. Returns them."""
+    def add(self, records: Sequence[dict[str, Any]], created: int, *, found_after: float = 0.0) -> list[dict[str, Any]]:
+        """Add transactions at epoch milliseconds; their ids and moments are filled in. Returns them.
+
+        :param found_after: seconds after which they are found by correlation_ids.
+        """
         serials = range(len(self.order), len(self.order) + len(records))
         for serial, record in zip(serials, records, strict=True):
             moments = {"created_at": iso(created), "updated_at": iso(created)}
             self._write(serial, {"id": self.id(serial), **record, **moments})
+        if found_after:
+            self._hidden.update(dict.fromkeys(serials, self._elapsed + found_after * 1000))
         self.insert(serials, created)
         return [self._written[serial] for serial in serials]
 
@@ -211,8 +219,11 @@ class Transactions(Collection):
         self.touched()
 
     def settle(self, elapsed: float) -> None:
-        """Complete the pending transactions that are due, so many milliseconds after the end of the data."""
+        """Do what is due so many milliseconds after the end of the data: complete pending transactions, for one."""
         self._elapsed = elapsed
+        while self._hidden and self._hidden[serial := next(iter(self._hidden))] <= elapsed:
+            del self._hidden[serial]
+            self.touched()
         while self._pending and self._pending[0][0] <= elapsed:
             serial = heappop(self._pending)[1]
             self._complete(serial, self.created[self.place[serial]] + self._settle_after)

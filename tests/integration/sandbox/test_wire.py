@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import pytest
 import requests
@@ -110,6 +112,65 @@ def test_a_dropped_answer_may_have_been_executed(client: Client) -> None:
     ]
     assert [answer.status_code for answer in answers] == [502, 200]
     assert (bank.counters().writes, bank.counters().duplicates) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["lose_answer", "drop", "status"])
+def test_a_payment_may_be_made_after_its_answer_was_lost(client: Client, kind: str) -> None:
+    bank = client.bank
+    sent = {
+        "request_id": "0b8f2f6e-4d35-4a5e-9d27-7b3a7d1c9e10",
+        "account_id": client.get("/v3/accounts").json()["data"][0]["id"],
+        "amount": 5,
+        "reference": "late",
+        "counterparty": {"name": "Åsa", "account_id": "x"},
+    }
+    handled = {} if kind == "lose_answer" else {"handled": True}
+    bank.fault(kind, "/v3/transactions/pay", times=1, commit_after=600, **handled)
+
+    def post() -> int:
+        url = f"{bank.url}/v3/transactions/pay"
+        try:
+            return client.session.post(url, json=sent, headers=client.headers, timeout=5).status_code
+        except requests.ConnectionError:
+            return 0
+
+    assert post() == (503 if kind == "status" else 0)
+    bank.advance(590)
+    assert bank.counters().writes == 0
+    assert not [record for record in bank.records() if json.loads(record)["reference"] == "late"]
+    bank.advance(20)
+    assert len([record for record in bank.records() if json.loads(record)["reference"] == "late"]) == 1
+    assert bank.counters().writes == 1
+
+
+@pytest.mark.parametrize(("decision", "status"), [("approved", 200), ("refused", 412)])
+def test_a_person_decides_on_the_page_of_a_consent(client: Client, decision: str, status: int) -> None:
+    bank = client.bank
+    bank.fault("consent", "/v3/cards", scope="read_<cards>")
+    consent = client.get("/v3/cards").json()["consent"]
+    answer = client.session.post(
+        f"{bank.url}/v3/consents/{consent['id']}",
+        json={"return_url": "https://example.com/back?x=1"},
+        headers=client.headers,
+        timeout=5,
+    )
+    page = answer.json()["method"]["redirect_url"]
+    assert page.startswith(bank.url)
+    shown = requests.get(page, timeout=5)
+    assert shown.status_code == 200
+    assert "read_&lt;cards&gt;" in shown.text
+    action = re.search(f'action="([^"]*/{decision})"', shown.text)
+    assert action is not None
+    decided = requests.post(urljoin(page, action[1]), timeout=5, allow_redirects=False)
+    assert (decided.status_code, decided.headers["location"]) == (303, "https://example.com/back?x=1")
+    assert client.get("/v3/cards").status_code == status
+    assert requests.get(page, timeout=5).status_code == 410
+    assert requests.post(urljoin(page, action[1]), timeout=5, allow_redirects=False).status_code == 410
+    assert requests.get(page + "x", timeout=5).status_code == 404
+
+
+def test_batches_are_decided_by_the_control_api(client: Client) -> None:
+    assert client.bank.approve_batches() == client.bank.reject_batches() == client.bank.refuse_consents() == 0
 
 
 def test_a_refresh_that_rotates_and_loses_its_answer(client: Client) -> None:

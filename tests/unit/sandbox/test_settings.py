@@ -46,7 +46,7 @@ def test_every_setting_has_a_flag_that_sets_it() -> None:
         elif isinstance(default, str):
             choices = {"access_token_format": "opaque", "old_refresh_token": "works", "now": "2025-11-24T00:00:00Z"}
             choices |= {"list_parameters": "comma", "unknown_parameters": "refuse", "default_sort_type": "ASC"}
-            choices |= {"retry_after_form": "date"}
+            choices |= {"retry_after_form": "date", "idempotency": "replay", "consent_repeat": "replaced"}
             given[each.name] = choices[each.name]
             arguments += [flag, given[each.name]]
         elif each.name.endswith("_status"):
