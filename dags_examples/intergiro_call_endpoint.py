@@ -36,7 +36,7 @@ def intergiro_call_endpoint() -> None:
     accounts = IntergiroOperator(
         task_id="accounts",
         endpoint="accounts",
-        data={"limit": 100},
+        query={"limit": 100},
         response_check=is_complete,
         response_filter=count_by_currency,
     )

@@ -27,7 +27,7 @@ def intergiro_wait_for_event() -> None:
     wait = IntergiroSensor(
         task_id="wait",
         endpoint="transactions",
-        data={
+        query={
             "statuses": "{{ params.status }}",
             "created_from": "{{ macros.ds_add(dag_run.start_date | ds, -1) }}T00:00:00Z",
             "limit": 1,

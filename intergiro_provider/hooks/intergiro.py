@@ -271,22 +271,22 @@ class IntergiroHook(HttpHook):
         """The full URL of an endpoint."""
         return self.settings.url(endpoint)
 
-    def iter_pages(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Iterator[list[dict[str, Any]]]:
+    def iter_pages(self, endpoint: str, query: Mapping[str, Any] | None = None) -> Iterator[list[dict[str, Any]]]:
         """The records of a list endpoint, page by page.
 
         :param endpoint: a list endpoint, such as ``transactions``.
-        :param params: its filters; `limit` is the size of a page, 1 to 100 (default 100).
+        :param query: its filters; `limit` is the size of a page, 1 to 100 (default 100).
         :return: one list of records per page.
         :raises IntergiroResponseError: for an answer that is not a page, or a cursor that stands still.
         """
         from intergiro_provider.pull.pages import decoded, iter_pages
 
-        for page in iter_pages(self.page_fetcher(endpoint), params):
+        for page in iter_pages(self.page_fetcher(endpoint), query):
             yield [decoded(record) for record in page.records]
 
-    def iter_records(self, endpoint: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def iter_records(self, endpoint: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """The records of a list endpoint, one by one; see :meth:`iter_pages`."""
-        for page in self.iter_pages(endpoint, params):
+        for page in self.iter_pages(endpoint, query):
             yield from page
 
     def test_connection(self) -> tuple[bool, str]:

@@ -62,9 +62,8 @@ class IntergiroOperator(BaseOperator):
 
     :param endpoint: what to call, such as ``accounts``; the API's version is put before it. (templated)
     :param method: the HTTP method. (templated)
-    :param data: the query of a GET or HEAD; the body of anything else: a dict or list is sent as JSON, str
-        and bytes as they are. (templated)
-    :param json: the body, sent as JSON; not for GET, and not beside ``data``. (templated)
+    :param query: the query string, a dict; a list as a value repeats its name. (templated)
+    :param json: the body, sent as JSON; not for GET and HEAD. (templated)
     :param headers: headers to add. (templated)
     :param response_check: called with the response, and with the names of Airflow's context that it asks for,
         as the HttpOperator does: ``lambda response, ti: response.json()["status"] == "open"``. If it returns
@@ -75,8 +74,8 @@ class IntergiroOperator(BaseOperator):
     :param intergiro_conn_id: the connection. (templated)
     """
 
-    template_fields: Sequence[str] = ("endpoint", "method", "data", "json", "headers", "intergiro_conn_id")
-    template_fields_renderers = {"data": "json", "json": "json", "headers": "json"}  # noqa: RUF012 - Airflow's form
+    template_fields: Sequence[str] = ("endpoint", "method", "query", "json", "headers", "intergiro_conn_id")
+    template_fields_renderers = {"query": "json", "json": "json", "headers": "json"}  # noqa: RUF012 - Airflow's form
     ui_color = "#e3f1ec"
     operator_extra_links = (IntergiroPortalLink(),)
 
@@ -85,7 +84,7 @@ class IntergiroOperator(BaseOperator):
         *,
         endpoint: str,
         method: str = "GET",
-        data: Any = None,
+        query: Mapping[str, Any] | None = None,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
         response_check: Callable[..., bool] | None = None,
@@ -97,7 +96,7 @@ class IntergiroOperator(BaseOperator):
         super().__init__(**kwargs)
         self.endpoint = endpoint
         self.method = method
-        self.data = data
+        self.query = query
         self.json = json
         self.headers = headers
         self.response_check = response_check
@@ -109,17 +108,11 @@ class IntergiroOperator(BaseOperator):
         wait_as_told(self)
 
     def _check_body(self) -> None:
-        if self.json is None:
-            return
-        if self.data is not None:
-            problem = "`data` and `json` are both given: both would be the body, so give one of them"
-        elif self.method.upper() in ("GET", "HEAD"):
-            problem = f"`json` is a body, which a {self.method.upper()} has not: use `data` for the query"
-        else:
-            return
-        from intergiro_provider.exceptions import IntergiroValueError
+        method = self.method.upper()
+        if self.json is not None and method in ("GET", "HEAD"):
+            from intergiro_provider.exceptions import IntergiroValueError
 
-        raise IntergiroValueError(problem)
+            raise IntergiroValueError(f"`json` is the body, and a {method} request has none: use `query` for filters")
 
     def _check_options(self) -> None:
         options: Any = self.extra_options or {}
@@ -141,9 +134,9 @@ class IntergiroOperator(BaseOperator):
 
         self._check_body()
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method=self.method.upper())
-        body = {} if self.json is None else {"json": self.json}
+        arguments = {"params": self.query, "json": self.json}
         headers = dict(self.headers) if self.headers else None
-        response = hook.run(self.endpoint, self.data, headers, dict(self.extra_options or {}), **body)
+        response = hook.run(self.endpoint, None, headers, dict(self.extra_options or {}), **arguments)
         if self.response_check and not call(self.response_check, response, context):
             raise IntergiroError(
                 f"response_check returned False for {_path(self.endpoint)} (status {response.status_code})"

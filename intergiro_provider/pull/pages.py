@@ -44,17 +44,17 @@ class Page(NamedTuple):
     has_more: bool
 
 
-def iter_pages(fetch: Fetch, params: Mapping[str, Any] | None = None) -> Iterator[Page]:
+def iter_pages(fetch: Fetch, query: Mapping[str, Any] | None = None) -> Iterator[Page]:
     """Yield a list's pages, in the bank's order, one in memory at a time.
 
     :param fetch: takes a query, makes the request and returns the body of the answer.
-    :param params: the query of the first page. ``limit`` is 100 if absent, and left out of the query if None;
+    :param query: the query of the first page. ``limit`` is 100 if absent, and left out of the query if None;
         ``starting_after`` begins in the middle of the list.
     :raises IntergiroValueError: at once, before any request, for a ``limit`` or a cursor that cannot work.
     :raises IntergiroResponseError: while iterating, for a page that breaks the rules; its records are not
         yielded.
     """
-    return _follow(fetch, page_query(params))
+    return _follow(fetch, page_query(query))
 
 
 def _follow(fetch: Fetch, query: dict[str, Any]) -> Iterator[Page]:

@@ -47,14 +47,14 @@ class PullRequest:
     """What to pull, and as what to store it. Checked when it is made.
 
     :param endpoint: the list, as the user wrote it; for the manifest and for messages.
-    :param params: the query, bounds and cursor excepted.
+    :param query: the query, bounds and cursor excepted.
     :param interval: which records to keep; None for all.
     :param max_parallel_windows: how many windows of the interval may be pulled side by side.
     :raises IntergiroValueError: the query, the format or their combination cannot work.
     """
 
     endpoint: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    query: Mapping[str, Any] = field(default_factory=dict)
     interval: Interval | None = None
     file_format: str = "jsonl"
     compression: str | None = None
@@ -65,15 +65,15 @@ class PullRequest:
     @property
     def can_be_cut(self) -> bool:
         """Whether windows of time may be pulled side by side: there is an interval, and no wish for another order."""
-        wishes = {name: self.params.get(name) for name in (*ORDER, "starting_after")}
+        wishes = {name: self.query.get(name) for name in (*ORDER, "starting_after")}
         return self.interval is not None and all(
             wish is None or wish == ORDER.get(name) for name, wish in wishes.items()
         )
 
     def __post_init__(self) -> None:
-        page_query(self.params)
+        page_query(self.query)
         if self.interval is not None:
-            refuse_bounds_in(self.params)
+            refuse_bounds_in(self.query)
         get_format(self.file_format, self.compression, self.parquet_timestamps)
 
 
@@ -245,7 +245,7 @@ class Pull:
 
     def _pages(self, window: Window, durable: Durable) -> Iterator[Page]:
         """The pages of a window, taken up anew where a cut has made that necessary."""
-        query = dict(self._request.params)
+        query = dict(self._request.query)
         if durable.last_id is not None:
             query["starting_after"] = durable.last_id
         while True:

@@ -17,12 +17,12 @@ MAX_LIMIT = 100
 """The most records that the bank puts on a page; also what we ask for unless told otherwise."""
 
 
-def page_query(params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The query of the first page: ``params`` with a checked ``limit``.
+def page_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The query of the first page: ``query`` with a checked ``limit``.
 
     :raises IntergiroValueError: ``limit`` is not a whole number from 1 to 100, or ``ending_before`` is given.
     """
-    query = dict(params or {})
+    query = dict(query or {})
     if query.get("ending_before") is not None:
         raise _refused(
             "`ending_before` walks a list backwards and cannot be combined with pulling all pages; "
@@ -43,29 +43,29 @@ def _checked_limit(limit: Any) -> int:
     return text
 
 
-def newest_query(params: Mapping[str, Any] | None) -> dict[str, Any]:
+def newest_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
     """The query of the page with the newest records that satisfy these filters.
 
-    :raises IntergiroValueError: ``params`` decides about order or pages.
+    :raises IntergiroValueError: ``query`` decides about order or pages.
     """
-    query = dict(params or {})
+    query = dict(query or {})
     for name in ("limit", "sort_by", "sort_type", "starting_after", "ending_before"):
         if query.get(name) is not None:
             raise _refused(
-                f"`{name}` has no place in `params` here: it is always the newest page that is looked at. Give filters "
+                f"`{name}` has no place in `query` here: it is always the newest page that is looked at. Give filters "
                 "only"
             )
     return query | {"sort_by": "created_at", "sort_type": "DESC", "limit": MAX_LIMIT}
 
 
-def refuse_bounds_in(params: Mapping[str, Any]) -> None:
+def refuse_bounds_in(query: Mapping[str, Any]) -> None:
     """Refuse a query that has bounds beside those of the pull.
 
-    :raises IntergiroValueError: ``params`` holds ``created_from`` or ``created_to``.
+    :raises IntergiroValueError: ``query`` holds ``created_from`` or ``created_to``.
     """
     for name in ("created_from", "created_to"):
-        if params.get(name) is not None:
-            raise _refused(f"`{name}` is given twice, as an argument and in `params`: leave it out of `params`")
+        if query.get(name) is not None:
+            raise _refused(f"`{name}` is given twice, as an argument and in `query`: leave it out of `query`")
 
 
 def check_format(file_format: Any, compression: Any, parquet_timestamps: Any = "typed") -> None:

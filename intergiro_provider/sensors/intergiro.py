@@ -29,7 +29,7 @@ class IntergiroSensor(BaseSensorOperator):
         IntergiroSensor(
             task_id="salaries_booked",
             endpoint="transactions",
-            data={"statuses": "completed", "correlation_ids": "{{ params.batch }}"},
+            query={"statuses": "completed", "correlation_ids": "{{ params.batch }}"},
             response_check="intergiro_provider.sensors.checks.has_records",
             deferrable=True,
         )
@@ -45,14 +45,14 @@ class IntergiroSensor(BaseSensorOperator):
     :param response_check: called with the response; it says whether the wait is over. Either a function, which is also
         given those names of Airflow's context that it asks for, as the HttpSensor does; or the import path of one, as
         ``deferrable`` needs: the triggerer imports it, which has neither the DAG nor its context.
-    :param data: the query. (templated)
+    :param query: the query string, a dict. (templated)
     :param deferrable: wait in the triggerer. Unset: as ``[operators] default_deferrable`` says, if ``response_check``
         is an import path.
     :param intergiro_conn_id: the connection. (templated)
     """
 
-    template_fields: Sequence[str] = ("endpoint", "data", "intergiro_conn_id")
-    template_fields_renderers = {"data": "json"}  # noqa: RUF012 - Airflow's form
+    template_fields: Sequence[str] = ("endpoint", "query", "intergiro_conn_id")
+    template_fields_renderers = {"query": "json"}  # noqa: RUF012 - Airflow's form
     ui_color = "#fbf0d9"
     operator_extra_links = (IntergiroPortalLink(),)
 
@@ -61,7 +61,7 @@ class IntergiroSensor(BaseSensorOperator):
         *,
         endpoint: str,
         response_check: Callable[..., bool] | str,
-        data: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
         deferrable: bool | None = None,
         intergiro_conn_id: str = "intergiro_default",
         **kwargs: Any,
@@ -69,7 +69,7 @@ class IntergiroSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.endpoint = endpoint
         self.response_check = response_check
-        self.data = data
+        self.query = query
         self.intergiro_conn_id = intergiro_conn_id
         if problem := _problem(response_check, deferrable):
             from intergiro_provider.exceptions import IntergiroValueError
@@ -91,7 +91,7 @@ class IntergiroSensor(BaseSensorOperator):
                 trigger=IntergiroSensorTrigger(
                     endpoint=self.endpoint,
                     response_check=str(self.response_check),
-                    data=self.data,
+                    query=self.query,
                     poke_interval=self.poke_interval,
                     intergiro_conn_id=self.intergiro_conn_id,
                 ),
@@ -107,7 +107,9 @@ class IntergiroSensor(BaseSensorOperator):
 
         check = imported(self.response_check) if isinstance(self.response_check, str) else self.response_check
         try:
-            response = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id).run(self.endpoint, dict(self.data or {}))
+            response = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id).run(
+                self.endpoint, dict(self.query or {})
+            )
         except AirflowFailException:
             raise
         except IntergiroError as error:

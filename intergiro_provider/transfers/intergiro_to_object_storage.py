@@ -61,7 +61,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
     :param endpoint: the list, such as ``transactions``; the API's version is put before it. (templated)
     :param path: the directory for the result, an ObjectStoragePath URL such as ``file:///data/x`` or
         ``s3://conn_id@bucket/x``. (templated)
-    :param params: the query: filters, ``limit`` (1 to 100 records a page, 100 by default), ``sort_by``, ….
+    :param query: the query string, a dict: filters, and ``limit`` (1 to 100 records a page, 100 by default).
         (templated)
     :param created_from: keep records with ``created_from ≤ created_at < created_to``: an aware datetime, or a
         str in ISO 8601; a bare date is 00:00 UTC, and what is finer than a millisecond is cut off. Leave out
@@ -100,20 +100,12 @@ class IntergiroToObjectStorageOperator(BaseOperator):
     _thread: int | None = None
     _killed = False
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> IntergiroToObjectStorageOperator:
-        # Airflow has a `params` of its own, the DAG's Params, and mixes it into ours before __init__ is called. Nothing
-        # of that may go to the bank, so ours is kept as it came.
-        self = super().__new__(cls)
-        if isinstance(own := kwargs.get("params"), dict):
-            self.__dict__["_own_params"] = own
-        return self
-
     def __init__(
         self,
         *,
         endpoint: str,
         path: str,
-        params: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
         created_from: datetime | str | None = None,
         created_to: datetime | str | None = None,
         file_format: str = "jsonl",
@@ -128,7 +120,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         super().__init__(**kwargs)
         self.endpoint = endpoint
         self.path = path
-        self.query = self._query_of(params or {}, self.__dict__.pop("_own_params", {}))
+        self.query = query
         self.created_from = created_from
         self.created_to = created_to
         self.file_format = file_format
@@ -141,20 +133,6 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         self._check_constants()
         wait_as_told(self)
 
-    def _query_of(self, mixed: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-        """What the user meant by ``params``.
-
-        :param mixed: what reached ``__init__``: the user's and the DAG's Params. :param own: the user's, where known: a
-            mapped task's are mixed before.
-        """
-        if own and own.keys() <= mixed.keys():
-            return dict(own)
-        dag = self.get_dag()
-        of_the_dag = _values(dag.params) if dag else {}
-        return {
-            name: value for name, value in _values(mixed).items() if name not in of_the_dag or of_the_dag[name] != value
-        }
-
     def _check_constants(self) -> None:
         """Refuse at once, when the DAG is parsed, what can be judged before templates are rendered."""
         check_format(self.file_format, self.compression, self.parquet_timestamps)
@@ -164,11 +142,13 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             from intergiro_provider.exceptions import IntergiroValueError
 
             raise IntergiroValueError(f"`max_parallel_windows` has to be a whole number, 1 or more, not {windows!r}")
-        if not is_pending(self.query.get("limit")):
-            page_query(self.query)
         bounds = (self.created_from, self.created_to)
-        if bounds != (None, None):
-            refuse_bounds_in(self.query)
+        if not is_pending(self.query):
+            query = self.query or {}
+            if not is_pending(query.get("limit")):
+                page_query(query)
+            if bounds != (None, None):
+                refuse_bounds_in(query)
         if None in bounds or not any(map(is_pending, bounds)):
             from intergiro_provider.pull.bounds import parse_interval
 
@@ -222,7 +202,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         target = self._target(path, context)
         request = PullRequest(
             endpoint=self.endpoint,
-            params=self.query,
+            query=self.query or {},
             interval=self._interval(context, target),
             file_format=self.file_format,
             compression=self.compression,
@@ -290,11 +270,11 @@ class IntergiroToObjectStorageOperator(BaseOperator):
 
         if (store := context.get("task_state_store")) is None:
             return None
-        if request.params.get("sort_by") not in (None, "created_at"):
+        if request.query.get("sort_by") not in (None, "created_at"):
             return None  # between two tries, a record could move to behind the place where the next goes on
         settings = hook.settings
         asked_for = fingerprint(
-            settings.url(self.endpoint), settings.key, self.path, request.params, request.interval,
+            settings.url(self.endpoint), settings.key, self.path, request.query, request.interval,
             request.file_format, request.compression,
         )  # fmt: skip
         return Resume(store, asked_for, self.log)
@@ -354,15 +334,6 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             from intergiro_provider.pull.pull import PullStopped
 
             raise PullStopped
-
-
-_JSON = (str, int, float, list, tuple, dict)
-
-
-def _values(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Airflow's Params without their schemas, as far as they have a value yet."""
-    values = {name: getattr(param, "value", param) for name, param in params.items()}
-    return {name: value for name, value in values.items() if value is None or isinstance(value, _JSON)}
 
 
 def _owner(context: Context) -> str:

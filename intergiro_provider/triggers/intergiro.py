@@ -37,7 +37,7 @@ class IntergiroSensorTrigger(BaseTrigger):
 
     :param endpoint: what to GET.
     :param response_check: import path of the check; it is called with the response.
-    :param data: the query.
+    :param query: the query string, a dict.
     :param poke_interval: seconds between two polls.
     :param intergiro_conn_id: the connection.
     """
@@ -46,14 +46,14 @@ class IntergiroSensorTrigger(BaseTrigger):
         self,
         endpoint: str,
         response_check: str,
-        data: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
         poke_interval: float = 60.0,
         intergiro_conn_id: str = "intergiro_default",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.endpoint = endpoint
         self.response_check = response_check
-        self.data = data
+        self.query = query
         self.poke_interval = poke_interval
         self.intergiro_conn_id = intergiro_conn_id
 
@@ -62,7 +62,7 @@ class IntergiroSensorTrigger(BaseTrigger):
         return f"{__name__}.{type(self).__name__}", {
             "endpoint": self.endpoint,
             "response_check": self.response_check,
-            "data": self.data,
+            "query": self.query,
             "poke_interval": self.poke_interval,
             "intergiro_conn_id": self.intergiro_conn_id,
         }
@@ -93,7 +93,7 @@ class IntergiroSensorTrigger(BaseTrigger):
         from intergiro_provider.hooks.callables import call, imported
 
         check = imported(self.response_check)
-        response = ask(self.intergiro_conn_id, self.endpoint, self.data)
+        response = ask(self.intergiro_conn_id, self.endpoint, self.query)
         try:
             return SUCCESS if call(check, response, {}) else None
         except Exception as error:
@@ -125,7 +125,7 @@ class IntergiroEventTrigger(_EventTrigger):
     wrong key, are logged as errors and asked about again after half an hour.
 
     :param endpoint: the list, such as ``transactions``.
-    :param params: its filters.
+    :param query: its filters, a dict.
     :param poll_interval: seconds between two polls, at least 1.
     :param intergiro_conn_id: the connection.
     """
@@ -139,7 +139,7 @@ class IntergiroEventTrigger(_EventTrigger):
     def __init__(
         self,
         endpoint: str,
-        params: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
         poll_interval: float = 60.0,
         intergiro_conn_id: str = "intergiro_default",
     ) -> None:
@@ -152,10 +152,10 @@ class IntergiroEventTrigger(_EventTrigger):
             )
         self.endpoint = endpoint
         try:  # as Airflow stores them: it tells triggers apart by this
-            self.params = json.loads(json.dumps(dict(params or {})))
+            self.query = json.loads(json.dumps(dict(query or {})))
         except (TypeError, ValueError):
-            raise IntergiroValueError("`params` has to be JSON: text, numbers, booleans, lists of them") from None
-        newest_query(self.params)
+            raise IntergiroValueError("`query` has to be JSON: text, numbers, booleans, lists of them") from None
+        newest_query(self.query)
         self.poll_interval = poll_interval
         self.intergiro_conn_id = intergiro_conn_id
         self._homeless = False
@@ -164,7 +164,7 @@ class IntergiroEventTrigger(_EventTrigger):
         """Return how to make it again; equal for equal triggers."""
         return f"{__name__}.{type(self).__name__}", {
             "endpoint": self.endpoint,
-            "params": self.params,
+            "query": self.query,
             "poll_interval": self.poll_interval,
             "intergiro_conn_id": self.intergiro_conn_id,
         }
@@ -201,7 +201,7 @@ class IntergiroEventTrigger(_EventTrigger):
             seen = None
         page = next(
             iter_pages(
-                lambda query: ask(self.intergiro_conn_id, self.endpoint, query).content, newest_query(self.params)
+                lambda query: ask(self.intergiro_conn_id, self.endpoint, query).content, newest_query(self.query)
             )
         )
         return compare(page, seen)
@@ -238,5 +238,5 @@ class IntergiroEventTrigger(_EventTrigger):
 
     def _key(self) -> str:
         """Under which the position is kept: its own for each list and filter."""
-        polled = json.dumps([self.intergiro_conn_id, self.endpoint, self.params], sort_keys=True)
+        polled = json.dumps([self.intergiro_conn_id, self.endpoint, self.query], sort_keys=True)
         return f"intergiro-{hashlib.sha256(polled.encode()).hexdigest()[:16]}"

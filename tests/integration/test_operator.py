@@ -45,7 +45,7 @@ def a_payment(bank: Sandbox) -> dict[str, Any]:
 
 class TestResult:
     def test_decoded_json(self, bank: Sandbox) -> None:
-        result = call("transactions", data={"limit": 3, "sort_by": "created_at", "sort_type": "ASC"})
+        result = call("transactions", query={"limit": 3, "sort_by": "created_at", "sort_type": "ASC"})
         assert result == {"data": [json.loads(r) for r in bank.records()[:3]], "has_more": True}
 
     def test_one_object(self, bank: Sandbox) -> None:
@@ -164,16 +164,16 @@ class TestSize:
     """A result that is too large for XCom is returned all the same, and pointed out."""
 
     def test_a_large_result(self, bank: Sandbox, said: Said) -> None:
-        result = call("transactions", data={"limit": 100})
+        result = call("transactions", query={"limit": 100})
         assert len(result["data"]) == 100
         assert re.search(r"XCom.*IntergiroToObjectStorageOperator.*response_filter", said())
 
     @pytest.mark.parametrize(
         "arguments",
         [
-            {"data": {"limit": 5}},
-            {"data": {"limit": 100}, "do_xcom_push": False},
-            {"data": {"limit": 100}, "response_filter": lambda response: len(response.content)},
+            {"query": {"limit": 5}},
+            {"query": {"limit": 100}, "do_xcom_push": False},
+            {"query": {"limit": 100}, "response_filter": lambda response: len(response.content)},
         ],
     )
     def test_nothing_to_point_out(self, bank: Sandbox, said: Said, arguments: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ class TestInAWorker:
         assert answers == ["pending", "pending", "pending", "completed"]
 
     def test_an_import_path(self, bank: Sandbox) -> None:
-        wait(data={"limit": 1})
+        wait(query={"limit": 1})
         assert bank.requests()[-1]["query"] == "limit=1"
 
     def test_a_check_gets_the_names_of_the_context_that_it_asks_for(self, bank: Sandbox) -> None:
@@ -128,7 +128,7 @@ class TestInAWorker:
             map_index, max_tries, try_number = -1, 0, 1
 
         with pytest.raises(AirflowRescheduleException):
-            wait({"ti": TaskInstance()}, mode="reschedule", poke_interval=60, data={"correlation_ids": "nosuch"})
+            wait({"ti": TaskInstance()}, mode="reschedule", poke_interval=60, query={"correlation_ids": "nosuch"})
         assert wait({"ti": TaskInstance()}, mode="reschedule", poke_interval=60) is None
 
 
@@ -142,11 +142,11 @@ class TestDeferred:
         assert wait(deferrable=True) is None
 
     def test_it_goes_on_in_the_triggerer(self, bank: Sandbox) -> None:
-        data = {"correlation_ids": "nosuch"}
-        deferral = self.deferral(data=data, poke_interval=7, timeout=100)
+        query = {"correlation_ids": "nosuch"}
+        deferral = self.deferral(query=query, poke_interval=7, timeout=100)
         assert isinstance(deferral.trigger, IntergiroSensorTrigger)
         assert deferral.trigger.serialize()[1] == {
-            "endpoint": "transactions", "response_check": HAS_RECORDS, "data": data, "poke_interval": 7.0,
+            "endpoint": "transactions", "response_check": HAS_RECORDS, "query": query, "poke_interval": 7.0,
             "intergiro_conn_id": "intergiro_default",
         }  # fmt: skip
         assert deferral.timeout == timedelta(seconds=100)

@@ -34,7 +34,7 @@ OLDEST_FIRST = {"sort_by": "created_at", "sort_type": "ASC"}
 
 class TestResult:
     def test_every_record_once_byte_for_byte(self, bank: Sandbox, tmp_path: Path) -> None:
-        manifest = pull(tmp_path, params=OLDEST_FIRST)
+        manifest = pull(tmp_path, query=OLDEST_FIRST)
         stored, records = written(tmp_path)
         assert stored == manifest
         assert records == bank.records()
@@ -46,7 +46,7 @@ class TestResult:
     def test_one_connection_and_no_authentication_once_a_session_lives(self, bank: Sandbox, tmp_path: Path) -> None:
         pull(tmp_path, endpoint="accounts")
         bank.reset_counters()
-        pull(tmp_path, params={"limit": 50})
+        pull(tmp_path, query={"limit": 50})
         counters = bank.counters()
         assert counters.connections == 1
         assert set(counters.by_path) == {"GET /v3/transactions"}
@@ -56,7 +56,7 @@ class TestResult:
         assert f"Published: file://{tmp_path}/_manifest.json" in said()
 
     def test_compressed(self, bank: Sandbox, tmp_path: Path) -> None:
-        manifest = pull(tmp_path, params=OLDEST_FIRST, compression="gzip")
+        manifest = pull(tmp_path, query=OLDEST_FIRST, compression="gzip")
         assert written(tmp_path)[1] == bank.records()
         [part] = manifest["parts"]
         assert part["path"] == f"part-00000-{manifest['pull_id']}.jsonl.gz"
@@ -75,7 +75,7 @@ class TestResult:
         assert pull(tmp_path / "details", endpoint=f"accounts/{account}/bank_details")["rows"] > 0
 
     def test_filters(self, bank: Sandbox, tmp_path: Path) -> None:
-        pull(tmp_path, params={**OLDEST_FIRST, "statuses": ["pending", "completed"], "limit": 50})
+        pull(tmp_path, query={**OLDEST_FIRST, "statuses": ["pending", "completed"], "limit": 50})
         expected = [r for r in bank.records() if json.loads(r)["status"] in ("pending", "completed")]
         assert 0 < len(expected) < len(bank.records())
         assert written(tmp_path)[1] == expected
@@ -86,8 +86,8 @@ class TestResult:
         assert written(tmp_path)[1] == []
 
     def test_a_rerun_replaces(self, bank: Sandbox, tmp_path: Path) -> None:
-        first = pull(tmp_path, params=OLDEST_FIRST)
-        second = pull(tmp_path, params=OLDEST_FIRST, compression="gzip")
+        first = pull(tmp_path, query=OLDEST_FIRST)
+        second = pull(tmp_path, query=OLDEST_FIRST, compression="gzip")
         assert first["pull_id"] != second["pull_id"]
         assert written(tmp_path)[0] == second
 
@@ -103,7 +103,7 @@ class TestInterval:
         start, end = (json.loads(bank.records()[number])["created_at"] for number in (100, 300))
         for bound in (start, end):  # more than one record at the very instant
             bank.add_transactions(2, created_at=bound)
-        manifest = pull(tmp_path, created_from=start, created_to=end, params={"sort_type": sort_type, "limit": 7})
+        manifest = pull(tmp_path, created_from=start, created_to=end, query={"sort_type": sort_type, "limit": 7})
         expected = bank.records("/v3/transactions", start, end)
         times = {json.loads(r)["created_at"] for r in expected}
         assert start in times
@@ -119,7 +119,7 @@ class TestInterval:
         found: list[bytes] = []
         for number in range(0, 40, 8):
             day = first + timedelta(days=number)
-            pull(tmp_path / str(number), params=OLDEST_FIRST, created_from=day, created_to=day + timedelta(days=8))
+            pull(tmp_path / str(number), query=OLDEST_FIRST, created_from=day, created_to=day + timedelta(days=8))
             found += written(tmp_path / str(number))[1]
         assert found == [
             r for r in everything if datetime.fromisoformat(json.loads(r)["created_at"]) < day + timedelta(days=8)
@@ -129,7 +129,7 @@ class TestInterval:
     def test_lookback(self, bank: Sandbox, tmp_path: Path) -> None:
         end = datetime.now(UTC)
         start = end - timedelta(days=3)
-        manifest = pull(tmp_path, params=OLDEST_FIRST, created_from=start, created_to=end, lookback=timedelta(days=10))
+        manifest = pull(tmp_path, query=OLDEST_FIRST, created_from=start, created_to=end, lookback=timedelta(days=10))
         expected = bank.records("/v3/transactions", manifest["created_from"], manifest["created_to"])
         assert datetime.fromisoformat(manifest["created_from"]) - (start - timedelta(days=10)) < timedelta(
             milliseconds=1
@@ -165,7 +165,7 @@ class TestFailure:
         ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
     )
     def test_in_the_middle(self, bank: Sandbox, tmp_path: Path, fault: dict[str, Any], error: type[Exception]) -> None:
-        former = pull(tmp_path, params=OLDEST_FIRST)
+        former = pull(tmp_path, query=OLDEST_FIRST)
         bank.fault(path="/v3/transactions", skip=3, **fault)
         with pytest.raises(error) as caught:
             pull(tmp_path)
@@ -175,13 +175,13 @@ class TestFailure:
         assert records == bank.records()
         assert not any(json.loads(r)["account_id"] in str(caught.value) for r in records)
         bank.clear_faults()
-        pull(tmp_path, params=OLDEST_FIRST)
+        pull(tmp_path, query=OLDEST_FIRST)
         assert written(tmp_path)[1] == bank.records()
 
     def test_a_fault_that_passes_is_not_noticed(self, bank: Sandbox, tmp_path: Path) -> None:
         for skip, kind in enumerate(("drop", "drop_body", "status", "lose_answer")):
             bank.fault(kind, path="/v3/transactions", times=1, skip=2 * skip)
-        pull(tmp_path, params=OLDEST_FIRST)
+        pull(tmp_path, query=OLDEST_FIRST)
         assert written(tmp_path)[1] == bank.records()
         assert sum(bank.counters().faults.values()) == 4
 
@@ -194,7 +194,7 @@ class TestFailure:
     @pytest.mark.parametrize(
         "arguments",
         [
-            {"params": {"limit": "101"}},
+            {"query": {"limit": "101"}},
             {"created_from": "{{ x }}", "created_to": "{{ y }}"},
             {"endpoint": "https://elsewhere.example/v3/transactions"},
         ],
@@ -209,13 +209,13 @@ class TestFailure:
         """Files of this process may not grow beyond 100 kB, so a write fails in the middle, as on a full disk."""
         import resource
 
-        former = pull(tmp_path, params={**OLDEST_FIRST, "statuses": ["pending"]})
+        former = pull(tmp_path, query={**OLDEST_FIRST, "statuses": ["pending"]})
         before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
             with pytest.raises(OSError, match="File too large"):
-                pull(tmp_path, params=OLDEST_FIRST)
+                pull(tmp_path, query=OLDEST_FIRST)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, before)
@@ -225,7 +225,7 @@ class TestFailure:
 class TestBeingStopped:
     def stopped_while_the_bank_is_silent(self, bank: Sandbox, tmp_path: Path, handle: Any) -> float:
         """Pull, send this process a signal while page 4 does not come, and return the seconds until the pull ended."""
-        former = pull(tmp_path, params=OLDEST_FIRST)
+        former = pull(tmp_path, query=OLDEST_FIRST)
         bank.fault("hang", path="/v3/transactions", skip=3, seconds=60)
         operator = transfer(tmp_path)
         before = signal.signal(signal.SIGUSR1, lambda number, frame: handle(operator))
@@ -262,7 +262,7 @@ class TestBeingStopped:
         assert self.stopped_while_the_bank_is_silent(bank, tmp_path, handle) < 2
 
     def test_before_the_pull_begins(self, bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        former = pull(tmp_path, params=OLDEST_FIRST)
+        former = pull(tmp_path, query=OLDEST_FIRST)
         operator = transfer(tmp_path)
         for from_another_thread in (False, True):
             operator = transfer(tmp_path)
@@ -289,7 +289,7 @@ class TestBeingStopped:
         operator.on_kill()
 
     def test_from_another_thread(self, bank: Sandbox, tmp_path: Path) -> None:
-        former = pull(tmp_path, params=OLDEST_FIRST)
+        former = pull(tmp_path, query=OLDEST_FIRST)
         bank.set(latency=0.2)
         operator = transfer(tmp_path)
         timer = threading.Timer(0.5, operator.on_kill)
@@ -304,7 +304,7 @@ class TestBeingStopped:
 def test_the_access_token_expires_several_times(bank: Sandbox, tmp_path: Path) -> None:
     bank.set(access_token_life=1.0, latency=0.2)
     bank.expire_access_tokens()
-    manifest = pull(tmp_path, params={**OLDEST_FIRST, "limit": 50})
+    manifest = pull(tmp_path, query={**OLDEST_FIRST, "limit": 50})
     assert written(tmp_path)[1] == bank.records()
     assert manifest["rows"] == len(bank.records())
     counters = bank.counters()

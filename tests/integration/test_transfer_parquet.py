@@ -27,7 +27,7 @@ def pull_all(path: Path, **arguments: Any) -> dict[str, Any]:
     """Pull the whole list into Parquet, in small pages and several windows."""
     now = datetime.now(UTC)
     bounds = {"created_from": now - timedelta(days=400), "created_to": now + timedelta(days=1)}
-    return pull(path, **{**bounds, "file_format": "parquet", "params": {"limit": 10}, **arguments})
+    return pull(path, **{**bounds, "file_format": "parquet", "query": {"limit": 10}, **arguments})
 
 
 def table(path: Path) -> Any:
@@ -46,7 +46,7 @@ def test_every_record_as_it_was(bank: Sandbox, tmp_path: Path, windows: int, com
         tmp_path,
         max_parallel_windows=windows,
         compression=compression,
-        params={"limit": 10, "sort_by": "created_at", "sort_type": "ASC"},
+        query={"limit": 10, "sort_by": "created_at", "sort_type": "ASC"},
     )
     found = table(tmp_path)
     records = [json.loads(r) for r in bank.records()]
@@ -62,7 +62,7 @@ def test_every_record_as_it_was(bank: Sandbox, tmp_path: Path, windows: int, com
 
 
 def test_raw_timestamps(bank: Sandbox, tmp_path: Path) -> None:
-    pull_all(tmp_path, parquet_timestamps="raw", params={"sort_by": "created_at", "sort_type": "ASC"})
+    pull_all(tmp_path, parquet_timestamps="raw", query={"sort_by": "created_at", "sort_type": "ASC"})
     assert table(tmp_path).column("created_at").to_pylist() == [json.loads(r)["created_at"] for r in bank.records()]
 
 
@@ -122,7 +122,7 @@ def test_a_failure_leaves_the_former_result(bank: Sandbox, tmp_path: Path, monke
 
 def test_being_killed_while_parquet_is_written(bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     former = pull_all(tmp_path)
-    operator = transfer(tmp_path, file_format="parquet", params={"limit": 100})
+    operator = transfer(tmp_path, file_format="parquet", query={"limit": 100})
     monkeypatch.setattr("intergiro_provider.pull.parquet.BLOCK", 1000)
     from intergiro_provider.pull.parquet import _Writer
 

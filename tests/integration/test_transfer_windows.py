@@ -25,7 +25,7 @@ def everything(**arguments: Any) -> dict[str, Any]:
     """The arguments of a pull of the whole list, in small pages."""
     now = datetime.now(UTC)
     bounds = {"created_from": now - timedelta(days=400), "created_to": now + timedelta(days=1)}
-    return {**bounds, "params": {"limit": 10}, **arguments}
+    return {**bounds, "query": {"limit": 10}, **arguments}
 
 
 @pytest.mark.parametrize("windows", [2, 4, 16])
@@ -62,7 +62,7 @@ def test_expiry_under_sixteen_threads_is_one_renewal(bank: Sandbox, tmp_path: Pa
     bank.reset_counters()
     expiry = threading.Timer(0.3, bank.expire_access_tokens)
     expiry.start()
-    pull(tmp_path, **everything(max_parallel_windows=16, params={"limit": 3}))
+    pull(tmp_path, **everything(max_parallel_windows=16, query={"limit": 3}))
     expiry.join()
     assert written(tmp_path)[1] == bank.records()
     counters = bank.counters()
@@ -89,7 +89,7 @@ def test_a_bank_that_goes_on_refusing_fails_the_pull(
     bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 2)
-    former = pull(tmp_path, params={"limit": 100})
+    former = pull(tmp_path, query={"limit": 100})
     bank.set(latency=0.01)
     bank.fault("rate_limit", path="/v3/transactions", skip=10, retry_after=0.0)
     with pytest.raises(IntergiroRateLimited):
@@ -103,7 +103,7 @@ def test_a_fault_in_one_window_leaves_the_former_result(
     bank: Sandbox, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 2)
-    former = pull(tmp_path, params={"limit": 100})
+    former = pull(tmp_path, query={"limit": 100})
     bank.set(latency=0.01)
     bank.fault(kind, path="/v3/transactions", skip=20)
     with pytest.raises(IntergiroError):
@@ -112,7 +112,7 @@ def test_a_fault_in_one_window_leaves_the_former_result(
 
 
 def test_being_killed_does_not_wait_for_windows_that_hang(bank: Sandbox, tmp_path: Path) -> None:
-    former = pull(tmp_path, params={"limit": 100})
+    former = pull(tmp_path, query={"limit": 100})
     bank.set(latency=0.01)
     bank.fault("hang", path="/v3/transactions", skip=20, seconds=60)
     operator = transfer(tmp_path, **everything(max_parallel_windows=8))

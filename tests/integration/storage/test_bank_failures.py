@@ -34,7 +34,7 @@ FAULTS: dict[str, list[Fault]] = {
     "silence_for_good": [{"kind": "hang"}],
     "garbled": [{"kind": "garbled", "how": "cut"}],
 }
-WINDOWS: dict[str, Any] = {"max_parallel_windows": 16, "params": {"limit": 10}}
+WINDOWS: dict[str, Any] = {"max_parallel_windows": 16, "query": {"limit": 10}}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -67,7 +67,7 @@ def test_session(bank: Sandbox, tmp_path: Path, name: str) -> None:
     bank.set(latency=0.05)
     timer = threading.Timer(0.4, STRIKES[name], [bank])
     timer.start()
-    trial(ROWS[name], place, bank, timer.join, **{**WINDOWS, "params": {"limit": 3}})
+    trial(ROWS[name], place, bank, timer.join, **{**WINDOWS, "query": {"limit": 3}})
     counters = bank.counters()
     assert (counters.refreshes, counters.logins) == ((1, 0) if name == "token_expires" else (0, 1))
     assert counters.refresh_early == 0

@@ -21,7 +21,7 @@ from tests.integration.storage.trial import check_rows, publish_former, pull, tr
 
 pytestmark = pytest.mark.integration
 
-IN_FOUR: dict[str, Any] = {"max_parallel_windows": 4, "params": {"limit": 20}}
+IN_FOUR: dict[str, Any] = {"max_parallel_windows": 4, "query": {"limit": 20}}
 
 
 def mount(*arguments: str) -> None:

@@ -61,7 +61,7 @@ class Reader(threading.Thread):
 def test_never_sees_half_a_result_or_two(bank: Sandbox, place: Place) -> None:
     truth = bank.records()
     bounds = {rows: json.loads(truth[rows])["created_at"] if rows < len(truth) else "9999-01-01" for rows in RESULTS}
-    windows: dict[str, Any] = {"max_parallel_windows": 4, "params": {"limit": 20}}
+    windows: dict[str, Any] = {"max_parallel_windows": 4, "query": {"limit": 20}}
     pull(place, created_to=bounds[RESULTS[0]])
     reader = Reader(place, truth)
     reader.start()

@@ -41,7 +41,7 @@ class TestResult:
     def test_several_windows(self, bank: Sandbox, lake: Lake, windows: int) -> None:
         bank.set(latency=0.01)
         place = lake.place("transactions")
-        manifest = pull(place, max_parallel_windows=windows, params={"limit": 10})
+        manifest = pull(place, max_parallel_windows=windows, query={"limit": 10})
         assert only_published(place)[1] == bank.records()
         assert len(manifest["parts"]) > 1
 
@@ -211,7 +211,7 @@ class TestRights:
     @pytest.mark.parametrize("missing", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:ListBucket"])
     def test_each_is_needed(self, bank: Sandbox, lake: Lake, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
         place = lake.place("in/transactions")
-        former = pull(place, params={"statuses": ["pending"]})
+        former = pull(place, query={"statuses": ["pending"]})
         with (
             grant(lake, monkeypatch, RIGHTS - {missing}, "in"),
             pytest.raises(StorageError, match=r"`path`: .* s3://lake-.*/in/transactions.* failed: .*the rights"),

@@ -50,7 +50,7 @@ HICCUPS: list[Fault] = [
         ("upload part", 500, 1), ("complete upload", 500, 0),
     ]
 ]  # fmt: skip
-ONE_PART: dict[str, Any] = {"max_parallel_windows": 1, "params": {"sort_by": "created_at", "sort_type": "ASC"}}
+ONE_PART: dict[str, Any] = {"max_parallel_windows": 1, "query": {"sort_by": "created_at", "sort_type": "ASC"}}
 QUICK: dict[str, Any] = {"config_kwargs": {"retries": {"max_attempts": 0}}}
 """Extra of a connection whose client does not try again by itself; s3fs still does, a lost connection five times."""
 

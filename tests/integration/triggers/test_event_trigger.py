@@ -111,7 +111,7 @@ def test_a_burst_larger_than_a_page(bank: Sandbox, clock: Clock, book: Booking) 
 
 def test_filters(bank: Sandbox, clock: Clock) -> None:
     [pending] = bank.add_transactions(status="pending")
-    trigger = watching(params={"statuses": "completed"})
+    trigger = watching(query={"statuses": "completed"})
     events = clock.drive(
         trigger, lambda: bank.add_transactions(status="pending"), nothing,
         lambda: bank.change_transactions([pending], status="completed"), nothing, nothing,

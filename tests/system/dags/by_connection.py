@@ -15,7 +15,7 @@ def by_connection() -> None:
     IntergiroOperator(
         task_id="accounts",
         endpoint="accounts",
-        data={"limit": 100},
+        query={"limit": 100},
         response_filter=lambda response: {"url": response.url, "rows": len(response.json()["data"])},
         intergiro_conn_id="{{ params.conn_id }}",
     )

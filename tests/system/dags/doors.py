@@ -60,7 +60,7 @@ def doors() -> None:
     IntergiroOperator(
         task_id="call_operator",
         endpoint="accounts",
-        data={"limit": 100},
+        query={"limit": 100},
         response_check=lambda response: response.status_code == 200,
         response_filter=lambda response: sorted(account["currency"] for account in response.json()["data"]),
     )

@@ -37,7 +37,7 @@ attach("gs", conn_id="google", fs=MemoryFileSystem())
 )
 def everyday() -> None:
     pull = IntergiroToObjectStorageOperator(
-        task_id="pull", endpoint="accounts", path="gs://google@lake/accounts/{{ dag_run.run_id }}", params={"limit": 2}
+        task_id="pull", endpoint="accounts", path="gs://google@lake/accounts/{{ dag_run.run_id }}", query={"limit": 2}
     )
     pull_mapped = IntergiroToObjectStorageOperator.partial(task_id="pull_mapped").expand_kwargs(
         [{"endpoint": name, "path": "{{ params.target }}/" + name} for name in ("cards", "individuals")]
@@ -46,7 +46,7 @@ def everyday() -> None:
         task_id="broken", endpoint="no_such_list", path="{{ params.target }}/broken"
     )
     call = IntergiroOperator.partial(task_id="call", endpoint="accounts", priority_weight=7).expand(
-        data=[{"limit": 1}, {"limit": 2}]
+        query=[{"limit": 1}, {"limit": 2}]
     )
 
     @task
@@ -59,7 +59,7 @@ def everyday() -> None:
     last = IntergiroOperator(
         task_id="last",
         endpoint="accounts",
-        data={"limit": "{{ ti.xcom_pull(task_ids='counted') }}"},
+        query={"limit": "{{ ti.xcom_pull(task_ids='counted') }}"},
         response_filter=lambda response: len(response.json()["data"]),
         trigger_rule="all_done",
     )

@@ -15,7 +15,7 @@ def long_pull() -> None:
     IntergiroToObjectStorageOperator(
         task_id="pull",
         endpoint="transactions",
-        params={"limit": 10},
+        query={"limit": 10},
         created_from="2000-01-01",
         created_to="2100-01-01",
         max_parallel_windows=2,

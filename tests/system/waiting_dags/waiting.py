@@ -15,7 +15,7 @@ def waiting() -> None:
     IntergiroSensor(
         task_id="wait",
         endpoint="transactions",
-        data={"correlation_ids": "{{ params.batch }}", "limit": 1},
+        query={"correlation_ids": "{{ params.batch }}", "limit": 1},
         response_check="intergiro_provider.sensors.checks.has_records",
         deferrable=True,
         poke_interval=1,

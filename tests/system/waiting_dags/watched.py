@@ -18,7 +18,7 @@ completed = Asset(
     watchers=[
         AssetWatcher(
             name="poll",
-            trigger=IntergiroEventTrigger(endpoint="transactions", params={"statuses": "completed"}, poll_interval=1),
+            trigger=IntergiroEventTrigger(endpoint="transactions", query={"statuses": "completed"}, poll_interval=1),
         )
     ],
 )

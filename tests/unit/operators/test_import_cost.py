@@ -37,7 +37,7 @@ from intergiro_provider.sensors.intergiro import IntergiroSensor
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
 IntergiroOperator(task_id="a", endpoint="accounts", method="POST", json={"a": 1})
 IntergiroToObjectStorageOperator(
-    task_id="b", endpoint="transactions", path="file:///x", params={"limit": 5},
+    task_id="b", endpoint="transactions", path="file:///x", query={"limit": 5},
     created_from="{{ data_interval_start }}", created_to="{{ data_interval_end }}", compression="gzip",
     file_format="parquet",
 )

@@ -103,7 +103,7 @@ class TestLook:
             "max_parallel_windows", "lookback", "watermark", "deferrable", "kwargs", "self",
         }  # fmt: skip
         arguments = set(inspect.signature(operator.__init__).parameters) - constants
-        assert {"query" if name == "params" else name for name in arguments} == set(operator.template_fields)
+        assert arguments == set(operator.template_fields)
 
     @every_operator
     def test_black_text_is_legible_on_the_colour(self, operator: Any) -> None:

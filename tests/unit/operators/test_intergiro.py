@@ -17,7 +17,7 @@ def operator(**arguments: Any) -> IntergiroOperator:
 
 def test_defaults() -> None:
     made = operator()
-    assert (made.method, made.data, made.json, made.headers) == ("GET", None, None, None)
+    assert (made.method, made.query, made.json, made.headers) == ("GET", None, None, None)
     assert (made.response_check, made.response_filter) == (None, None)
     assert made.intergiro_conn_id == "intergiro_default"
 
@@ -25,9 +25,8 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"method": "POST", "data": {}, "json": {}}, "`data` and `json` are both given"),
-        ({"json": {"a": 1}}, "`json` is a body, which a GET has not"),
-        ({"method": "head", "json": []}, "`json` is a body, which a HEAD has not"),
+        ({"json": {"a": 1}}, "`json` is the body, and a GET request has none"),
+        ({"method": "head", "json": []}, "`json` is the body, and a HEAD request has none"),
         ({"extra_options": {"timeot": 5, "retry": False}}, "`extra_options` has to be .* timeout, .*not of timeot$"),
         ({"extra_options": [("timeout", 5)]}, "`extra_options` has to be a dict .*, not a list$"),
     ],
@@ -45,6 +44,6 @@ def test_templated_fields() -> None:
     made.render_template_fields({name: name.upper() for name in "emjhc"})  # type: ignore[typeddict-item]
     assert (made.endpoint, made.method, made.intergiro_conn_id) == ("E", "M", "C")
     assert (made.json, made.headers) == ({"list": ["J"], "number": 7}, {"X-A": "H"})
-    made = operator(data={"limit": "{{ d }}"})
+    made = operator(query={"limit": "{{ d }}"})
     made.render_template_fields({"d": 5})  # type: ignore[typeddict-unknown-key]
-    assert made.data == {"limit": "5"}
+    assert made.query == {"limit": "5"}

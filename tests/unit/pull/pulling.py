@@ -33,7 +33,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def pull(fs: Any, root: str, bank: Any, owner: str = "", **request: Any) -> Manifest:
     """Pull in small pages and, unless told otherwise, into small parts."""
-    arguments = {"endpoint": "transactions", "params": {"limit": 5}, "part_bytes": 500, **request}
+    arguments = {"endpoint": "transactions", "query": {"limit": 5}, "part_bytes": 500, **request}
     return Pull(PullRequest(**arguments), bank, Target(Directory(fs, root), owner)).run()
 
 

@@ -44,7 +44,7 @@ def column(*values: bytes, **request: Any) -> tuple[Any, list[Any]]:
     """The field and the values that a field `x` becomes which has these, in JSON; each is a page of its own."""
     fs = ObjectStore()
     records = [b'{"id":"%d","x":%b}' % (number, value) for number, value in enumerate(values)]
-    pull(fs, "/lake", ListInMemory(records), params={"limit": 1}, part_bytes=5, **request)
+    pull(fs, "/lake", ListInMemory(records), query={"limit": 1}, part_bytes=5, **request)
     table = read(fs, "/lake")
     assert len(read_parts(fs, "/lake")) >= min(len(values), 2)
     return table.schema.field("x"), table.column("x").to_pylist()
@@ -231,7 +231,7 @@ class TestDrift:
         fs = ObjectStore()
         records = [{**r, "id": f"r{number}"} for number, r in enumerate(records)]
         bank = ListInMemory([json.dumps(r, ensure_ascii=ascii_only).encode() for r in records])
-        pull(fs, "/lake", bank, params={"limit": limit}, part_bytes=part_bytes)
+        pull(fs, "/lake", bank, query={"limit": limit}, part_bytes=part_bytes)
         if not records:
             assert names(fs, "/lake") == ["_manifest.json"]
             return
@@ -299,7 +299,7 @@ class TestFiles:
             query = {"limit": 5, **ORDER}
             request = PullRequest(
                 endpoint="transactions",
-                params=query,
+                query=query,
                 interval=interval(0, 86_400_000),
                 file_format="parquet",
                 max_parallel_windows=windows,

@@ -73,7 +73,7 @@ class TestFailure:
         running: list[Pull] = []
         pieces = {"read": ("open", STAGED_SUFFIX + ".tmp rb"), "write": ("open", ".parquet.tmp wb")}
         hooked = Hooked(fs, pieces[operation], lambda: running[0].stop())
-        request = PullRequest(endpoint="transactions", params={"limit": 5}, file_format="parquet")
+        request = PullRequest(endpoint="transactions", query={"limit": 5}, file_format="parquet")
         running.append(Pull(request, NEW, Target(Directory(hooked, root))))
         with pytest.raises(IntergiroError, match="stopped; nothing was published"):
             running[0].run()

@@ -119,16 +119,16 @@ class TestInterval:
 
     def test_ends_in_the_middle_of_pages(self, store: Store) -> None:
         fs, root = store
-        manifest = pull(fs, root, ListInMemory([record(n) for n in range(60)]), params={"limit": 7}, **self.REQUEST)
+        manifest = pull(fs, root, ListInMemory([record(n) for n in range(60)]), query={"limit": 7}, **self.REQUEST)
         assert (manifest.rows, manifest.first_id, manifest.last_id) == (10, "r00010", "r00019")
 
     def test_bounds_in_params_as_well_are_refused(self) -> None:
         with pytest.raises(IntergiroValueError, match="`created_from` is given twice"):
-            PullRequest(endpoint="x", params={"created_from": "2026-01-01"}, **self.REQUEST)
+            PullRequest(endpoint="x", query={"created_from": "2026-01-01"}, **self.REQUEST)
 
     def test_bounds_in_params_alone_are_the_users_own(self, store: Store) -> None:
         bank = ListInMemory([record(1)])
-        pull(*store, bank, params={"created_from": "2026-01-01"})
+        pull(*store, bank, query={"created_from": "2026-01-01"})
         assert bank.queries == [{"created_from": "2026-01-01", "limit": 100}]
 
 
@@ -143,7 +143,7 @@ class TestStopping:
                 running[0].stop()
             return NEW(query)
 
-        running.append(Pull(PullRequest(endpoint="x", params={"limit": 5}), stopping, Target(Directory(fs, root))))
+        running.append(Pull(PullRequest(endpoint="x", query={"limit": 5}), stopping, Target(Directory(fs, root))))
         with pytest.raises(IntergiroError, match="stopped; nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)

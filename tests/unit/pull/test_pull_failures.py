@@ -172,7 +172,7 @@ class TestFailure:
     def test_arguments_are_checked_before_anything_is_written(self, store: Store) -> None:
         fs, root = store
         bank = ListInMemory([record(1)])
-        for request in ({"params": {"limit": 0}}, {"file_format": "orc"}, {"compression": "lzma"}):
+        for request in ({"query": {"limit": 0}}, {"file_format": "orc"}, {"compression": "lzma"}):
             with pytest.raises(IntergiroValueError):
                 pull(fs, root, bank, **request)
         assert bank.queries == []

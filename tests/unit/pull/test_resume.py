@@ -63,7 +63,7 @@ class State:
 
 
 def new_try(fs: Any, root: str, bank: Any, state: Any, asked_for: str = "all", **request: Any) -> Pull:
-    arguments = {"endpoint": "transactions", "params": {"limit": 5}, **request}
+    arguments = {"endpoint": "transactions", "query": {"limit": 5}, **request}
     resume = Resume(state, fingerprint(asked_for), log)
     return Pull(PullRequest(**arguments), bank, Target(Directory(fs, root), OWNER), log, resume)
 
@@ -130,7 +130,7 @@ class TestAfterAFailure:
         fs, root = store
         bank = TimedList([n // 3 * 1000 for n in range(600)], includes=True)
         interval = parse_interval(BEGIN, BEGIN + timedelta(seconds=200))
-        request: dict[str, Any] = {"interval": interval, "max_parallel_windows": 16, "params": {"limit": 10}}
+        request: dict[str, Any] = {"interval": interval, "max_parallel_windows": 16, "query": {"limit": 10}}
         expected = b"".join(r + b"\n" for r in bank.records)
         saved = 0
         for at in (1, 2, 3, 5, 8, 15, 25, 40, 55):
@@ -310,7 +310,7 @@ class TestTheBank:
                 raise BankUnavailable("no answer")
             return bank(query)
 
-        request: dict[str, Any] = {"interval": interval, "max_parallel_windows": 4, "params": {"limit": 10}}
+        request: dict[str, Any] = {"interval": interval, "max_parallel_windows": 4, "query": {"limit": 10}}
         with pytest.raises(BankUnavailable):
             run(fs, root, answer, state, **request)
         before = len(bank.queries)

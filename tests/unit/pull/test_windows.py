@@ -34,7 +34,7 @@ def pulled(directory: Path, bank: Any, start: int = 0, end: int = DAY, windows: 
     """Pull in pages of 5; the lines in the order of the manifest."""
     request = PullRequest(
         endpoint="transactions",
-        params={"limit": 5, **params},
+        query={"limit": 5, **params},
         interval=interval(start, end),
         max_parallel_windows=windows,
     )

@@ -21,7 +21,7 @@ def sensor(**arguments: Any) -> IntergiroSensor:
 
 def test_defaults() -> None:
     made = sensor()
-    assert (made.data, made.deferrable, made.intergiro_conn_id) == (None, False, "intergiro_default")
+    assert (made.query, made.deferrable, made.intergiro_conn_id) == (None, False, "intergiro_default")
 
 
 def test_deferrable_takes_an_import_path() -> None:
@@ -47,9 +47,9 @@ def test_what_is_no_function_and_no_path(path: Any) -> None:
 
 
 def test_templated_fields() -> None:
-    made = sensor(endpoint="{{ e }}", data={"statuses": ["{{ d }}"]}, intergiro_conn_id="{{ c }}")
+    made = sensor(endpoint="{{ e }}", query={"statuses": ["{{ d }}"]}, intergiro_conn_id="{{ c }}")
     made.render_template_fields({name: name.upper() for name in "edc"})  # type: ignore[typeddict-item]
-    assert (made.endpoint, made.data, made.intergiro_conn_id) == ("E", {"statuses": ["D"]}, "C")
+    assert (made.endpoint, made.query, made.intergiro_conn_id) == ("E", {"statuses": ["D"]}, "C")
 
 
 @pytest.mark.parametrize(

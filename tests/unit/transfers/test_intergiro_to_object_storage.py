@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath, Param
+from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
@@ -47,7 +47,7 @@ class TestWatermark:
 class TestConstruction:
     def test_every_argument_of_the_contract(self) -> None:
         made = operator(
-            params={"limit": 50},
+            query={"limit": 50},
             **DAY,
             file_format="parquet",
             compression="zstd",
@@ -72,9 +72,9 @@ class TestConstruction:
             ({"max_parallel_windows": 0}, "`max_parallel_windows`"),
             ({"max_parallel_windows": "4"}, "`max_parallel_windows`"),
             ({"max_parallel_windows": True}, "`max_parallel_windows`"),
-            ({"params": {"limit": 101}}, "`limit`"),
-            ({"params": {"ending_before": "x"}}, "`ending_before`"),
-            ({"params": {"created_from": "2026-01-01"}, **DAY}, "`created_from`"),
+            ({"query": {"limit": 101}}, "`limit`"),
+            ({"query": {"ending_before": "x"}}, "`ending_before`"),
+            ({"query": {"created_from": "2026-01-01"}, **DAY}, "`created_from`"),
             ({"created_from": "2026-01-31"}, "`created_to`"),
             ({"created_to": "{{ data_interval_end }}"}, "`created_from`"),
             ({"created_from": "2026-01-31", "created_to": "2026-01-31"}, "empty"),
@@ -90,7 +90,7 @@ class TestConstruction:
             operator(**arguments)
 
     def test_templates_are_not_judged_yet(self) -> None:
-        operator(params={"limit": "{{ params.limit }}"}, created_from="{{ a }}", created_to="{% if b %}{% endif %}")
+        operator(query={"limit": "{{ params.limit }}"}, created_from="{{ a }}", created_to="{% if b %}{% endif %}")
         operator(created_from=datetime(2026, 1, 31, tzinfo=UTC), created_to="{{ ds }}")
 
     def test_results_of_other_tasks_are_not_judged_yet(self) -> None:
@@ -101,66 +101,13 @@ class TestConstruction:
 
     def test_templated_fields(self) -> None:
         made = operator(
-            endpoint="{{ e }}", path="{{ p }}", params={"account_ids": ["{{ a }}"], "limit": "{{ l }}"},
+            endpoint="{{ e }}", path="{{ p }}", query={"account_ids": ["{{ a }}"], "limit": "{{ l }}"},
             created_from="{{ f }}", created_to="{{ t }}", intergiro_conn_id="{{ c }}",
         )  # fmt: skip
         made.render_template_fields({name: name.upper() for name in "epalftc"})  # type: ignore[typeddict-item]
         assert (made.endpoint, made.path, made.intergiro_conn_id) == ("E", "P", "C")
         assert (made.created_from, made.created_to) == ("F", "T")
         assert made.query == {"account_ids": ["A"], "limit": "L"}
-
-
-class TestParams:
-    """Airflow has an argument `params` of its own and mixes the DAG's into it; the bank must not see those."""
-
-    PARAMS: ClassVar[dict[str, Any]] = {"country": Param("SE", type="string"), "limit": 100}
-
-    def test_the_dags_are_not_sent(self) -> None:
-        with DAG("dag", schedule=None, params=self.PARAMS):
-            assert operator(task_id="a").query == {}
-            assert operator(task_id="b", params={}).query == {}
-            assert operator(task_id="c", params=None).query == {}
-            assert operator(task_id="d", params={"sort_by": "created_at"}).query == {"sort_by": "created_at"}
-
-    def test_the_tasks_are_even_where_the_names_are_the_same(self) -> None:
-        with DAG("dag", schedule=None, params=self.PARAMS):
-            assert operator(params={"limit": 100, "country": "NO"}).query == {"limit": 100, "country": "NO"}
-
-    def test_the_tasks_are_no_params_of_airflow(self) -> None:
-        with DAG("dag", schedule=None, params={"country": "SE"}):
-            assert dict(operator(params={"limit": 100}).params) == {"country": "SE"}
-
-    def test_default_args_are_not_sent(self) -> None:
-        with DAG("dag", schedule=None, default_args={"params": {"country": "SE"}}):
-            assert "limit" in operator(params={"limit": 5}).query
-
-    def test_the_dags_may_lack_a_value_still(self) -> None:
-        with DAG("dag", schedule=None, params={"country": Param(type="string")}):
-            assert operator().query == {}
-
-    def test_subclasses(self) -> None:
-        class Small(IntergiroToObjectStorageOperator):
-            def __init__(self, **kwargs: Any) -> None:
-                kwargs.pop("params", None)
-                super().__init__(params={"limit": 5}, **kwargs)
-
-        with DAG("dag", schedule=None, params=self.PARAMS):
-            assert Small(task_id="a", endpoint="x", path="file:///x").query == {"limit": 5}
-
-    def test_copies(self) -> None:
-        import copy
-
-        with DAG("dag", schedule=None, params=self.PARAMS):
-            made = operator(params={"limit": 5})
-        assert copy.deepcopy(made).query == {"limit": 5}
-
-    def test_mapped_tasks(self) -> None:
-        with DAG("dag", schedule=None, params=self.PARAMS):
-            mapped = IntergiroToObjectStorageOperator.partial(
-                task_id="pull", endpoint="x", params={"limit": 5}
-            ).expand_kwargs([{"path": "file:///x", "params": {"sort_by": "created_at"}}])
-        unmapped = mapped.unmap({"path": "file:///x", "params": {"sort_by": "created_at"}})
-        assert unmapped.query == {"limit": 5, "sort_by": "created_at"}
 
 
 class TestPath:

@@ -19,10 +19,10 @@ AIRFLOW_2 = version("apache-airflow").startswith("2.")
 only_3 = pytest.mark.skipif(AIRFLOW_2, reason="event-driven DAGs are Airflow 3's")
 
 SENSOR = {
-    "endpoint": "transactions", "response_check": "a.b", "data": {"limit": 1}, "poke_interval": 7.0,
+    "endpoint": "transactions", "response_check": "a.b", "query": {"limit": 1}, "poke_interval": 7.0,
     "intergiro_conn_id": "bank",
 }  # fmt: skip
-EVENT = {"endpoint": "transactions", "params": {"statuses": "completed"}, "poll_interval": 7, "intergiro_conn_id": "b"}
+EVENT = {"endpoint": "transactions", "query": {"statuses": "completed"}, "poll_interval": 7, "intergiro_conn_id": "b"}
 
 
 def again(trigger: BaseTrigger) -> BaseTrigger:
@@ -55,9 +55,9 @@ def test_equal_event_triggers_are_one_to_airflow() -> None:
         assert isinstance(trigger, BaseEventTrigger)
         return BaseEventTrigger.hash(*trigger.serialize())
 
-    assert identity() == identity(params=None) == identity(params={})
-    assert identity(params={"statuses": ("a", "b")}) == identity(params={"statuses": ["a", "b"]})
-    assert len({identity(), identity(endpoint="accounts"), identity(poll_interval=61), identity(params={"a": 1})}) == 4
+    assert identity() == identity(query=None) == identity(query={})
+    assert identity(query={"statuses": ("a", "b")}) == identity(query={"statuses": ["a", "b"]})
+    assert len({identity(), identity(endpoint="accounts"), identity(poll_interval=61), identity(query={"a": 1})}) == 4
 
 
 @only_3
@@ -75,9 +75,9 @@ def test_an_asset_watcher_takes_it() -> None:
         ({"poll_interval": 0.5}, "`poll_interval`"),
         ({"poll_interval": True}, "`poll_interval`"),
         ({"poll_interval": "60"}, "`poll_interval`"),
-        ({"params": {"limit": 5}}, "`limit`"),
-        ({"params": {"created_from": datetime(2026, 1, 1, tzinfo=UTC)}}, "`params` has to be JSON"),
-        ({"params": {"sort_by": "updated_at"}}, "`sort_by`"),
+        ({"query": {"limit": 5}}, "`limit`"),
+        ({"query": {"created_from": datetime(2026, 1, 1, tzinfo=UTC)}}, "`query` has to be JSON"),
+        ({"query": {"sort_by": "updated_at"}}, "`sort_by`"),
     ],
 )
 def test_what_cannot_work_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], named: str) -> None:
@@ -96,7 +96,7 @@ def test_positions_of_different_lists_do_not_meet() -> None:
     keys = {
         IntergiroEventTrigger(**{"endpoint": "transactions", **arguments})._key()
         for arguments in (
-            {}, {"endpoint": "accounts"}, {"params": {"statuses": "completed"}}, {"intergiro_conn_id": "other"},
+            {}, {"endpoint": "accounts"}, {"query": {"statuses": "completed"}}, {"intergiro_conn_id": "other"},
             {"poll_interval": 5},
         )
     }  # fmt: skip
