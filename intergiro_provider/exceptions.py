@@ -60,6 +60,7 @@ __all__ = [
     "ShadowedError",
     "StorageError",
     "StoreUnavailable",
+    "UnreadableResponse",
 ]
 
 
@@ -95,6 +96,10 @@ class StorageError(IntergiroError, OSError):
 
 class IntergiroResponseError(IntergiroError):
     """A successful answer that is not what the API promises: not JSON, not a page, a cursor that stands still."""
+
+
+class UnreadableResponse(IntergiroResponseError):
+    """A successful response that is not JSON, such as a proxy's error page or a body cut short. Retriable."""
 
 
 class IntergiroApiError(IntergiroError):

@@ -11,17 +11,26 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
 from intergiro_provider.api.auth import IntergiroAuth
-from intergiro_provider.api.errors import described, error_of
-from intergiro_provider.api.http import ApiSession
+from intergiro_provider.api.errors import described, error_of, unreachable
+from intergiro_provider.api.http import NO_RESPONSE, ApiSession, Transmit
 from intergiro_provider.api.reader import ListReader
-from intergiro_provider.api.sending import send_by_the_rules
+from intergiro_provider.api.retries import certainly_unsent, retrying
 from intergiro_provider.api.settings import ApiSettings
-from intergiro_provider.api.writes import is_repeatable, raise_if_unknown
-from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.api.writes import (
+    IDEMPOTENT,
+    is_repeatable,
+    outcome_unknown,
+    raise_if_unknown,
+    raise_if_unreadable,
+)
+from intergiro_provider.exceptions import IntergiroAuthError, IntergiroValueError, OutcomeUnknown, UnreadableResponse
 from intergiro_provider.session.driver import SharedSession
 
 CONNECTIONS = 128
 """Connections that a client keeps open at most; a pull opens as many as it has windows."""
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+REFUSALS = frozenset(range(400, 500)) - {408, 412, 425, 429}
+"""Statuses that end the attempts; a consent that is missing (412) was missing for the attempt before, too."""
 
 
 class IntergiroClient:
@@ -38,6 +47,7 @@ class IntergiroClient:
         self._bearer = IntergiroAuth(shared, settings.origin)
         self._adapter = adapter or HTTPAdapter(pool_maxsize=CONNECTIONS)
         self.session = self.new_session()
+        self._retrying = {repeatable: retrying(repeatable=repeatable) for repeatable in (True, False)}
 
     def new_session(self) -> ApiSession:
         """Return a session of its own, which shares the connections and the bank's session with the others."""
@@ -85,16 +95,59 @@ class IntergiroClient:
             options.get("cert"),
         )
         how |= {"timeout": options.get("timeout"), "allow_redirects": options.get("allow_redirects", True)}
-        response = send_by_the_rules(
-            lambda: self.session.send(request, **how),
-            method,
-            url,
-            is_repeatable(self.settings, request),
-            again=options.get("retry", True),
-        )
-        if options.get("check_response", True):
-            self.check(response, body=not how["stream"])
+        check = options.get("check_response", True)
+
+        def transmit(request: requests.PreparedRequest) -> requests.Response:
+            response = self.session.send(request, **how)
+            if check and not how["stream"]:
+                raise_if_unreadable(self.settings, response)
+            return response
+
+        return self.deliver(request, transmit, retry=options.get("retry", True), check=check)
+
+    def deliver(
+        self, request: requests.PreparedRequest, transmit: Transmit, *, retry: bool = True, check: bool = True
+    ) -> requests.Response:
+        """Send a prepared request, and again where that is safe and may help.
+
+        :param transmit: sends it once.
+        :param check: whether an error status is raised as an error.
+        :raises IntergiroApiError: for a status of 400 or above.
+        :raises BankUnavailable: there was no response.
+        :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
+        """
+        repeatable = is_repeatable(self.settings, request)
+        doubts = []
+
+        def attempt(request: requests.PreparedRequest) -> requests.Response:
+            try:
+                response = transmit(request)
+            except (UnreadableResponse, *NO_RESPONSE) as error:
+                if not certainly_unsent(error):
+                    doubts.append(type(error).__name__)
+                raise
+            if response.status_code == 408 or response.status_code >= 500:
+                doubts.append(f"status {response.status_code}")
+            return response
+
+        try:
+            response = self._retrying[repeatable](attempt, request) if retry else attempt(request)
+        except NO_RESPONSE as error:
+            raise unreachable(request, error, in_doubt=bool(doubts) and request.method not in IDEMPOTENT) from None
+        except IntergiroAuthError:
+            if doubts and request.method not in SAFE:
+                raise self._refused_after(doubts[-1], request, 401) from None
+            raise
+        if check:
+            if doubts and request.method not in SAFE and response.status_code in REFUSALS:
+                raise self._refused_after(doubts[-1], request, response.status_code)
+            self.check(response)
         return response
+
+    def _refused_after(self, doubt: str, request: requests.PreparedRequest, status: int) -> OutcomeUnknown:
+        """A refusal of the repetition does not tell what became of the attempt before, and may be its effect."""
+        happened = f"an earlier attempt ended with {doubt}, and the last one with status {status}"
+        return outcome_unknown(self.settings, request, happened, status)
 
     def page_fetcher(
         self, endpoint: str | None, answered: Callable[[requests.Response], None] | None = None
@@ -110,29 +163,25 @@ class IntergiroClient:
         def fetch(query: Mapping[str, Any]) -> bytes:
             body = b""
 
-            def attempt() -> requests.Response:
+            def transmit(request: requests.PreparedRequest) -> requests.Response:
                 nonlocal body
-                response, body = reader.get(query)
+                response, body = reader.get(request)
                 if answered is not None:
                     answered(response)
                 return response
 
-            response = send_by_the_rules(attempt, "GET", url, repeatable=True)
-            if response.status_code >= 400:
-                raise error_of(response)
+            self.deliver(reader.request(query), transmit)
             return body
 
         return fetch
 
-    def check(self, response: requests.Response, *, body: bool = True) -> None:
+    def check(self, response: requests.Response) -> None:
         """Raise the error that a response stands for.
 
-        :param body: whether the body has been read and has to make sense as well.
         :raises IntergiroApiError: for a status of 400 or above.
         :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
         """
-        if body:
-            raise_if_unknown(self.settings, response)
+        raise_if_unknown(self.settings, response)
         if response.status_code >= 400:
             raise error_of(response)
 

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import requests
 
+from intergiro_provider.api.settings import origin_of
 from intergiro_provider.exceptions import (
+    BankUnavailable,
     IntergiroApiError,
     IntergiroAuthError,
     IntergiroClientError,
@@ -65,6 +67,27 @@ def error_of(response: requests.Response) -> IntergiroError:
         retry_after_of(response.headers),
         where=where,
     )
+
+
+def unreachable(request: requests.PreparedRequest, error: Exception, *, in_doubt: bool) -> BankUnavailable:
+    """Return the error for a request that got no response.
+
+    The cause must not be chained: its text holds the URL with its query.
+
+    :param in_doubt: whether the bank may have carried the request out.
+    """
+    if in_doubt:
+        advice = "The bank may have carried it out: repeat it with the same idempotency key only."
+    elif isinstance(error, requests.exceptions.SSLError):
+        advice = "The certificate or the TLS settings do not fit: see `verify` in the connection's extra."
+    elif isinstance(error, requests.exceptions.Timeout):
+        advice = "See `connect_timeout` and `read_timeout` in the connection's extra, or try again later."
+    elif isinstance(error, requests.exceptions.ConnectionError):
+        advice = "Check the host, the network and `proxies`, or try again later."
+    else:
+        advice = "The request or the response is not valid HTTP."
+    where, origin = described(request.method, request.url), origin_of(request.url or "")
+    return BankUnavailable(f"No response from {origin} to {where} ({type(error).__name__}). {advice}")
 
 
 def described(method: str | None, url: str | None) -> str:

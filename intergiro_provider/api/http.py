@@ -19,10 +19,12 @@ from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import described
 from intergiro_provider.api.retries import certainly_unsent
 from intergiro_provider.api.settings import ApiSettings, origin_of
-from intergiro_provider.api.writes import is_repeatable, outcome_unknown, raise_if_unknown
+from intergiro_provider.api.writes import is_repeatable, outcome_unknown, raise_if_unknown, raise_if_unreadable
 from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
 
 Transmit = Callable[[requests.PreparedRequest], requests.Response]
+NO_RESPONSE = (requests.RequestException, urllib3.exceptions.HTTPError)
+"""What is raised instead of a response; requests lets some of urllib3's errors pass."""
 
 
 class ApiSession(requests.Session):
@@ -55,8 +57,10 @@ class ApiSession(requests.Session):
         if isinstance(url, str) and "://" not in url.split("?", 1)[0]:
             url = self._settings.url(url)
         response = super().request(method, url, *args, **kwargs)
-        if not (kwargs.get("stream") or self.stream):
+        if not is_repeatable(self._settings, response.request):
             raise_if_unknown(self._settings, response)
+            if not (kwargs.get("stream") or self.stream):
+                raise_if_unreadable(self._settings, response)
         return response
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -92,7 +96,7 @@ class ApiSession(requests.Session):
     def _exchange(self, request: requests.PreparedRequest, transmit: Transmit) -> requests.Response:
         try:
             return self._bearer.exchange(request, transmit) if self._bearer else transmit(request)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except NO_RESPONSE as error:
             if certainly_unsent(error) or is_repeatable(self._settings, request):
                 raise
             # The cause is not chained: its text holds the URL with its query.

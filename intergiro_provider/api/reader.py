@@ -38,13 +38,12 @@ class ListReader:
         self._url, _, self._fixed = (template.url or "").partition("#")[0].partition("?")
         self._adapter: tuple[int, BaseAdapter | None] = (0, None)
 
-    def get(self, query: Mapping[str, Any]) -> tuple[requests.Response, bytes]:
+    def get(self, request: requests.PreparedRequest) -> tuple[requests.Response, bytes]:
         """Ask once. Statuses are not checked, but a 401 is answered with a renewal, and redirects are followed.
 
         :return: the answer, and its body.
         :raises requests.RequestException: no answer, or only a part of it.
         """
-        request = self._request(query)
         self._session.part_from_parent()
         response = self._session.get_page(self._current_adapter(), request)
         if response.is_redirect:
@@ -57,7 +56,8 @@ class ListReader:
             response._content = b"".join(response.iter_content(None))  # at once, not in pieces of 10 KB
         return response, response.content
 
-    def _request(self, query: Mapping[str, Any]) -> requests.PreparedRequest:
+    def request(self, query: Mapping[str, Any]) -> requests.PreparedRequest:
+        """Prepare the request for one page."""
         template = self._template
         request = requests.PreparedRequest()
         request.method, request.headers, request.hooks = template.method, template.headers.copy(), default_hooks()

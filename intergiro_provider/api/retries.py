@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be sent a second time, and when."""
+"""Which failures are transient, and how often and when a request is repeated after one."""
 
 from __future__ import annotations
 
-import functools
-import itertools
 import logging
-import random
 import ssl
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
 import tenacity
 import urllib3.exceptions
 
-from intergiro_provider.api.errors import retry_after_of
+from intergiro_provider.api.errors import described, retry_after_of
+from intergiro_provider.exceptions import UnreadableResponse
 
 log = logging.getLogger("intergiro_provider.api")
 
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
+"""520 to 529 are a CDN's: it has no response from the bank."""
 
 NEVER_SENT = (
     requests.exceptions.InvalidURL,
@@ -35,21 +32,91 @@ HANDSHAKE_FAILURES = frozenset(
 
 ATTEMPTS = 6
 DEADLINE = 300.0
-"""Seconds after which a request is not tried again."""
+"""Seconds after which a request is not repeated."""
 LONGEST_WAIT = 60.0
-"""Seconds; a bank that asks for more patience than this gets it from Airflow's own retries."""
+"""Seconds; a bank that asks for a longer wait gets it from Airflow's retries."""
+
+
+def retrying(*, repeatable: bool) -> tenacity.Retrying:
+    """Return what calls a function with a request until it has a final outcome, with full jitter and a deadline.
+
+    :param repeatable: whether the request may be sent again although the bank may have carried it out.
+    """
+    unsent = tenacity.retry_if_exception(certainly_unsent_and_transient)
+    failed = tenacity.retry_if_exception(is_transient) | tenacity.retry_if_result(is_transient_status)
+    return tenacity.Retrying(
+        retry=unsent | failed if repeatable else unsent,
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_before_delay(DEADLINE),
+        wait=tenacity.wait_random_exponential(max=LONGEST_WAIT) + _wait_as_the_bank_asks(),
+        before_sleep=_log_retry,
+        retry_error_callback=_last_outcome,
+    )
+
+
+class _wait_as_the_bank_asks(tenacity.wait.wait_base):
+    """Wait as Retry-After says."""
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        outcome = retry_state.outcome
+        return 0.0 if outcome is None or outcome.failed else retry_after_of(outcome.result().headers) or 0.0
+
+
+def _last_outcome(state: tenacity.RetryCallState) -> Any:
+    assert state.outcome is not None
+    return state.outcome.result()
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    assert state.outcome is not None
+    request: requests.PreparedRequest = state.args[0]
+    if state.outcome.failed:
+        happened: object = type(state.outcome.exception()).__name__
+    else:
+        happened = state.outcome.result().status_code
+        state.outcome.result().close()
+    log.warning(
+        "%s: %s; the request is repeated in %.1f s (attempt %d of %d).",
+        described(request.method, request.url), happened, state.upcoming_sleep, state.attempt_number + 1, ATTEMPTS,
+    )  # fmt: skip
+
+
+def is_transient_status(response: requests.Response) -> bool:
+    """Return whether the same request may get another response soon."""
+    if response.status_code not in RETRIED_STATUSES:
+        return False
+    return (retry_after_of(response.headers) or 0.0) <= LONGEST_WAIT
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether another attempt may succeed: the network's faults, but not a wrong certificate or URL."""
+    if isinstance(error, UnreadableResponse) or isinstance(_tls_cause(error), ssl.SSLEOFError):
+        return True  # the latter: a kept connection that the other side has cut, found out by writing to it
+    return isinstance(
+        error,
+        (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ContentDecodingError,
+        ),
+    ) and not isinstance(error, requests.exceptions.SSLError)
+
+
+def certainly_unsent_and_transient(error: BaseException) -> bool:
+    """Return whether the request has not left, and another attempt may succeed."""
+    return certainly_unsent(error) and not refused_by_requests(error)
 
 
 def refused_by_requests(error: BaseException) -> bool:
-    """Whether the request is one that cannot be made."""
+    """Return whether the request is one that cannot be made."""
     if not isinstance(error, NEVER_SENT):
         return False
-    # requests says the same of a header in the bank's answer.
+    # requests says the same of a header in the bank's response.
     return not (error.args and isinstance(error.args[0], urllib3.exceptions.InvalidHeader))
 
 
 def certainly_unsent(error: BaseException) -> bool:
-    """Whether not a byte of the request can have reached the bank."""
+    """Return whether not a byte of the request can have reached the bank."""
     if isinstance(error, requests.exceptions.ConnectTimeout) or refused_by_requests(error):
         return True
     if not isinstance(error, requests.exceptions.ConnectionError):
@@ -64,7 +131,7 @@ def certainly_unsent(error: BaseException) -> bool:
 
 
 def handshake_failure(error: BaseException) -> str | None:
-    """Why a TLS handshake failed, such as ``CERTIFICATE_VERIFY_FAILED``; None if it did not."""
+    """Return why a TLS handshake failed, such as ``CERTIFICATE_VERIFY_FAILED``; None if it did not."""
     reason = getattr(_tls_cause(error), "reason", None)
     if isinstance(reason, str) and (reason in HANDSHAKE_FAILURES or "HANDSHAKE" in reason or "CERTIFICATE" in reason):
         return reason
@@ -72,113 +139,9 @@ def handshake_failure(error: BaseException) -> str | None:
 
 
 def _tls_cause(error: BaseException) -> Any:
-    """What the ssl module said; None if it is not about TLS."""
+    """Return what the ssl module said; None if it is not about TLS."""
     if not isinstance(error, requests.exceptions.SSLError):
         return None
     cause: Any = error.args[0] if error.args else None
     cause = getattr(cause, "reason", cause)
     return cause.args[0] if isinstance(cause, urllib3.exceptions.SSLError) and cause.args else cause
-
-
-def send_with_retries(send: Callable[[], requests.Response], *, what: str, repeatable: bool) -> requests.Response:
-    """Send a request, and again where that is safe and may help.
-
-    :param send: sends it once.
-    :param what: the request, for the log.
-    :param repeatable: whether it may be sent again although the bank may have carried it out.
-    :return: the response, whatever its status; of the last try, where trying again did not help.
-    """
-
-    def again(state: tenacity.RetryCallState) -> bool:
-        outcome = state.outcome
-        if outcome is None:
-            return False
-        error = outcome.exception()
-        if error is not None:
-            if refused_by_requests(error):
-                return False
-            return certainly_unsent(error) or (repeatable and _is_passing(error))
-        response: requests.Response = outcome.result()
-        if not repeatable or response.status_code not in RETRIED_STATUSES:
-            return False
-        return (retry_after_of(response.headers) or 0.0) <= LONGEST_WAIT
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        jitter = random.uniform(0, min(2.0 ** (state.attempt_number - 1), LONGEST_WAIT))  # noqa: S311
-        outcome = state.outcome
-        if outcome is None or outcome.failed:
-            return jitter
-        return (retry_after_of(outcome.result().headers) or 0.0) + jitter
-
-    def before_sleep(state: tenacity.RetryCallState) -> None:
-        outcome = state.outcome
-        if outcome is None:
-            return
-        if outcome.failed:
-            happened: object = type(outcome.exception()).__name__
-        else:
-            outcome.result().close()
-            happened = outcome.result().status_code
-        log.warning(
-            "%s: %s; trying again in %.1f s (try %d of %d).",
-            what,
-            happened,
-            state.upcoming_sleep,
-            state.attempt_number + 1,
-            ATTEMPTS,
-        )
-
-    def last(state: tenacity.RetryCallState) -> requests.Response:
-        if state.outcome is None:
-            raise AssertionError("tenacity gave up without an outcome")
-        response: requests.Response = state.outcome.result()
-        return response
-
-    def over(state: tenacity.RetryCallState) -> bool:
-        late = time.monotonic() - began + state.upcoming_sleep >= DEADLINE
-        return late or state.attempt_number >= ATTEMPTS
-
-    retrying = tenacity.Retrying(
-        retry=again,
-        wait=wait,
-        stop=over,
-        before_sleep=before_sleep,
-        retry_error_callback=last,
-        sleep=time.sleep,
-    )
-    began = time.monotonic()  # tenacity would not count the first try
-    first = _try(send)
-    if isinstance(first, requests.Response) and first.status_code not in RETRIED_STATUSES:
-        return first  # nearly always, and tenacity would take as long as the rest of our own work for a page
-    tries: Iterator[Callable[[], requests.Response]]
-    tries = itertools.chain([functools.partial(_replay, first)], itertools.repeat(send))
-    response: requests.Response = retrying(lambda: next(tries)())
-    return response
-
-
-def _try(send: Callable[[], requests.Response]) -> requests.Response | Exception:
-    try:
-        return send()
-    except Exception as error:
-        return error
-
-
-def _replay(outcome: requests.Response | Exception) -> requests.Response:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether another try may succeed: the network's faults, but not a wrong certificate or URL."""
-    if isinstance(_tls_cause(error), ssl.SSLEOFError):
-        return True  # a kept connection that the other side has cut, found out by writing to it
-    return isinstance(
-        error,
-        (
-            requests.exceptions.ConnectionError,
-            requests.exceptions.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ContentDecodingError,
-        ),
-    ) and not isinstance(error, requests.exceptions.SSLError)

@@ -11,7 +11,7 @@ import requests
 
 from intergiro_provider.api.errors import described
 from intergiro_provider.api.settings import ApiSettings
-from intergiro_provider.exceptions import OutcomeUnknown
+from intergiro_provider.exceptions import OutcomeUnknown, UnreadableResponse
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 KEYED = ("transactions/move", "transactions/pay")
@@ -55,21 +55,33 @@ def outcome_unknown(
 
 
 def raise_if_unknown(settings: ApiSettings, response: requests.Response) -> None:
-    """Refuse a response that leaves open whether the bank carried out a write that must not be repeated.
+    """Refuse a status that leaves open whether the bank carried out a write that must not be repeated.
 
-    :raises OutcomeUnknown: for 408, 5xx, a redirect that was not followed, or a successful response that is not JSON.
+    :raises OutcomeUnknown: for 408 and 5xx.
     """
-    if is_repeatable(settings, response.request):
-        return
     status = response.status_code
-    if status == 408 or status >= 500 or status < 200:
+    if (status == 408 or status >= 500) and not is_repeatable(settings, response.request):
         raise outcome_unknown(settings, response.request, f"status {status}", status)
-    if status < 300 and not is_readable(response):
-        raise outcome_unknown(settings, response.request, f"status {status} with a body that is not JSON", status)
+
+
+def raise_if_unreadable(settings: ApiSettings, response: requests.Response) -> None:
+    """Refuse a successful response that is not what the API promises.
+
+    :raises UnreadableResponse: it is HTML, or announced as JSON and is not, or empty where it must not be.
+    :raises OutcomeUnknown: likewise, and the request is a write that must not be repeated.
+    """
+    if not 200 <= response.status_code < 300 or is_readable(response):
+        return
+    what = f"status {response.status_code} with a body that is not JSON"
+    if not is_repeatable(settings, response.request):
+        raise outcome_unknown(settings, response.request, what, response.status_code)
+    kind = response.headers.get("Content-Type", "no content type")
+    where = described(response.request.method, response.request.url)
+    raise UnreadableResponse(f"Intergiro answered {where} with {what} ({kind}). Airflow can retry the task.")
 
 
 def is_readable(response: requests.Response) -> bool:
-    """Return whether a successful response is JSON, empty where it may be, or of another type than HTML."""
+    """Return whether the body is JSON, of another type than HTML, or empty where it may be."""
     kind = response.headers.get("Content-Type", "").lower()
     if not response.content:
         return response.status_code == 204 or response.request.method != "GET"

@@ -17,7 +17,7 @@ from intergiro_provider.exceptions import (
     IntergiroConsentRequired,
     IntergiroError,
     IntergiroNotFound,
-    IntergiroResponseError,
+    UnreadableResponse,
 )
 from intergiro_provider.operators.intergiro import XCOM_COMFORT, IntergiroOperator
 from intergiro_provider.sandbox import Sandbox
@@ -62,13 +62,18 @@ class TestResult:
         assert call("accounts", method="DELETE") is None
 
     @pytest.mark.parametrize("how", ["html", "cut", "not_utf8", "noise"])
-    def test_an_answer_that_is_no_json_is_an_error_that_does_not_quote_it(self, bank: Sandbox, how: str) -> None:
+    def test_an_answer_that_is_no_json_is_asked_for_again_and_never_quoted(
+        self, bank: Sandbox, how: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bank.fault("garbled", path="/v3/transactions", how=how, times=1)
+        assert len(call("transactions")["data"]) == 10
+        monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 2)
         bank.fault("garbled", path="/v3/transactions", how=how)
-        with pytest.raises(IntergiroResponseError, match="something that is not JSON") as caught:
+        with pytest.raises(UnreadableResponse, match="a body that is not JSON") as caught:
             call("transactions")
         assert not any(json.loads(r)["id"] in repr(caught.value) for r in bank.records())
         assert caught.value.__cause__ is None
-        assert caught.value.__suppress_context__
+        assert caught.value.__context__ is None
 
     def test_error_statuses(self, bank: Sandbox) -> None:
         with pytest.raises(IntergiroNotFound):
@@ -129,7 +134,7 @@ class TestResult:
 
     def test_a_time_limit_of_its_own(self, bank: Sandbox) -> None:
         bank.fault("hang", path="/v3/accounts", seconds=30)
-        with pytest.raises(BankUnavailable, match=rf"No answer from {bank.url} to GET /v3/accounts \(ReadTimeout\)"):
+        with pytest.raises(BankUnavailable, match=rf"No response from {bank.url} to GET /v3/accounts \(ReadTimeout\)"):
             call("accounts", extra_options={"timeout": (5, 0.3), "retry": False})
 
 

@@ -243,7 +243,7 @@ def test_a_lock_connection_of_another_type(connect: Connect, monkeypatch: pytest
 def test_a_bank_that_cannot_be_reached(connect: Connect) -> None:
     finding = found(connect({"port": services.free_port()}), "bank")
     assert finding["state"] == "error"
-    assert "No answer from" in finding["finding"]
+    assert "No response from" in finding["finding"]
 
 
 def test_a_host_that_is_not_the_bank(sandbox: Sandbox, connect: Connect) -> None:

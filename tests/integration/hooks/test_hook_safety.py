@@ -75,7 +75,8 @@ def test_a_redirect_to_another_host_is_refused(
 def test_a_write_is_redirected_as_it_is_or_not_at_all(sandbox: Sandbox, connect: Connect, status: int, by: str) -> None:
     hook = connect(method="POST")
     account = json.loads(sandbox.records("/v3/accounts")[0])["id"]
-    payment = {"account_id": account, "amount": 5, "reference": "rent", "counterparty": {"name": "Ada"}}
+    counterparty = {"name": "Ada", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}}
+    payment = {"account_id": account, "amount": 5, "reference": "rent", "counterparty": counterparty}
     sandbox.fault("redirect", path="/v3/elsewhere", to="/v3/transactions/pay", status=status)
 
     def write() -> requests.Response:

@@ -108,16 +108,44 @@ def test_a_request_id_that_is_no_key_does_not_protect(sandbox: Sandbox, connect:
 
 @pytest.mark.parametrize("endpoint", ["transactions/pay", "/v3/transactions/move"])
 @pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("how", [{"kind": "drop"}, {"kind": "answer", "body": "<html>"}, {"kind": "status"}])
 def test_a_request_id_protects_where_it_is_documented(
-    sandbox: Sandbox, connect: Connect, endpoint: str, as_text: bool
+    sandbox: Sandbox, connect: Connect, endpoint: str, as_text: bool, how: dict[str, Any]
 ) -> None:
     hook = connect(method="POST")
     body: Any = {"request_id": str(uuid.uuid4()), "amount": 5}
-    sandbox.fault("drop", path="/v3/transactions", times=2)
+    sandbox.fault(path="/v3/transactions", times=2, **how)
+    sandbox.fault("answer", path="/v3/transactions", body={"id": "t-1"})
 
-    with pytest.raises(x.IntergiroValidationError):  # the third is answered, and lacks fields
-        hook.run(endpoint, json.dumps(body) if as_text else body)
+    assert hook.run(endpoint, json.dumps(body) if as_text else body).json() == {"id": "t-1"}
     assert writes(sandbox) == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "error"),
+    [
+        ("lose_answer", {"kind": "status", "status": 409}, x.OutcomeUnknown),
+        ("lose_answer", {"kind": "status", "status": 403}, x.OutcomeUnknown),
+        ("status", {"kind": "status", "status": 404}, x.OutcomeUnknown),
+        ("lose_answer", {"kind": "answer", "status": 401}, x.OutcomeUnknown),
+        ("lose_answer", {"kind": "status", "status": 503}, x.IntergiroServerError),
+        ("lose_answer", {"kind": "consent"}, x.IntergiroConsentRequired),
+        ("rate_limit", {"kind": "status", "status": 409}, x.IntergiroClientError),
+    ],
+)
+def test_a_refusal_after_a_lost_answer_leaves_the_outcome_unknown(
+    sandbox: Sandbox, connect: Connect, first: str, then: dict[str, Any], error: type[Exception]
+) -> None:
+    key = str(uuid.uuid4())
+    sandbox.fault(first, path="/v3/transactions", times=1)
+    sandbox.fault(path="/v3/transactions", **then)
+
+    with pytest.raises(x.IntergiroError) as caught:
+        connect(method="POST").run("transactions/pay", {"request_id": key, "amount": 5})
+    assert type(caught.value) is error
+    if error is x.OutcomeUnknown:
+        assert f"idempotency key {key}" in str(caught.value)
+        assert f"the last one with status {then['status']}" in str(caught.value)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, x.IntergiroValidationError), (429, x.IntergiroRateLimited)])

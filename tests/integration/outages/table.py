@@ -222,7 +222,7 @@ CHAPTERS["The bank"] = {
     "bank_down": Row(
         "bank down, the task has a session",
         RETRIABLY,
-        "No answer from … to GET /v3/accounts (ConnectionError). Check the host, the network and `proxies`, or try "
+        "No response from … to GET /v3/accounts (ConnectionError). Check the host, the network and `proxies`, or try "
         "again later",
         error="BankUnavailable",
     ),

@@ -12,14 +12,14 @@ import requests
 import urllib3
 
 from intergiro_provider.api import retries
-from intergiro_provider.api.retries import certainly_unsent, send_with_retries
+from intergiro_provider.api.retries import certainly_unsent, retrying
 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was slept between tries; nothing is really slept."""
     seen: list[float] = []
-    monkeypatch.setattr("intergiro_provider.api.retries.time.sleep", seen.append)
+    monkeypatch.setattr("tenacity.nap.time.sleep", seen.append)
     return seen
 
 
@@ -31,16 +31,27 @@ def answer(status: int, **headers: str) -> requests.Response:
     return response
 
 
-def outcomes(*results: requests.Response | Exception) -> Callable[[], requests.Response]:
+Transmit = Callable[[requests.PreparedRequest], requests.Response]
+REQUEST = requests.Request("GET", "https://bank.example/v3/x?account_ids=secret").prepare()
+
+
+def deliver(
+    transmit: Callable[[requests.PreparedRequest], requests.Response], *, repeatable: bool
+) -> requests.Response:
+    response: requests.Response = retrying(repeatable=repeatable)(transmit, REQUEST)
+    return response
+
+
+def outcomes(*results: requests.Response | Exception) -> Transmit:
     left = list(results)
 
-    def send() -> requests.Response:
+    def transmit(request: requests.PreparedRequest) -> requests.Response:
         result = left.pop(0)
         if isinstance(result, Exception):
             raise result
         return result
 
-    return send
+    return transmit
 
 
 def real_failure(url: str, **kwargs: object) -> requests.RequestException:
@@ -84,7 +95,7 @@ def test_other_errors_are_not_called_unsent() -> None:
 
 @pytest.mark.parametrize("status", sorted(retries.RETRIED_STATUSES))
 def test_a_passing_status_is_tried_again(status: int, slept: list[float]) -> None:
-    response = send_with_retries(outcomes(answer(status), answer(status), answer(200)), what="GET /x", repeatable=True)
+    response = deliver(outcomes(answer(status), answer(status), answer(200)), repeatable=True)
 
     assert response.status_code == 200
     assert len(slept) == 2
@@ -92,22 +103,22 @@ def test_a_passing_status_is_tried_again(status: int, slept: list[float]) -> Non
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 404, 412, 501])
 def test_other_statuses_are_not(status: int, slept: list[float]) -> None:
-    assert send_with_retries(outcomes(answer(status)), what="GET /x", repeatable=True).status_code == status
+    assert deliver(outcomes(answer(status)), repeatable=True).status_code == status
     assert slept == []
 
 
 @pytest.mark.parametrize("status", sorted(retries.RETRIED_STATUSES))
 def test_nothing_that_may_have_been_carried_out_is_repeated(status: int, slept: list[float]) -> None:
-    assert send_with_retries(outcomes(answer(status)), what="POST /x", repeatable=False).status_code == status
+    assert deliver(outcomes(answer(status)), repeatable=False).status_code == status
     with pytest.raises(requests.exceptions.ReadTimeout):
-        send_with_retries(outcomes(requests.exceptions.ReadTimeout()), what="POST /x", repeatable=False)
+        deliver(outcomes(requests.exceptions.ReadTimeout()), repeatable=False)
     assert slept == []
 
 
 def test_what_was_certainly_not_sent_is_repeated_whatever_it_is(slept: list[float]) -> None:
     send = outcomes(requests.exceptions.ConnectTimeout(), answer(201))
 
-    assert send_with_retries(send, what="POST /x", repeatable=False).status_code == 201
+    assert deliver(send, repeatable=False).status_code == 201
     assert len(slept) == 1
 
 
@@ -120,31 +131,31 @@ def test_what_was_certainly_not_sent_is_repeated_whatever_it_is(slept: list[floa
     ],
 )
 def test_the_networks_faults_are_tried_again(error: Exception, slept: list[float]) -> None:
-    assert send_with_retries(outcomes(error, answer(200)), what="GET /x", repeatable=True).status_code == 200
+    assert deliver(outcomes(error, answer(200)), repeatable=True).status_code == 200
 
 
 @pytest.mark.parametrize("error", [requests.exceptions.SSLError(), requests.exceptions.InvalidURL(), ValueError("bad")])
 def test_what_cannot_pass_is_not_tried_again(error: Exception, slept: list[float]) -> None:
     with pytest.raises(type(error)):
-        send_with_retries(outcomes(error), what="GET /x", repeatable=True)
+        deliver(outcomes(error), repeatable=True)
     assert slept == []
 
 
 def test_it_gives_up_with_the_last_answer(slept: list[float]) -> None:
     answers = [answer(503) for _ in range(retries.ATTEMPTS)]
 
-    assert send_with_retries(outcomes(*answers), what="GET /x", repeatable=True) is answers[-1]
+    assert deliver(outcomes(*answers), repeatable=True) is answers[-1]
     assert len(slept) == retries.ATTEMPTS - 1
 
 
 def test_retry_after_is_waited_for_with_jitter_on_top(slept: list[float]) -> None:
-    send_with_retries(outcomes(answer(429, Retry_After="7"), answer(200)), what="GET /x", repeatable=True)
+    deliver(outcomes(answer(429, Retry_After="7"), answer(200)), repeatable=True)
 
     assert 7 <= slept[0] <= 8
 
 
 def test_a_long_retry_after_is_left_to_the_caller(slept: list[float]) -> None:
-    response = send_with_retries(outcomes(answer(429, Retry_After="61")), what="GET /x", repeatable=True)
+    response = deliver(outcomes(answer(429, Retry_After="61")), repeatable=True)
 
     assert response.status_code == 429
     assert slept == []
@@ -153,7 +164,7 @@ def test_a_long_retry_after_is_left_to_the_caller(slept: list[float]) -> None:
 def test_waits_grow_and_differ(slept: list[float]) -> None:
     for _ in range(30):
         answers = [answer(503) for _ in range(retries.ATTEMPTS)]
-        send_with_retries(outcomes(*answers), what="GET /x", repeatable=True)
+        deliver(outcomes(*answers), repeatable=True)
     waits = [slept[i :: retries.ATTEMPTS - 1] for i in range(retries.ATTEMPTS - 1)]
 
     assert all(max(w) <= 2.0**i for i, w in enumerate(waits))
@@ -163,9 +174,7 @@ def test_waits_grow_and_differ(slept: list[float]) -> None:
 
 def test_each_repetition_is_one_line(slept: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "intergiro_provider.api")
-    send_with_retries(
-        outcomes(answer(503), requests.exceptions.ReadTimeout("secret"), answer(200)), what="GET /v3/x", repeatable=True
-    )
+    deliver(outcomes(answer(503), requests.exceptions.ReadTimeout("secret"), answer(200)), repeatable=True)
 
     assert len(caplog.records) == 2
     assert "GET /v3/x: 503" in caplog.text
@@ -175,14 +184,14 @@ def test_each_repetition_is_one_line(slept: list[float], caplog: pytest.LogCaptu
 
 def test_the_first_try_takes_its_part_of_the_time(slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("intergiro_provider.api.retries.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tenacity.time.monotonic", lambda: now[0])
 
-    def slow() -> requests.Response:
+    def slow(request: requests.PreparedRequest) -> requests.Response:
         now[0] += retries.DEADLINE + 1
         raise requests.ReadTimeout
 
     with pytest.raises(requests.ReadTimeout):
-        send_with_retries(slow, what="GET /", repeatable=True)
+        deliver(slow, repeatable=True)
     assert now[0] == 1000.0 + retries.DEADLINE + 1
     assert slept == []
 
@@ -191,6 +200,6 @@ def test_a_kept_tls_connection_that_was_cut_is_tried_again(slept: list[float]) -
     cut = urllib3.exceptions.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:2427)"))
     pool = urllib3.HTTPSConnectionPool("127.0.0.1")
     error = requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(pool, "/", cut))
-    assert send_with_retries(outcomes(error, answer(200)), what="GET /", repeatable=True).status_code == 200
+    assert deliver(outcomes(error, answer(200)), repeatable=True).status_code == 200
     with pytest.raises(requests.exceptions.SSLError):
-        send_with_retries(outcomes(error, answer(200)), what="POST /", repeatable=False)
+        deliver(outcomes(error, answer(200)), repeatable=False)
