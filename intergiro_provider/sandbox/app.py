@@ -183,10 +183,7 @@ class App:
         if kind == "drop_body":
             await wire.part(reply.status, headers, body[: int(len(body) * params["fraction"])], reset=params["reset"])
             return 0, kind
-        if kind == "drip":
-            await wire.drip(reply.status, headers, body, params["chunk"], params["pause"])
-        else:
-            await wire.reply(reply.status, headers, body)
+        await wire.reply(reply.status, headers, body)
         return reply.status, kind
 
     def _limited(self, settings: Settings, to: Route) -> Reply | None:

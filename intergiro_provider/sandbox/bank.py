@@ -225,8 +225,6 @@ class Bank:
                 found = data.events(to.id)
             case "individuals_methods":
                 found = data.individual_payment_methods(to.id)
-                if found is not None and self.settings.payment_methods_consent:
-                    self.consents.need(to.id, "read_payment_history")
             case "guests_methods":
                 found = data.guest_payment_methods(to.id)
             case name:

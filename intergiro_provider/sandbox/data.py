@@ -64,7 +64,7 @@ class Data:
     def transactions(self) -> Transactions:
         """The long list."""
         settings = self._settings
-        spread = Spread(settings.transactions, self.now, settings.days, settings.heavy_share, settings.heavy_day)
+        spread = Spread(settings.transactions, self.now, settings.days)
         seed = settings.seed * 2 + (self.api == "v1")
         made = Transactions(
             self.api,

@@ -21,13 +21,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "drop": {"reset": False, **_HANDLED},
     "lose_answer": {"reset": False, "commit_after": 0.0},
     "drop_body": {"fraction": 0.5, "reset": False},
-    "drip": {"chunk": 16, "pause": 0.2},
     "hang": {"seconds": 3600.0, **_HANDLED},
     "garbled": {"how": "cut"},
     "empty_page": {},
     "stuck_page": {},
     "repeat_record": {},
-    "auth_answer": {"field": "refresh_token", "value": "missing"},
     "consent": {"scope": "make_payment"},
 }
 """Every kind of fault.
@@ -40,17 +38,15 @@ redirect: answers `status` with Location `to`.
 drop: closes the connection without an answer; `reset` sends RST instead of FIN.
 lose_answer: executes the request, then drops: after a refresh, the pair is rotated and nobody has it.
 drop_body: announces the whole body, sends that fraction of it, closes.
-drip: sends the body in chunks of so many bytes with a pause between them.
 hang: sends nothing for so long, then closes.
 garbled: a 200 whose body is `cut` short (with a matching length), `noise`, `html`, `empty`, `not_utf8` or `scalar`.
 empty_page: `has_more` is true and `data` empty. stuck_page: the cursor is ignored, so the first page comes again.
 repeat_record: the page's last record comes twice.
-auth_answer: `field` of an answer of /auth/* is `missing`, `empty`, `null` or a `number`.
 consent: 412 with a pending consent.
 With `handled`, the request is executed although the fault hides its answer: at once, or `commit_after` seconds later.
 """
 
-AFTER = frozenset({"empty_page", "stuck_page", "repeat_record", "garbled", "drop_body", "drip", "auth_answer"})
+AFTER = frozenset({"empty_page", "stuck_page", "repeat_record", "garbled", "drop_body"})
 """Kinds that spoil an answer that would have been good; a 401 or 400 goes out as it is and uses nothing up."""
 
 GUARD = frozenset({"consent"})
@@ -59,8 +55,6 @@ GUARD = frozenset({"consent"})
 _CHOICES = {
     ("status", "body"): ("json", "html", "text", "empty"),
     ("garbled", "how"): ("cut", "noise", "html", "empty", "not_utf8", "scalar"),
-    ("auth_answer", "field"): ("access_token", "refresh_token"),
-    ("auth_answer", "value"): ("missing", "empty", "null", "number"),
 }
 
 
@@ -68,7 +62,7 @@ class FaultError(ValueError):
     """A fault that does not exist, or with parameters it does not have."""
 
 
-_LEAST = {("status", "status"): 200, ("answer", "status"): 200, ("redirect", "status"): 300, ("drip", "chunk"): 1}
+_LEAST = {("status", "status"): 200, ("answer", "status"): 200, ("redirect", "status"): 300}
 
 
 def _number(kind: str, name: str, value: Any) -> None:

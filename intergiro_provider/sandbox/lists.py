@@ -43,13 +43,13 @@ def page(collection: Collection, query: Query, settings: Settings) -> Page:
 
     :raises Invalid: a parameter the endpoint does not accept.
     """
-    _known(collection, query, settings)
+    _known(collection, query)
     limit = _limit(query)
     after, before = _one(query, "starting_after"), _one(query, "ending_before")
     if after is not None and before is not None:
         raise Invalid("ending_before", "Only one of starting_after and ending_before can be given.")
     by_updated = _choice(query, "sort_by", ("created_at", "updated_at")) == "updated_at"
-    descending = (_choice(query, "sort_type", ("ASC", "DESC")) or settings.default_sort_type) == "DESC"
+    descending = _choice(query, "sort_type", ("ASC", "DESC")) != "ASC"
     span = (0, len(collection))
     filters: Filters = (None, None, None)
     if collection.facets:
@@ -88,13 +88,10 @@ def _find(
     return bisect(positions, cursor) if key is None else bisect(positions, key(cursor), key=key)
 
 
-def _known(collection: Collection, query: Query, settings: Settings) -> None:
+def _known(collection: Collection, query: Query) -> None:
     known = _PAGING | _FILTERS if collection.facets else _PAGING
     for name, values in query.items():
-        if name not in known:
-            if settings.unknown_parameters == "refuse":
-                raise Invalid(name, "Unknown parameter.", "unknown_parameter")
-        elif len(values) > 1 and name not in FACETS:
+        if name in known and len(values) > 1 and name not in FACETS:
             raise Invalid(name, "Must be given once.")
 
 
@@ -154,10 +151,6 @@ def _values(query: Query, name: str, settings: Settings) -> frozenset[str] | Non
     values = query.get(name)
     if not values or (name == "correlation_ids" and settings.correlation_ids_ignored):
         return None
-    if settings.list_parameters == "comma" and len(values) > 1:
-        raise Invalid(name, "Must be given once, comma-separated.")
-    if settings.list_parameters != "repeated":
-        values = [item for value in values for item in value.split(",")]
     if "" in values:
         raise Invalid(name, "Must not be empty.")
     return frozenset(values)

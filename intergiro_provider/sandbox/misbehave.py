@@ -14,7 +14,7 @@ from email.utils import formatdate
 from typing import Any
 
 from intergiro_provider.sandbox.faults import Fault
-from intergiro_provider.sandbox.replies import JSON, Reply, as_json, error
+from intergiro_provider.sandbox.replies import JSON, Reply, error
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -62,19 +62,6 @@ class Wire:
         if reset:
             await asyncio.sleep(0.02)  # a reset overtakes what is still in the socket's buffer
         await self.drop(reset=reset)
-
-    async def drip(
-        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, chunk: int, pause: float
-    ) -> None:
-        """Send the body bit by bit, for as long as the peer listens."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        for start in range(0, len(body), chunk):
-            if self._transport is not None and self._transport.is_closing():
-                return
-            more = start + chunk < len(body)
-            await self._send({"type": "http.response.body", "body": body[start : start + chunk], "more_body": more})
-            if more:
-                await asyncio.sleep(pause)
 
     async def hang(self, seconds: float) -> None:
         """Say nothing for so long, or until the peer goes away; then drop."""
@@ -124,13 +111,6 @@ def spoiled(fault: Fault, reply: Reply) -> Reply:
             # Re-encoding is good enough here: nobody keeps a page that has a record twice.
             answer["data"] += answer["data"][-1:]
             return replace(reply, body=json.dumps(answer, ensure_ascii=False).encode())
-        case "auth_answer":
-            answer = json.loads(reply.body)
-            field, value = fault.params["field"], fault.params["value"]
-            answer.pop(field, None)
-            if value != "missing":
-                answer[field] = {"empty": "", "null": None, "number": 17}[value]
-            return as_json(answer)
     return reply
 
 

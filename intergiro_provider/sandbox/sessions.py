@@ -85,16 +85,12 @@ class Sessions:
         settings, now = self._settings(), self._clock()
         if key not in self.roles():
             self.counters.login_refused += 1
-            raise Refused(settings.wrong_key_status, "invalid_api_key", "The API key is not valid.")
+            raise Refused(401, "invalid_api_key", "The API key is not valid.")
         if settings.frozen and api == "v1":
             self.counters.login_refused += 1
             message = "The API key is frozen: renew it in the customer portal."
-            raise Refused(settings.frozen_status, "api_key_frozen", message)
+            raise Refused(403, "api_key_frozen", message)
         self._fraud_prevention(api, key, now)
-        if settings.login_ends_session:
-            for former in self._sessions:
-                if former.key == key and former.api == api:
-                    former.ends_at = min(former.ends_at, now)
         session = Session(secrets.token_hex(8), key, api, now + settings.session_life)
         self._sessions.append(session)
         self.counters.logins += 1
@@ -107,25 +103,23 @@ class Sessions:
         """
         settings, now = self._settings(), self._clock()
         known = self._refresh.get(token)
-        if known is None or self._wrong_api(known.session, api) or known.session.key not in self.roles():
+        if known is None or known.session.api != api or known.session.key not in self.roles():
             self.counters.refresh_refused += 1
-            raise Refused(settings.refresh_refused_status, "invalid_refresh_token", "The refresh token is not valid.")
+            raise Refused(400, "invalid_refresh_token", "The refresh token is not valid.")
         if known.used:
             self.counters.refresh_reused += 1
             if settings.old_refresh_token == "revokes":
                 known.session.ends_at = min(known.session.ends_at, now)
             if settings.old_refresh_token != "works":
                 message = "The refresh token was used before."
-                raise Refused(settings.refresh_reused_status, "refresh_token_used", message)
+                raise Refused(400, "refresh_token_used", message)
         if now >= known.session.ends_at:
             self.counters.refresh_refused += 1
-            raise Refused(settings.refresh_refused_status, "session_expired", "The session is over.")
+            raise Refused(400, "session_expired", "The session is over.")
         if now < known.access.expires_at:
             self.counters.refresh_early += 1
-            raise Refused(settings.refresh_early_status, "too_early", "The access token has not expired.")
+            raise Refused(400, "too_early", "The access token has not expired.")
         self.counters.refreshes += 1
-        if settings.refresh_omits_token:
-            return {"access_token": self._new_access(known)}
         known.used = True
         return self._issue(known.session)
 
@@ -136,7 +130,7 @@ class Sessions:
             self.counters.unknown_tokens += 1
             return None
         now = self._clock()
-        if now >= access.expires_at or now >= access.session.ends_at or self._wrong_api(access.session, api):
+        if now >= access.expires_at or now >= access.session.ends_at or access.session.api != api:
             return None
         return self.roles().get(access.session.key)
 
@@ -202,9 +196,6 @@ class Sessions:
             self.counters.fraud_blocks += 1
             raise Refused(403, "blocked", "Too many logins: this API key is blocked by fraud prevention.")
         state.logins.append(now)
-
-    def _wrong_api(self, session: Session, api: str) -> bool:
-        return self._settings().separate_apis and session.api != api
 
     def _issue(self, session: Session) -> dict[str, str]:
         token = tokens.refresh_token(session=session.id)

@@ -39,46 +39,24 @@ class Settings:
     fraud_block: float = _set(
         0.0, "seconds for which a fraud block refuses logins (403); 0: until the sandbox is reset (?)", low=0
     )
-    wrong_key_status: int = _set(401, "status of a login with a wrong key (?)", low=400, high=499)
     frozen: bool = _set(False, "2d API keys are frozen: logins at /v1 are refused until a person renews them")
-    frozen_status: int = _set(403, "status of a login with a frozen key (?)", low=400, high=499)
-    login_ends_session: bool = _set(False, "a login ends the former sessions of its key (?)")
 
     # The life of a session
     access_token_life: float = _set(900.0, "seconds that an access token lives", low=0)
     session_life: float = _set(3600.0, "seconds from a login to the end of its session", low=0)
     access_token_format: Literal["jwt", "jwt_without_exp", "opaque"] = _set("jwt", "what access tokens look like (?)")
-    refresh_early_status: int = _set(
-        400, "status of a refresh before the access token has expired (?)", low=400, high=499
-    )
-    refresh_refused_status: int = _set(
-        400, "status of a refresh of an ended session or with an unknown token (?)", low=400, high=499
-    )
-    refresh_reused_status: int = _set(
-        400, "status of a refresh with a token that was used before (?)", low=400, high=499
-    )
     old_refresh_token: Literal["refused", "works", "revokes"] = _set(
         "refused", "what a used refresh token does: is refused, still works, or revokes its session (?)"
     )
-    refresh_omits_token: bool = _set(False, "refresh answers hold no refresh_token: the old one stays valid (?)")
-    separate_apis: bool = _set(True, "a session made at /v3 is unknown at /v1 and the other way round")
 
     # Lists
     created_from_inclusive: bool = _set(True, "created_from includes its instant (?)")
     created_to_inclusive: bool = _set(True, "created_to includes its instant (?)")
-    list_parameters: Literal["repeated", "comma", "both"] = _set(
-        "repeated", "how list parameters are sent: as repeated keys, comma-separated, or either (?)"
-    )
-    unknown_parameters: Literal["ignore", "refuse"] = _set(
-        "ignore", "what happens to query parameters that an endpoint does not know (?)"
-    )
-    default_sort_type: Literal["ASC", "DESC"] = _set("DESC", "order of a list when sort_type is not given (?)")
 
     # Access
     always_401: tuple[str, ...] = _set(
         (), "path prefix that answers 401 although the token lives, as a missing permission might"
     )
-    payment_methods_consent: bool = _set(False, "reading an individual's payment methods needs consent: 412")
 
     # Payments
     idempotency: Literal["keep", "ignore", "conflict", "replay"] = _set(
@@ -121,8 +99,6 @@ class Settings:
     settle_after: float = _set(
         0.0, "seconds after which a pending transaction completes; 0: only when told by /_sandbox/settle", low=0
     )
-    heavy_share: float = _set(0.0, "share of the transactions that fall on one day, the heavy one", low=0, high=1)
-    heavy_day: int = _set(7, "the heavy day: whole days (UTC) before `now`", low=0)
     cached_records: int = _set(200_000, "serialised records kept in memory, about 700 bytes each", low=0)
     prepare: bool = _set(False, "serialise that many 3d transactions at the start: for benchmarks")
     kept_requests: int = _set(1000, "requests kept for /_sandbox/requests", low=0)
@@ -152,7 +128,7 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "heavy_share", "heavy_day", "settle_after"})
+DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "settle_after"})
 """Settings whose change makes the data anew."""
 
 _TYPES = get_type_hints(Settings)

@@ -88,13 +88,11 @@ _TEMPLATE = (
 
 @dataclass(frozen=True)
 class Spread:
-    """How many transactions, and when: between `now - days` and `now`, a share of them on one heavy UTC day."""
+    """How many transactions, and when: between `now - days` and `now`."""
 
     count: int
     now: datetime
     days: float
-    heavy_share: float = 0.0
-    heavy_day: int = 7
 
 
 class Transactions(Collection):
@@ -327,11 +325,7 @@ def _moments(seed: int, spread: Spread) -> array[int]:
     draw = random.Random(seed).random
     end = int(spread.now.timestamp() * 1000)
     length = max(int(spread.days * _DAY), 1)
-    heavy = round(spread.count * spread.heavy_share)
-    midnight = (end // _DAY - spread.heavy_day) * _DAY
-    heavy_length = min(_DAY, max(end - midnight, 1))
-    moments = [end - 1 - int(draw() * length) for _ in range(spread.count - heavy)]
-    moments += [midnight + int(draw() * heavy_length) for _ in range(heavy)]
+    moments = [end - 1 - int(draw() * length) for _ in range(spread.count)]
     moments.sort()
     for start in range(0, len(moments), 10):
         # Two of ten are equal, and of every fifth ten four; more than a page of them can be made with `add`.

@@ -199,20 +199,12 @@ def test_a_hanging_answer_outlasts_a_clients_patience(client: Client) -> None:
     client.bank.fault("hang", PATH, times=1)
     with pytest.raises(requests.ReadTimeout):
         client.session.get(client.bank.url + PATH, headers=client.headers, timeout=0.3)
-    for _ in range(100):  # the sandbox sees that the client has gone
+    for _ in range(500):  # the sandbox sees that the client has gone
         if client.bank.counters().by_status["none"]:
             break
         time.sleep(0.02)
     assert client.bank.counters().by_status["none"] == 1
     assert client.get(PATH).status_code == 200
-
-
-def test_a_dripping_body_arrives_whole_but_late(client: Client) -> None:
-    whole = client.get(PATH).content
-    client.bank.fault("drip", PATH, chunk=len(whole) // 4, pause=0.1, times=1)
-    started = time.perf_counter()
-    assert client.get(PATH).content == whole
-    assert time.perf_counter() - started >= 0.3
 
 
 def test_latency_is_added_by_setting_and_by_fault(client: Client) -> None:
@@ -274,15 +266,6 @@ def test_a_redirect(client: Client) -> None:
         client.bank.fault("redirect", PATH, to=f"{elsewhere.url}/v3/cards", status=302)
         answer = client.get(PATH)
         assert (answer.status_code, answer.headers["location"]) == (302, f"{elsewhere.url}/v3/cards")
-
-
-@pytest.mark.parametrize(("value", "wanted"), [("missing", "-"), ("empty", ""), ("null", None), ("number", 17)])
-def test_auth_answers_with_a_broken_field(client: Client, value: str, wanted: object) -> None:
-    client.bank.fault("auth_answer", "/v3/auth/", field="refresh_token", value=value, times=1)
-    answer = client.logged_in().json()
-    assert answer.get("refresh_token", "-") == wanted
-    assert answer["access_token"] in client.bank.tokens()
-    assert isinstance(client.logged_in().json()["refresh_token"], str)
 
 
 def test_consent_on_demand(client: Client) -> None:

@@ -111,20 +111,6 @@ def test_there_are_transactions_on_each_day_up_to_now() -> None:
     assert found[-1]["created_at"] < "2025-11-24T13:30:00.000Z"
 
 
-def test_a_heavy_day() -> None:
-    made = transactions(heavy_share=0.8, heavy_day=3)
-    per_day = Counter(row["created_at"][:10] for row in rows(made))
-    assert len(made) == 2000
-    assert per_day.most_common(1)[0][0] == "2025-11-21"
-    assert 0.78 < per_day["2025-11-21"] / 2000 < 0.85
-
-
-def test_a_heavy_day_that_is_today_ends_now() -> None:
-    found = rows(transactions(heavy_share=1.0, heavy_day=0))
-    assert {row["created_at"][:10] for row in found} == {"2025-11-24"}
-    assert found[-1]["created_at"] < "2025-11-24T13:30"
-
-
 @pytest.mark.parametrize("count", [0, 1, 9, 11])
 def test_few_transactions(count: int) -> None:
     assert len(rows(transactions(count))) == count

@@ -91,7 +91,6 @@ def test_each_kind_strikes_in_one_phase(kind: str) -> None:
         ({"kind": "drop", "times": "3"}, "times: '3'"),
         ({"kind": "hang", "seconds": "3"}, "hang: seconds '3' is not a number"),
         ({"kind": "drop_body", "fraction": True}, "fraction True is not a number"),
-        ({"kind": "drip", "chunk": 0}, "drip: chunk 0"),
         ({"kind": "redirect"}, "`to` is missing"),
         ({"kind": "status", "status": 99}, "status: status 99"),
     ],
@@ -139,18 +138,3 @@ def test_pages_that_lie() -> None:
     assert spoiled(Fault("empty_page"), PAGE).body == b'{"data":[],"has_more":true}'
     assert json.loads(spoiled(Fault("repeat_record"), PAGE).body)["data"] == [{"id": "a"}, {"id": "b"}, {"id": "b"}]
     assert json.loads(spoiled(Fault("garbled", params={"how": "scalar"}), PAGE).body) == 17
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted"),
-    [
-        ("missing", {}),
-        ("empty", {"access_token": ""}),
-        ("null", {"access_token": None}),
-        ("number", {"access_token": 17}),
-    ],
-)
-def test_auth_answers_with_a_broken_field(value: str, wanted: dict[str, Any]) -> None:
-    pair = Reply(200, b'{"access_token":"a","refresh_token":"r"}')
-    fault = Fault("auth_answer", params={"field": "access_token", "value": value})
-    assert json.loads(spoiled(fault, pair).body) == {"refresh_token": "r", **wanted}
