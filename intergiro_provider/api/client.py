@@ -144,6 +144,15 @@ class IntergiroClient:
             self.check(response)
         return response
 
+    def is_repeatable(self, request: requests.PreparedRequest) -> bool:
+        """Return whether this request may be sent again after the bank may have carried it out."""
+        return is_repeatable(self.settings, request)
+
+    def outcome_unknown(self, response: requests.Response, happened: str) -> OutcomeUnknown:
+        """Return the error for a write whose response does not say whether it was carried out."""
+        what = f"status {response.status_code}, but {happened}"
+        return outcome_unknown(self.settings, response.request, what, response.status_code)
+
     def _refused_after(self, doubt: str, request: requests.PreparedRequest, status: int) -> OutcomeUnknown:
         """A refusal of the repetition does not tell what became of the attempt before, and may be its effect."""
         happened = f"an earlier attempt ended with {doubt}, and the last one with status {status}"

@@ -94,13 +94,22 @@ class ApiSession(requests.Session):
         return self._exchange(request, functools.partial(adapter.send, proxies=self.proxies, **how))
 
     def _exchange(self, request: requests.PreparedRequest, transmit: Transmit) -> requests.Response:
-        try:
-            return self._bearer.exchange(request, transmit) if self._bearer else transmit(request)
-        except NO_RESPONSE as error:
-            if certainly_unsent(error) or is_repeatable(self._settings, request):
+        def attempt(request: requests.PreparedRequest) -> requests.Response:
+            try:
+                return transmit(request)
+            except NO_RESPONSE as error:
+                if certainly_unsent(error) or is_repeatable(self._settings, request):
+                    raise
+                # The cause is not chained: its text holds the URL with its query.
+                raise outcome_unknown(self._settings, request, f"no response ({type(error).__name__})") from None
+            except (Exception, KeyboardInterrupt, SystemExit):
                 raise
-            # The cause is not chained: its text holds the URL with its query.
-            raise outcome_unknown(self._settings, request, f"no response ({type(error).__name__})") from None
+            except BaseException as error:  # Airflow's execution_timeout, after which Airflow would retry the task
+                if is_repeatable(self._settings, request):
+                    raise
+                raise outcome_unknown(self._settings, request, f"no response ({type(error).__name__})") from None
+
+        return self._bearer.exchange(request, attempt) if self._bearer else attempt(request)
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
         """As in ``requests``, with an error of ours for a target that is not a URL."""

@@ -2,7 +2,7 @@
 """Call one endpoint of Intergiro.
 
 A light module: it is imported at every parse of every DAG file that uses it, so what makes requests is
-imported when the task runs, and errors where they are raised.
+imported when the task runs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import json as json_module
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
+from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
 from intergiro_provider.links.intergiro import IntergiroPortalLink
 from intergiro_provider.retry_policy import wait_as_told
+from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
     import requests
@@ -38,27 +40,11 @@ class IntergiroOperator(BaseOperator):
     To pull a list of any length, use
     :class:`~intergiro_provider.transfers.intergiro_to_object_storage.IntergiroToObjectStorageOperator`.
 
-    A call that moves money carries a ``request_id``, the bank's idempotency key. Make one that is the same in
-    each try of the task, so that a retry after a lost answer does not pay twice, and that another run does
-    not share:
+    To pay, use the operators of ``intergiro_provider.operators.payments``: they make the idempotency key.
 
-    .. code-block:: python
-
-        IntergiroOperator(
-            task_id="pay_rent",
-            endpoint="transactions/pay",
-            method="POST",
-            json={
-                "request_id": "{{ macros.uuid.uuid5(macros.uuid.NAMESPACE_OID, 'rent ' ~ run_id) }}",
-                "account_id": "{{ params.account_id }}",
-                "amount": 125000,
-                "reference": "Rent",
-                "counterparty": {
-                    "name": "{{ params.landlord }}",
-                    "account": {"iban": "{{ params.iban }}", "bic": "{{ params.bic }}"},
-                },
-            },
-        )
+    A writing request whose outcome is unknown fails the task with :class:`.OutcomeUnknown`, and Airflow does not retry
+    it, unless an idempotency key protects it: a ``request_id`` in the body of a ``POST`` to ``transactions/move`` or
+    ``transactions/pay`` (3d).
 
     :param endpoint: what to call, such as ``accounts``; the API's version is put before it. (templated)
     :param method: the HTTP method. (templated)
@@ -67,8 +53,9 @@ class IntergiroOperator(BaseOperator):
     :param headers: headers to add. (templated)
     :param response_check: called with the response, and with the names of Airflow's context that it asks for,
         as the HttpOperator does: ``lambda response, ti: response.json()["status"] == "open"``. If it returns
-        False, the task fails, and is retried.
-    :param response_filter: called alike; what it returns is the result instead of the decoded JSON.
+        False, the task fails, and Airflow may retry it; not after a write that must not be repeated.
+    :param response_filter: called likewise; what it returns is the result instead of the decoded JSON. The result has
+        to fit XCom, unless ``do_xcom_push`` is False.
     :param extra_options: of this call alone, as for :meth:`.IntergiroHook.run`: ``{"timeout": (5, 300)}`` for an answer
         that takes long, ``{"check_response": False}`` to get an error status as a result.
     :param intergiro_conn_id: the connection. (templated)
@@ -110,8 +97,6 @@ class IntergiroOperator(BaseOperator):
     def _check_body(self) -> None:
         method = self.method.upper()
         if self.json is not None and method in ("GET", "HEAD"):
-            from intergiro_provider.exceptions import IntergiroValueError
-
             raise IntergiroValueError(f"`json` is the body, and a {method} request has none: use `query` for filters")
 
     def _check_options(self) -> None:
@@ -122,40 +107,66 @@ class IntergiroOperator(BaseOperator):
             problem = f"not of {', '.join(unknown)}"
         else:
             return
-        from intergiro_provider.exceptions import IntergiroValueError
-
         raise IntergiroValueError(f"`extra_options` has to be a dict of {', '.join(sorted(OPTIONS))}, {problem}")
 
+    @message_only
     def execute(self, context: Context) -> Any:
         """Call, check, and return the result."""
-        from intergiro_provider.exceptions import IntergiroError
-        from intergiro_provider.hooks.callables import call
         from intergiro_provider.hooks.intergiro import IntergiroHook
 
         self._check_body()
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method=self.method.upper())
-        arguments = {"params": self.query, "json": self.json}
         headers = dict(self.headers) if self.headers else None
-        response = hook.run(self.endpoint, None, headers, dict(self.extra_options or {}), **arguments)
+        options = dict(self.extra_options or {})
+        response = hook.run(self.endpoint, None, headers, options, params=self.query, json=self.json)
+        try:
+            result, size = self._result(response, context)
+        except (AirflowFailException, AirflowSkipException):
+            raise
+        except Exception as error:
+            if hook.client.is_repeatable(response.request):
+                raise
+            # The request was made. An error that Airflow retries would make it again.
+            if not isinstance(error, IntergiroError):
+                self.log.exception("The response could not be processed:")
+            raise hook.client.outcome_unknown(response, _in_short(error)) from None
+        if self.do_xcom_push:
+            self._check_xcom(result, size)
+        return result
+
+    def _result(self, response: requests.Response, context: Context) -> tuple[Any, int]:
+        """Return the result and how many bytes of JSON it is."""
+        from intergiro_provider.hooks.callables import call
+
         if self.response_check and not call(self.response_check, response, context):
             raise IntergiroError(
                 f"response_check returned False for {_path(self.endpoint)} (status {response.status_code})"
             )
         if self.response_filter:
             result = call(self.response_filter, response, context)
-            size = _json_size(result)
-        else:
-            result = _decoded(response, _path(self.endpoint))
-            size = len(response.content)
-        if self.do_xcom_push and size > XCOM_COMFORT:
+            return result, _json_size(result)
+        return _decoded(response, _path(self.endpoint)), len(response.content)
+
+    def _check_xcom(self, result: Any, size: int) -> None:
+        from intergiro_provider.operators.xcom import what_xcom_cannot_hold
+
+        remedy = "keep less with response_filter, or set do_xcom_push=False"
+        if problem := what_xcom_cannot_hold(result):
+            raise IntergiroValueError(
+                f"{self.method.upper()} {_path(self.endpoint)} was carried out, but XCom cannot hold its result: "
+                f"{problem}. To get a result, {remedy}."
+            )
+        if size > XCOM_COMFORT:
             self.log.warning(
-                "The result of %s is %s bytes of JSON. XCom, where it goes, is meant for results below %s "
-                "bytes: pull lists with "
-                "IntergiroToObjectStorageOperator, keep less with response_filter, or set "
-                "do_xcom_push=False.",
-                _path(self.endpoint), f"{size:,}", f"{XCOM_COMFORT:,}",
+                "The result of %s is %s bytes of JSON. XCom, where it goes, is meant for results below %s bytes: pull "
+                "lists with IntergiroToObjectStorageOperator, %s.",
+                _path(self.endpoint), f"{size:,}", f"{XCOM_COMFORT:,}", remedy,
             )  # fmt: skip
-        return result
+
+
+def _in_short(error: Exception) -> str:
+    """Return what went wrong after the response; the text of foreign errors may quote it."""
+    return str(error) if isinstance(error, IntergiroError) else f"its processing raised {type(error).__name__}"
 
 
 def _path(endpoint: str) -> str:
@@ -164,18 +175,20 @@ def _path(endpoint: str) -> str:
 
 
 def _decoded(response: requests.Response, endpoint: str) -> Any:
-    from intergiro_provider.exceptions import IntergiroResponseError
-
     if not response.content:
         return None
     try:
-        return json_module.loads(response.content)
-    except ValueError:  # UnicodeDecodeError is one; "from None": the exception holds the answer
+        return json_module.loads(response.content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # "from None": the exception holds the response
         kind = response.headers.get("Content-Type", "no content type")
         raise IntergiroResponseError(
             f"{endpoint} answered {response.status_code} with something that is not JSON ({kind}); "
             "use response_filter to return something else than decoded JSON"
         ) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _json_size(result: Any) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseSensorOperator, conf
 
 from intergiro_provider.links.intergiro import IntergiroPortalLink
+from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -80,6 +81,7 @@ class IntergiroSensor(BaseSensorOperator):
             deferrable = by_default and isinstance(response_check, str)
         self.deferrable = deferrable
 
+    @message_only
     def poke(self, context: Context) -> bool:
         """Ask once; not met and deferrable: go on in the triggerer."""
         if self._is_met(context):
@@ -118,6 +120,7 @@ class IntergiroSensor(BaseSensorOperator):
         # Where the triggerer may have to call it, a check that asks for more than it gets there shall fail at once.
         return bool(call(check, response, {} if self.deferrable else context))
 
+    @message_only
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
         """End as the trigger says.
 

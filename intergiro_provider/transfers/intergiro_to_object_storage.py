@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import Asset, BaseOperator
 from intergiro_provider.links.intergiro import IntergiroManifestLink, IntergiroPortalLink
 from intergiro_provider.pull.query import check_format, is_pending, page_query, refuse_bounds_in
 from intergiro_provider.retry_policy import wait_as_told
+from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -173,6 +174,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
 
         raise IntergiroValueError(problem)
 
+    @message_only
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, publish, and return the manifest."""
         from intergiro_provider.exceptions import IntergiroError

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
+import signal
+import traceback
 import uuid
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 import requests
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
 from intergiro_provider.exceptions import (
     BankUnavailable,
     IntergiroConsentRequired,
     IntergiroError,
     IntergiroNotFound,
+    IntergiroValueError,
+    OutcomeUnknown,
     UnreadableResponse,
 )
 from intergiro_provider.operators.intergiro import XCOM_COMFORT, IntergiroOperator
@@ -24,6 +29,8 @@ from intergiro_provider.sandbox import Sandbox
 from tests.integration.pulls import Said, bank, said, shared_bank
 
 pytestmark = pytest.mark.integration
+
+AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
 __all__ = ["bank", "said", "shared_bank"]  # fixtures
 
@@ -55,7 +62,7 @@ class TestResult:
     def test_big_numbers_and_names(self, bank: Sandbox) -> None:
         content = {"amount": 2**53 + 1, "bigger": 10**30, "name": "Åsa 😀"}
         bank.fault("answer", path="/v3/accounts", body=content)
-        assert call("accounts") == content
+        assert call("accounts", do_xcom_push=False) == content
 
     def test_an_empty_answer_is_none(self, bank: Sandbox) -> None:
         bank.fault("answer", path="/v3/accounts", status=204, body="")
@@ -84,28 +91,6 @@ class TestResult:
         result = call("transactions/pay", method="post", json=payment)
         [made] = [r for r in map(json.loads, bank.records()) if r["request_id"] == payment["request_id"]]
         assert (result["id"], result["amount"]) == (made["id"], 12500)
-
-    def test_the_payment_of_the_docstring_is_made_once_however_often_it_is_tried(self, bank: Sandbox) -> None:
-        from airflow import macros
-
-        code = textwrap.dedent(
-            (IntergiroOperator.__doc__ or "").partition("code-block:: python\n\n")[2].partition("    :param")[0]
-        )
-        names: dict[str, Any] = {"IntergiroOperator": IntergiroOperator}
-        exec(f"made = {code.strip()}", names)
-        account = a_payment(bank)["account_id"]
-        context = {
-            "macros": macros, "run_id": "manual__2026-01-31", "ds": "2026-01-31",
-            "params": {
-                "account_id": account, "landlord": "Åsa Öberg", "iban": "SE4550000000058398257466", "bic": "ESSESESS",
-            },
-        }  # fmt: skip
-        names["made"].render_template_fields(context)
-        first, again = (names["made"].execute(context) for _ in range(2))
-        assert first["id"] == again["id"]
-        [made] = [r for r in map(json.loads, bank.records()) if r["reference"] == "Rent"]
-        assert made["id"] == first["id"]
-        assert uuid.UUID(made["request_id"]).version == 5
 
     def test_a_payment_whose_answer_is_lost_is_made_once(self, bank: Sandbox) -> None:
         bank.fault("lose_answer", path="/v3/transactions/pay", times=1)
@@ -163,6 +148,115 @@ class TestCallables:
     def test_a_filter_may_take_what_is_no_json(self, bank: Sandbox) -> None:
         bank.fault("answer", path="/v3/accounts", body="plain text", headers={"Content-Type": "text/plain"})
         assert "plain text" in call("accounts", response_filter=lambda response: response.text)
+
+
+class TestAfterAWrite:
+    """Once a write that must not be repeated was answered, no error lets Airflow repeat it."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "happened"),
+        [
+            ({"response_check": lambda response: False}, "response_check returned False"),
+            ({"response_check": lambda response: response.json()["nosuch"]}, "its processing raised KeyError"),
+            ({"response_filter": lambda response: 1 / 0}, "its processing raised ZeroDivisionError"),
+            ({"extra_options": {"check_response": False}}, "something that is not JSON"),
+        ],
+    )
+    def test_an_error_is_final(self, bank: Sandbox, arguments: dict[str, Any], happened: str) -> None:
+        status = 502 if "extra_options" in arguments else 200
+        bank.fault("answer", path="/v3/consents", status=status, body="<html>" if status == 502 else {"id": "c"})
+        with pytest.raises(OutcomeUnknown, match=happened):
+            call("consents/c", method="POST", json={"return_url": "https://example.com"}, **arguments)
+        assert bank.counters().by_path.total() == 1
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_where_a_repetition_is_safe_airflow_may_retry(self, bank: Sandbox, method: str) -> None:
+        bank.fault("answer", path="/v3/transactions/pay", body={"id": "t"})
+        body = {"request_id": str(uuid.uuid4())} if method == "POST" else None
+        with pytest.raises(KeyError):
+            call("transactions/pay", method=method, json=body, response_check=lambda response: response.json()["x"])
+
+    @pytest.mark.parametrize("kind", [AirflowFailException, AirflowSkipException])
+    def test_what_a_check_decides_counts(self, bank: Sandbox, kind: type[Exception]) -> None:
+        def decide(response: requests.Response) -> bool:
+            raise kind("as the author wants")
+
+        bank.fault("answer", path="/v3/consents", body={})
+        with pytest.raises(kind, match="as the author wants"):
+            call("consents/c", method="POST", json={}, response_check=decide)
+
+    @pytest.mark.parametrize(("endpoint", "kind"), [("consents/c", OutcomeUnknown), ("accounts", AirflowTaskTimeout)])
+    def test_execution_timeout(self, bank: Sandbox, endpoint: str, kind: type[BaseException]) -> None:
+        call("accounts")  # a session
+        method = "POST" if kind is OutcomeUnknown else "GET"
+
+        def time_is_up(signum: int, frame: Any) -> None:
+            raise AirflowTaskTimeout
+
+        former = signal.signal(signal.SIGALRM, time_is_up)
+        bank.fault("hang", path=f"/v3/{endpoint}", seconds=30)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(kind):
+                call(endpoint, method=method, json={} if method == "POST" else None)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+
+
+class TestXCom:
+    """What Airflow 3 could not store is refused with an error that says that the request was made."""
+
+    @pytest.mark.parametrize(
+        ("body", "problem"),
+        [
+            ('{"data": [{"amount": 18446744073709551616}]}', r"an integer of more than 64 bits at data\[0\].amount"),
+            ('{"a": {"b": "x\\u0000y"}}', "a NUL character at a.b"),
+            ('{"name": "\\ud800"}', "half of a surrogate pair at name"),
+            ('{"\\ud800 Lovelace": 1}', "half of a surrogate pair at …"),
+        ],
+    )
+    def test_a_result_that_cannot_be_stored(self, bank: Sandbox, body: str, problem: str) -> None:
+        bank.fault("answer", path="/v3/accounts", body=body)
+        if AIRFLOW_2:
+            assert call("accounts") == json.loads(body)
+            return
+        with pytest.raises(
+            IntergiroValueError, match=f"GET accounts was carried out, .*{problem}.*response_filter.*do_xcom_push=False"
+        ):
+            call("accounts")
+        assert call("accounts", do_xcom_push=False) == json.loads(body)
+        assert call("accounts", response_filter=lambda response: response.status_code) == 200
+
+    def test_nan_is_not_json(self, bank: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 1)
+        bank.fault("answer", path="/v3/accounts", body='{"amount": NaN}')
+        with pytest.raises(UnreadableResponse):
+            call("accounts")
+
+    @pytest.mark.parametrize("value", [2**64 - 1, -(2**63), "Åsa 😀", {"a": [True, None, 1.5]}])
+    def test_what_can_be_stored(self, bank: Sandbox, value: Any) -> None:
+        bank.fault("answer", path="/v3/accounts", body={"value": value})
+        assert call("accounts") == {"value": value}
+
+
+class TestLog:
+    """An error of ours leaves the operator without our frames, which stand in the log at DEBUG."""
+
+    def test_frames(self, bank: Sandbox) -> None:
+        with pytest.raises(IntergiroNotFound) as caught:
+            call("transactions/nosuch")
+        files = [entry.filename for entry in traceback.extract_tb(caught.value.__traceback__)]
+        assert sum("intergiro_provider" in file for file in files) == 1
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+    def test_errors_of_a_check_keep_theirs(self, bank: Sandbox) -> None:
+        def check(response: requests.Response) -> bool:
+            raise KeyError("mine")
+
+        with pytest.raises(KeyError) as caught:
+            call("accounts", response_check=check)
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "check"
 
 
 class TestSize:

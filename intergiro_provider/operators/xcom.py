@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow's XCom can hold, asked before Airflow's own error hides that the request was made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from airflow.providers.common.compat.sdk import conf
+
+from intergiro_provider.exceptions import looks_like_an_id
+
+_LIMIT = 2**63
+
+
+def what_xcom_cannot_hold(value: Any) -> str | None:
+    """Return what Airflow cannot store of a result, and where it is in it; None if there is nothing.
+
+    Airflow 3 sends results to its API server as MessagePack, and stores them as JSON: PostgreSQL's has no NUL character
+    and no lone surrogate. Airflow 2, and an XCom backend of the deployment's, take more.
+    """
+    try:
+        import airflow.sdk.execution_time.xcom  # noqa: F401 - Airflow 3
+    except ImportError:
+        return None
+    if not conf.get("core", "xcom_backend", fallback="BaseXCom").endswith("BaseXCom"):
+        return None
+    return _problem(value, "")
+
+
+def _problem(value: Any, where: str) -> str | None:
+    if isinstance(value, str):
+        if "\0" in value:
+            return f"a NUL character{_at(where)}"
+        if not value.isascii() and not _encodes(value):
+            return f"half of a surrogate pair{_at(where)}"
+    elif isinstance(value, bool):
+        return None
+    elif isinstance(value, int):
+        if not -_LIMIT <= value < 2 * _LIMIT:
+            return f"an integer of more than 64 bits{_at(where)}"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            return f"{value}, which is not JSON,{_at(where)}"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            inner = f"{where}.{key}" if isinstance(key, str) and looks_like_an_id(key) else f"{where}.…"
+            if problem := _problem(key, inner) or _problem(item, inner):
+                return problem
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            if problem := _problem(item, f"{where}[{index}]"):
+                return problem
+    return None
+
+
+def _at(where: str) -> str:
+    return f" at {where.lstrip('.')}" if where else ""
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
