@@ -53,6 +53,7 @@ __all__ = [
     "IntergiroServerError",
     "IntergiroValidationError",
     "IntergiroValueError",
+    "LoadError",
     "LockMismatch",
     "LoginBudgetExhausted",
     "OutcomeUnknown",
@@ -92,6 +93,10 @@ class IntergiroValueError(IntergiroError, AirflowFailException, ValueError):
 class StorageError(IntergiroError, OSError):
     """The place that a pull's `path` names could not be read or written: a full disk, no rights, a store that is down.
     Retriable."""
+
+
+class LoadError(IntergiroError):
+    """A warehouse refused a statement of a load, which was rolled back. Retriable."""
 
 
 class IntergiroResponseError(IntergiroError):

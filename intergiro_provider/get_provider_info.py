@@ -71,7 +71,12 @@ def get_provider_info() -> dict[str, Any]:
                 # Airflow's own name for whatever an ObjectStoragePath can reach.
                 "target-integration-name": "Common IO",
                 "python-module": "intergiro_provider.transfers.intergiro_to_object_storage",
-            }
+            },
+            {
+                "source-integration-name": _INTEGRATION,
+                "target-integration-name": "PostgreSQL",
+                "python-module": "intergiro_provider.transfers.intergiro_to_sql",
+            },
         ],
         # Airflow ≥ 3.2; imported at every start of `airflow`.
         "cli": ["intergiro_provider.cli.definition.get_intergiro_cli_commands"],

@@ -53,7 +53,7 @@ CONSTRAINTS: dict[str, tuple[str, ...]] = {
 #: In an environment's folder: what was found when it last went well.
 FOUND = "found.json"
 
-EXTRAS = ("parquet", "postgres", "redis", "sandbox", "zstd")
+EXTRAS = ("duckdb", "parquet", "postgres", "redis", "sandbox", "zstd")
 
 #: Without an extra, every module imports that Airflow is told of.
 IMPORT_ALL = """

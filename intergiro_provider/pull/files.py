@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from intergiro_provider.pull.directory import FileSink
     from intergiro_provider.pull.manifest import Part
+    from intergiro_provider.pull.schema import Type
     from intergiro_provider.pull.target import Target
 
 _BLOCK = 1 << 20  # bytes gathered before they are compressed and handed to the file system
@@ -71,11 +72,13 @@ class Format(NamedTuple):
     """A way to store the records of one pull.
 
     :param suffix: what its files' names end with. :param open: begins to write such a file.
+    :param type_of: the type that holds every record of parts that are written.
     :param assemble: called once all is written; None: what is written is what is published.
     """
 
     suffix: str
     open: Callable[[FileSink], PartWriter]
+    type_of: Callable[[Sequence[Part], Target, Callable[[], None]], Type]
     assemble: Assemble | None = None
 
 
@@ -89,7 +92,10 @@ def get_format(file_format: str, compression: str | None, parquet_timestamps: st
         return _parquet(compression, parquet_timestamps)
     suffix, make_compressor = _COMPRESSORS[compression]
     make_compressor()  # a missing package is found here, before the first request
-    return Format(".jsonl" + suffix, lambda sink: JsonLinesPart(sink, make_compressor()))
+    from intergiro_provider.pull.watched import WatchedLines
+
+    lines = WatchedLines(make_compressor)
+    return Format(".jsonl" + suffix, lines.open, lines.type_of)
 
 
 def _parquet(compression: str | None, timestamps: str) -> Format:
@@ -101,7 +107,7 @@ def _parquet(compression: str | None, timestamps: str) -> Format:
             f"use 'jsonl' ({error})"
         ) from error
     parquet = Parquet(compression, moments=timestamps == "typed")
-    return Format(STAGED_SUFFIX, parquet.open, parquet.assemble)
+    return Format(STAGED_SUFFIX, parquet.open, parquet.type_of, parquet.assemble)
 
 
 class Compressor(Protocol):

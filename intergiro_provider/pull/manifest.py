@@ -40,6 +40,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     :param first_id: id of the first record, None if there is none. :param last_id: id of the last.
     :param created_from: first instant of the interval, ``YYYY-MM-DDTHH:MM:SS.mmmZ``; None without bounds.
     :param created_to: the instant at which it had ended, written alike.
+    :param query: filters and order of the pull, those in ``endpoint`` included; without bounds and page size. None: an
+        older version has written the manifest.
+    :param schema: what the records hold: a field's name → ``string``, ``int53``, ``int64``, ``int128``, ``double``,
+        ``boolean``, ``timestamp``, ``json``, ``null`` (no value so far), an object of these, or a list of one.
     """
 
     version: int = MANIFEST_VERSION
@@ -52,6 +56,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     last_id: str | int | None
     created_from: str | None
     created_to: str | None
+    query: dict[str, Any] | None = None
+    schema: Any = None
     provider_version: str = __version__
 
     def to_dict(self) -> dict[str, Any]:

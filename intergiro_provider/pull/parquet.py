@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
@@ -22,15 +22,13 @@ import pyarrow.json  # type: ignore[import-untyped,unused-ignore]
 import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
 
 from intergiro_provider.exceptions import IntergiroError
-from intergiro_provider.pull import claims, lenient
-from intergiro_provider.pull.files import JsonLinesPart, PartWriter, Stored
+from intergiro_provider.pull import claims
 from intergiro_provider.pull.manifest import Part
-from intergiro_provider.pull.rows import columns_of, has_text, rewritten, wrapped
-from intergiro_provider.pull.schema import Kind, ListOf, Shape, StructOf, Type, settle, unite_all
+from intergiro_provider.pull.rows import AS_JSON, columns_of, has_text, rewritten, wrapped
+from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type, settle
+from intergiro_provider.pull.watched import Place, WatchedLines
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from intergiro_provider.pull.directory import FileSink
 
 log = logging.getLogger(__name__)
@@ -51,25 +49,14 @@ _KINDS = {
     Kind.DOUBLE: pa.float64(),
     Kind.MOMENT: pa.timestamp("us", tz="UTC"),
     Kind.STRING: pa.string(),
+    Kind.HUGE: pa.string(),
     Kind.TEXT: pa.string(),
 }
 _IS_JSON = {"content": "json"}
 """Metadata of a field whose strings are JSON text."""
 
 
-class Place(Protocol):
-    """Where parts are staged: the pull's :class:`~.target.Target`."""
-
-    pull_id: str
-
-    def stage(self, part: str) -> FileSink:
-        """Begin a part."""
-
-    def reopen(self, part: str) -> BinaryIO:
-        """Read a part that is staged."""
-
-
-class Parquet:
+class Parquet(WatchedLines):
     """The format, for one pull: remembers what the parts hold that it staged.
 
     :param compression: of the pages in the files; None, ``gzip`` or ``zstd``.
@@ -77,13 +64,16 @@ class Parquet:
     """
 
     def __init__(self, compression: str | None, moments: bool) -> None:
+        super().__init__(_Frames, moments)
         self._codec = compression
-        self._moments = moments
-        self._types: dict[str, Type] = {}  # by a part's digest
 
-    def open(self, sink: FileSink) -> PartWriter:
-        """Stage a part."""
-        return _StagedPart(sink, Shape(self._moments), self._types)
+    def storable(self, records: Sequence[msgspec.Raw], seen: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
+        """Return the records as they were seen: no string of Parquet can hold half a surrogate pair."""
+        return seen
+
+    def blocks(self, parts: Sequence[Part], place: Place) -> Iterator[bytes]:
+        """Yield the lines of these parts in blocks of whole lines."""
+        return _blocks(parts, place)
 
     def assemble(self, staged: Sequence[Part], place: Place, part_bytes: int, check: Callable[[], None]) -> list[Part]:
         """Make the parts to publish out of those that are staged, in this order.
@@ -91,7 +81,7 @@ class Parquet:
         :param part_bytes: size at which a part ends, before compression.
         :param check: raises if the pull was told to stop; called now and then.
         """
-        schema = _Schema(settle(unite_all(self._type_of(part, place, check) for part in staged)))
+        schema = _Schema(settle(self.type_of(staged, place, check)))
         if staged:
             log.info("All %s records have come; writing them as Parquet.", f"{sum(part.rows for part in staged):,}")
         writer = _Writer(place, schema, self._codec, part_bytes)
@@ -106,45 +96,6 @@ class Parquet:
         if sum(part.rows for part in parts) != sum(part.rows for part in staged):
             raise IntergiroError("writing Parquet lost or repeated records; nothing was published")
         return parts
-
-    def _type_of(self, part: Part, place: Place, check: Callable[[], None]) -> Type:
-        """What a part holds; looks into it if an earlier try has staged it."""
-        known = self._types.get(part.sha256)
-        if known is None:
-            shape = Shape(self._moments)
-            for block in _blocks([part], place):
-                check()
-                _see(shape, [msgspec.Raw(line) for line in block.split(b"\n")[:-1]])
-            known = self._types[part.sha256] = shape.type
-        return known
-
-
-def _see(shape: Shape, records: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
-    """Note what records hold; return them as they can be stored."""
-    try:
-        shape.see(records)
-    except msgspec.DecodeError:
-        # No string of Parquet can hold half a surrogate pair.
-        records = [msgspec.Raw(lenient.spell_halves(bytes(record))) for record in records]
-        shape.see(records)
-    return records
-
-
-class _StagedPart(JsonLinesPart):
-    def __init__(self, sink: FileSink, shape: Shape, types: dict[str, Type]) -> None:
-        super().__init__(sink, _Frames())
-        self._shape = shape
-        self._types = types
-
-    def write(self, records: Sequence[msgspec.Raw]) -> None:
-        if not records:
-            return
-        super().write(_see(self._shape, records))
-
-    def finish(self) -> Stored:
-        stored = super().finish()
-        self._types[stored.sha256] = self._shape.type
-        return stored
 
 
 class _Frames:
@@ -210,7 +161,7 @@ class _Schema:
 
 
 def _field(name: str, type_: Type) -> Any:
-    return pa.field(name, _arrow(type_), metadata=_IS_JSON if type_ is Kind.TEXT else None)
+    return pa.field(name, _arrow(type_), metadata=_IS_JSON if type_ in AS_JSON else None)
 
 
 def _arrow(type_: Type) -> Any:

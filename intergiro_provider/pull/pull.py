@@ -31,7 +31,8 @@ from intergiro_provider.pull.pace import Pace
 from intergiro_provider.pull.pages import Fetch, Page, iter_pages, record_id
 from intergiro_provider.pull.pieces import Durable, OpenPart, Piece
 from intergiro_provider.pull.progress import Progress
-from intergiro_provider.pull.query import page_query, refuse_bounds_in
+from intergiro_provider.pull.query import filters_of, page_query, refuse_bounds_in
+from intergiro_provider.pull.schema import to_plain
 from intergiro_provider.pull.target import Target
 from intergiro_provider.pull.windows import ORDER, Crew, Window, Windows
 from intergiro_provider.session.driver import finish_renewals
@@ -322,6 +323,7 @@ class Pull:
 
     def _manifest(self, pieces: list[Durable]) -> Manifest:
         parts = [part for piece in pieces for part in piece.parts]
+        schema = self._format.type_of(parts, self._target, self._check_stopped)
         if self._format.assemble is not None:
             parts = self._format.assemble(parts, self._target, self._request.part_bytes, self._check_stopped)
         filled = [piece for piece in pieces if piece.parts]
@@ -336,6 +338,8 @@ class Pull:
             last_id=filled[-1].last_id if filled else None,
             created_from=interval.created_from if interval else None,
             created_to=interval.created_to if interval else None,
+            query=filters_of(self._request.endpoint, self._request.query),
+            schema=to_plain(schema) if parts else {},
         )
 
     def _check_stopped(self) -> None:

@@ -58,6 +58,18 @@ def newest_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
     return query | {"sort_by": "created_at", "sort_type": "DESC", "limit": MAX_LIMIT}
 
 
+def filters_of(endpoint: str, query: Mapping[str, Any]) -> dict[str, Any]:
+    """The query of a pull as its manifest has it: that in the endpoint, too; without bounds and page size."""
+    from urllib.parse import parse_qsl
+
+    merged = dict(parse_qsl(endpoint.partition("?")[2], keep_blank_values=True)) | dict(query)
+    return {
+        name: value if isinstance(value, (str, int, float, list, dict)) else str(value)
+        for name, value in merged.items()
+        if value is not None and name not in ("limit", "created_from", "created_to")
+    }
+
+
 def refuse_bounds_in(query: Mapping[str, Any]) -> None:
     """Refuse a query that has bounds beside those of the pull.
 

@@ -16,6 +16,9 @@ from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 LONELY = "value"
 """The column of records that are no objects, or have no common structure."""
 
+AS_JSON = (Kind.TEXT, Kind.HUGE)
+"""Kinds whose values are kept as their JSON text: Arrow has no wider type that its JSON reader knows."""
+
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_moment = msgspec.json.Decoder(datetime).decode
@@ -34,7 +37,7 @@ def has_text(type_: Type) -> bool:
             return any(map(has_text, fields.values()))
         case ListOf(element):
             return has_text(element)
-    return type_ is Kind.TEXT
+    return type_ in AS_JSON
 
 
 def wrapped(lines: bytes) -> bytes:
@@ -59,7 +62,7 @@ def _rewrite(value: bytes, type_: Type) -> bytes:
             return _encode({name: msgspec.Raw(_rewrite(bytes(each), fields[name])) for name, each in inner.items()})
         case ListOf(element):
             return _encode([msgspec.Raw(_rewrite(bytes(each), element)) for each in _decode_list(value)])
-        case Kind.TEXT:
+        case Kind.TEXT | Kind.HUGE:
             return _encode(value.decode())
         case Kind.MOMENT:
             return _encode(_decode_moment(value))

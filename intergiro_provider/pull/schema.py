@@ -2,7 +2,7 @@
 """What the records of a list hold: one type for each field, wide enough for every value that was seen.
 
 Two types unite to the narrowest that loses nothing of either. Where there is none (a string here and an object there,
-an integer beyond 64 bits, a number with more digits than a double has) that is :attr:`Kind.TEXT`: the value's JSON
+an integer beyond 128 bits, a number with more digits than a double has) that is :attr:`Kind.TEXT`: the value's JSON
 text. So every list has a schema, whatever the bank does to it, and it does not depend on the order of the pages.
 """
 
@@ -24,6 +24,7 @@ MAX_DEPTH = 16
 MAX_FIELDS = 1000
 """An object with more names than this, over all records, is no structure but a map, and becomes JSON text."""
 
+_HUGE = 2**127
 _SAFE = 2**53  # up to here a double holds every integer
 _SHORT = 16  # a numeral of so many characters, point included and without an exponent, survives in a double
 
@@ -35,6 +36,7 @@ class Kind(Enum):
     BOOL = "bool"
     SMALL = "integers that a double holds as well"
     INTEGER = "integers of 64 bits"
+    HUGE = "integers of 128 bits"
     DOUBLE = "numbers that a double holds to the last digit"
     MOMENT = "dates with time and offset, to the microsecond"
     STRING = "string"
@@ -59,6 +61,8 @@ Type = Kind | ListOf | StructOf
 
 _BOTH = {
     frozenset({Kind.SMALL, Kind.INTEGER}): Kind.INTEGER,
+    frozenset({Kind.SMALL, Kind.HUGE}): Kind.HUGE,
+    frozenset({Kind.INTEGER, Kind.HUGE}): Kind.HUGE,
     frozenset({Kind.SMALL, Kind.DOUBLE}): Kind.DOUBLE,
     frozenset({Kind.MOMENT, Kind.STRING}): Kind.STRING,
 }
@@ -104,6 +108,42 @@ def settle(type_: Type) -> Type:
         case Kind.SMALL:
             return Kind.INTEGER
     return type_
+
+
+_NAMES = {
+    Kind.NULL: "null",
+    Kind.BOOL: "boolean",
+    Kind.SMALL: "int53",
+    Kind.INTEGER: "int64",
+    Kind.HUGE: "int128",
+    Kind.DOUBLE: "double",
+    Kind.MOMENT: "timestamp",
+    Kind.STRING: "string",
+    Kind.TEXT: "json",
+}
+_KINDS = {name: kind for kind, name in _NAMES.items()}
+
+
+def to_plain(type_: Type) -> Any:
+    """Return the type as a manifest has it: an object for objects, a list of one for lists, else a name."""
+    match type_:
+        case StructOf(fields):
+            return {name: to_plain(inner) for name, inner in fields.items()}
+        case ListOf(element):
+            return [to_plain(element)]
+    return _NAMES[type_]
+
+
+def from_plain(plain: Any) -> Type:
+    """Return the type that :func:`to_plain` wrote; what a newer version may have written is :attr:`Kind.TEXT`."""
+    match plain:
+        case dict():
+            return StructOf({name: from_plain(inner) for name, inner in plain.items()})
+        case [element]:
+            return ListOf(from_plain(element))
+        case str():
+            return _KINDS.get(plain, Kind.TEXT)
+    return Kind.TEXT
 
 
 class Shape:
@@ -152,7 +192,9 @@ class Shape:
             case int():
                 if -_SAFE <= value <= _SAFE:
                     return Kind.SMALL
-                return Kind.INTEGER if -(2**63) <= value < 2**63 else Kind.TEXT
+                if -(2**63) <= value < 2**63:
+                    return Kind.INTEGER
+                return Kind.HUGE if -_HUGE <= value < _HUGE else Kind.TEXT
             case float():
                 return Kind.DOUBLE
             case str():
@@ -179,7 +221,11 @@ class _Number:
     """Stands in a checker for :attr:`Kind.DOUBLE`."""
 
 
-_LONG, _NUMBER = _Long(), _Number()
+class _HugeInteger:
+    """Stands in a checker for :attr:`Kind.HUGE`."""
+
+
+_LONG, _NUMBER, _HUGE_INTEGER = _Long(), _Number(), _HugeInteger()
 _FINE_MOMENT = re.compile(rb":\d\d\.\d{7}").search
 _FINE_FRACTION = re.compile(r":\d\d\.\d{7}").search
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -188,6 +234,7 @@ _CHECKS: dict[Kind, Any] = {
     Kind.BOOL: bool | None,
     Kind.SMALL: Annotated[int, msgspec.Meta(ge=-_SAFE, le=_SAFE)] | None,
     Kind.INTEGER: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None,
+    Kind.HUGE: _HugeInteger | None,
     Kind.DOUBLE: _Number | None,
     Kind.MOMENT: _Moment | None,
     Kind.STRING: str | None,
@@ -220,7 +267,11 @@ def _number_or_raise(numeral: str) -> float:
     return value
 
 
-def _check(type_: type, value: Any) -> _Number:
+def _check(type_: type, value: Any) -> object:
+    if type_ is _HugeInteger:
+        if type(value) is int and -_HUGE <= value < _HUGE:
+            return _HUGE_INTEGER
+        raise _DoesNotFit
     if isinstance(value, float) or (type(value) is int and -_SAFE <= value <= _SAFE):
         return _NUMBER
     raise _DoesNotFit

@@ -179,9 +179,10 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         """Pull, publish, and return the manifest."""
         from intergiro_provider.exceptions import IntergiroError
         from intergiro_provider.pull.pull import PullStopped
+        from intergiro_provider.transfers.location import object_storage_path
 
         began = datetime.now(UTC)
-        path = self._directory()
+        path = object_storage_path(self.path)
         self._thread = threading.get_ident()
         try:
             manifest, interval = self._run(context, path)
@@ -293,31 +294,6 @@ class IntergiroToObjectStorageOperator(BaseOperator):
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Tell OpenLineage which list was read, which directory was written, with which fields and how many rows."""
         return self._lineage.to_openlineage() if self._lineage else None
-
-    def _directory(self) -> ObjectStoragePath:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        from intergiro_provider.exceptions import IntergiroValueError
-
-        location = str(self.path).strip()
-        if "://" not in location and not location.startswith("/"):
-            raise IntergiroValueError(
-                f"`path` has to be a URL such as s3://conn_id@bucket/directory, or an absolute path, not {self.path!r}"
-            )
-        try:
-            path = ObjectStoragePath(location)
-            _ = path.fs
-        except (ImportError, ValueError) as error:
-            # What universal-pathlib 0.3 says to Airflow 2.11.0 and 3.0, which allow it and do not work with it.
-            remedy = (
-                "install universal-pathlib<0.3, which this Airflow needs"
-                if isinstance(error, TypeError)
-                else "install the Airflow provider that brings it"
-            )
-            raise IntergiroValueError(
-                f"`path`: there is no file system for {location.partition('://')[0]}:// here ({error}); {remedy}"
-            ) from error
-        return path
 
     def _target(self, path: ObjectStoragePath, context: Context) -> Target:
         from intergiro_provider.pull.directory import Directory

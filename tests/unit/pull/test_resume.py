@@ -100,6 +100,7 @@ class TestAfterAFailure:
         stored, content = check_only_result(fs, root)
         assert content == lines(bank)
         assert stored == manifest.to_dict()
+        assert stored["schema"] == pull(fs, f"{root}-at-once", bank).schema
         assert (manifest.rows, manifest.first_id, manifest.last_id) == (100, "r00000", "r00099")
         assert [part.path for part in manifest.parts] == [f"part-{n:05d}-{manifest.pull_id}.jsonl" for n in range(2)]
         assert state.kept == {}

@@ -19,7 +19,9 @@ from intergiro_provider.pull.schema import (
     Shape,
     StructOf,
     Type,
+    from_plain,
     settle,
+    to_plain,
     unite,
     unite_all,
 )
@@ -52,8 +54,11 @@ class TestKinds:
             (["1", "-5"], Kind.SMALL),
             (["9007199254740993"], Kind.INTEGER),
             (["1", "9223372036854775807", "-9223372036854775808"], Kind.INTEGER),
-            (["9223372036854775808"], Kind.TEXT),
-            (["1", "123456789012345678901234567890"], Kind.TEXT),
+            (["9223372036854775808"], Kind.HUGE),
+            (["1", "123456789012345678901234567890"], Kind.HUGE),
+            (["9007199254740993", str(2**127 - 1), str(-(2**127))], Kind.HUGE),
+            ([str(2**127)], Kind.TEXT),
+            ([str(2**64), "1.5"], Kind.TEXT),
             (["1.5", "10.4500", "4.2e-2", "1E3", "0.1"], Kind.DOUBLE),
             (["1", "1.5", "9007199254740992"], Kind.DOUBLE),
             (["9007199254740993", "1.5"], Kind.TEXT),
@@ -190,3 +195,10 @@ class TestUniting:
             StructOf({"a": Kind.STRING, "b": ListOf(Kind.STRING), "c": Kind.TEXT, "d": Kind.INTEGER})
         )
         assert settle(StructOf({})) is Kind.TEXT
+
+    def test_a_manifest_keeps_it(self) -> None:
+        type_ = StructOf(
+            {kind.name: kind for kind in Kind} | {"o": StructOf({"l": ListOf(Kind.HUGE)}), "e": StructOf({})}
+        )
+        assert from_plain(json.loads(json.dumps(to_plain(type_)))) == type_
+        assert from_plain({"a": "of a newer version", "b": 5}) == StructOf({"a": Kind.TEXT, "b": Kind.TEXT})

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
+from intergiro_provider.transfers.location import object_storage_path
 
 DAY = {"created_from": "2026-01-31", "created_to": "2026-02-01"}
 
@@ -114,11 +115,11 @@ class TestPath:
     @pytest.mark.parametrize("path", ["", "data/x", "./x", "transactions", "None"])
     def test_a_relative_path_is_refused(self, path: str) -> None:
         with pytest.raises(IntergiroValueError, match="`path` has to be a URL"):
-            operator(path=path)._directory()
+            object_storage_path(path)
 
     def test_an_unknown_protocol_is_refused(self) -> None:
         with pytest.raises(IntergiroValueError, match="`path`: there is no file system for nosuch://"):
-            operator(path="nosuch://bucket/x")._directory()
+            object_storage_path("nosuch://bucket/x")
 
     def test_a_library_that_airflow_30_does_not_bear_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Incompatible(TypeError, ValueError):
@@ -129,7 +130,7 @@ class TestPath:
 
         monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", refuse)
         with pytest.raises(IntergiroValueError, match="install universal-pathlib<0.3"):
-            operator(path="file:///x")._directory()
+            object_storage_path("file:///x")
 
 
 def test_on_kill_without_a_pull_does_nothing() -> None:

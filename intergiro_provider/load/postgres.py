@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PostgreSQL, through Airflow's hook, with psycopg2 or psycopg 3."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from intergiro_provider.exceptions import IntergiroError
+from intergiro_provider.load.rows import Lines, parquet_rows
+from intergiro_provider.load.source import Source
+from intergiro_provider.load.warehouse import STAGE, Target, Warehouse, quoted
+from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
+
+_KINDS = {
+    "boolean": Kind.BOOL,
+    "bigint": Kind.INTEGER,
+    "integer": Kind.INTEGER,
+    "numeric": Kind.HUGE,
+    "double precision": Kind.DOUBLE,
+    "timestamp with time zone": Kind.MOMENT,
+    "text": Kind.STRING,
+    "jsonb": Kind.TEXT,
+}
+_READ_SIZE = 1 << 16
+
+
+class Postgres(Warehouse):
+    """See :class:`~.warehouse.Warehouse`.
+
+    :param hook: Airflow's PostgresHook. :param lock_timeout: seconds to wait for another load of this table.
+    """
+
+    mark = "%s"
+    types = {  # noqa: RUF012
+        Kind.BOOL: "boolean",
+        Kind.SMALL: "bigint",
+        Kind.INTEGER: "bigint",
+        Kind.HUGE: "numeric",
+        Kind.DOUBLE: "double precision",
+        Kind.MOMENT: "timestamptz",
+        Kind.STRING: "text",
+    }
+
+    def __init__(self, target: Target, hook: Any, lock_timeout: float) -> None:
+        super().__init__(target)
+        self._hook = hook
+        self._lock_timeout = lock_timeout
+        self._connection: Any = None
+        self._cursor: Any = None
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        self._connection = connection = self._hook.get_conn()
+        try:
+            connection.autocommit = False
+            self._cursor = connection.cursor()
+            with self.doing("waiting for another load of the table"):
+                milliseconds = max(1, int(self._lock_timeout * 1000))
+                self.execute(f"SET LOCAL lock_timeout = {milliseconds}")
+                self.execute("SELECT pg_advisory_xact_lock(%s)", _key(self.target.name))
+            yield
+            connection.commit()
+        finally:
+            connection.close()  # rolls back what is not committed
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        self._cursor.execute(statement, parameters or None)
+        return self._cursor
+
+    def count(self, statement: str, *parameters: Any) -> int:
+        return int(self.execute(statement, *parameters).rowcount)
+
+    def lock_schema(self) -> None:
+        self.execute("SELECT pg_advisory_xact_lock(%s)", _key(f"schema {self.target.schema}"))
+
+    def columns(self, table: str) -> dict[str, Type] | None:
+        found = self.execute(
+            "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a "
+            "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            table,
+        ).fetchall()
+        # Columns of other types are somebody else's: they are neither filled nor changed.
+        return {name: _KINDS[type_] for name, type_ in found if type_ in _KINDS} if found else None
+
+    def normal(self, type_: Type) -> Type:
+        return Kind.TEXT if isinstance(type_, (StructOf, ListOf)) else type_
+
+    def sql(self, type_: Type) -> str:
+        return self.types.get(type_, "jsonb") if isinstance(type_, Kind) else "jsonb"
+
+    def converted(self, column: str, had: Type, wanted: Type) -> str:
+        if had is Kind.MOMENT and wanted is Kind.STRING:
+            return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+        return f"to_jsonb({column})" if wanted is Kind.TEXT else f"{column}::{self.sql(wanted)}"
+
+    def create(self, table: str, columns: Mapping[str, Type]) -> None:
+        described = ", ".join(
+            f"{quoted(name)} {self.sql(type_)}{_key_clause(type_) if name == 'id' else ''}"
+            for name, type_ in columns.items()
+        )
+        self.execute(f"CREATE TABLE {table} ({described})")
+        if columns.get("created_at") is Kind.MOMENT:
+            # Finds an interval in a large table, at hardly any cost for a load.
+            self.execute(f"CREATE INDEX ON {table} USING brin (created_at)")
+
+    def stage(self, source: Source, columns: Mapping[str, Type]) -> None:
+        described = ", ".join(
+            f"{quoted(name)} {self.sql(type_)}{_COLLATED if name == 'id' and type_ is Kind.STRING else ''}"
+            for name, type_ in columns.items()
+        )
+        self.execute(f"CREATE TEMP TABLE {STAGE} ({described}) ON COMMIT DROP")
+        names = ", ".join(map(quoted, columns))
+        statement = f"COPY {STAGE} ({names}) FROM STDIN (FORMAT csv, QUOTE '\"', ESCAPE '\\', NULL 'null')"
+        with ExitStack() as stack:
+            blocks = self._parquet(source, columns, stack) if source.is_parquet else self._lines(source, columns)
+            self._copy(statement, blocks)
+        self.execute(f"ANALYZE {STAGE} (id)")
+
+    def _lines(self, source: Source, columns: Mapping[str, Type]) -> Iterator[bytes]:
+        lines = Lines(columns, source.fields)
+        for block in source.blocks():
+            yield lines.csv(block)
+
+    def _parquet(self, source: Source, columns: Mapping[str, Type], stack: ExitStack) -> Iterator[bytes]:
+        rows = 0
+        for path in source.files(stack):
+            for number, block in parquet_rows(path, source, columns):
+                rows += number
+                yield block
+        source.check_rows(rows)
+
+    def _copy(self, statement: str, blocks: Iterator[bytes]) -> None:
+        if hasattr(self._cursor, "copy_expert"):  # psycopg2
+            reader = _Reader(blocks)
+            try:
+                self._cursor.copy_expert(statement, reader, _READ_SIZE)
+            except Exception:
+                if reader.error is None:
+                    raise
+            if reader.error is not None:  # psycopg2 says only that the COPY was cancelled
+                raise reader.error
+            return
+        with self._cursor.copy(statement) as copy:
+            for block in blocks:
+                copy.write(block)
+
+    def merge(self, columns: Mapping[str, Type], staged: Mapping[str, Type], stamp: tuple[str, str]) -> tuple[int, int]:
+        table = self.target.table
+        names = [quoted(name) for name in columns]
+        new = [f"s.{quoted(name)}" if name in staged else f"NULL::{self.sql(type_)}" for name, type_ in columns.items()]
+        pairs = [pair for pair in zip(names, new, strict=True) if pair[0] != '"id"']
+        changed = inserted = 0
+        if pairs:
+            changed = self._write(
+                f"UPDATE {table} t SET {', '.join(f'{name} = {value}' for name, value in pairs)} FROM {STAGE} s "
+                f'WHERE t."id" = s."id" AND ({", ".join(f"t.{name}" for name, _ in pairs)}) '
+                f"IS DISTINCT FROM ({', '.join(value for _, value in pairs)})",
+                columns, stamp, "update",
+            )  # fmt: skip
+        inserted = self._write(
+            f"INSERT INTO {table} AS t ({', '.join(names)}) SELECT {', '.join(new)} FROM {STAGE} s "
+            f'WHERE NOT EXISTS (SELECT 1 FROM {table} o WHERE o."id" = s."id")',
+            columns, stamp, "insert",
+        )  # fmt: skip
+        return inserted, changed
+
+    def _write(self, statement: str, columns: Mapping[str, Type], stamp: tuple[str, str], operation: str) -> int:
+        if not self.target.history:
+            return self.count(statement)
+        names = ", ".join(f"t.{quoted(name)}" for name in columns)
+        return self.append_history(columns, "w", stamp, operation, f"WITH w AS ({statement} RETURNING {names}) ")
+
+    def explain(self, error: Exception) -> str | None:
+        kind = type(error)
+        if kind.__module__.split(".")[0] not in ("psycopg", "psycopg2"):
+            return None
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        return f"{kind.__name__}, SQLSTATE {state}" if state else kind.__name__
+
+
+_COLLATED = ' COLLATE "C"'
+
+
+def _key_clause(type_: Type) -> str:
+    return f"{_COLLATED if type_ is Kind.STRING else ''} PRIMARY KEY"
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"intergiro load {name}".encode()).digest()[:8], signed=True)
+
+
+class _Reader:
+    """The blocks, as psycopg2 reads a file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block, self._place = memoryview(b""), 0
+        self.error: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most so many bytes; none at the end."""
+        while self._place >= len(self._block):
+            try:
+                block = next(self._blocks, None)
+            except Exception as error:
+                self.error = error
+                raise
+            if block is None:
+                return b""
+            self._block, self._place = memoryview(block), 0
+        piece = self._block[self._place : self._place + size]
+        self._place += len(piece)
+        return bytes(piece)
+
+    def readline(self, size: int = -1) -> bytes:
+        """Asked for by psycopg2, and never called."""
+        raise IntergiroError("COPY reads in blocks")

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records as rows of CSV, for COPY with QUOTE '"', ESCAPE '\\' and NULL 'null'.
+
+Nearly all of the work is done in C: msgspec decodes a block of lines into objects, an attribute getter makes tuples of
+them, and msgspec encodes these as JSON arrays, one a line. Such an array without its brackets is a row of that CSV,
+once the escapes that only JSON knows are resolved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from intergiro_provider.exceptions import IntergiroError
+from intergiro_provider.load.source import Source
+from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
+
+_PYTHON: dict[Type, Any] = {
+    Kind.BOOL: bool | None,
+    Kind.SMALL: int | None,
+    Kind.INTEGER: int | None,
+    Kind.DOUBLE: float | None,
+    Kind.MOMENT: str | None,
+    Kind.STRING: str | None,
+}
+"""All others are passed on as the JSON text that they are."""
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+_NUL = b"\0"  # JSON has none
+_CONTROL = {b"\\n": b"\n", b"\\t": b"\t", b"\\r": b"\r", b"\\b": b"\b", b"\\f": b"\f"}
+_ODD_ESCAPE = re.compile(rb"\\[^\"\\]").search
+_RARE = re.compile(rb"\\u00([0-9a-f]{2})")
+
+
+def to_csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return rows of plain values as CSV."""
+    lines = _encode_lines(rows)
+    if not lines:
+        return lines
+    block = lines[1:-2].replace(b"]\n[", b"\n") + b"\n"
+    return _resolved(block) if _ODD_ESCAPE(block) else block
+
+
+def _resolved(block: bytes) -> bytes:
+    block = block.replace(b"\\\\", _NUL)
+    for escape, character in _CONTROL.items():
+        if escape in block:
+            block = block.replace(escape, character)
+    if b"\\u00" in block:
+        block = _RARE.sub(lambda found: bytes.fromhex(found[1].decode()), block)
+    return block.replace(_NUL, b"\\\\")
+
+
+class Lines:
+    """Makes CSV of JSON lines.
+
+    :param columns: what the target's columns hold. :param found: what the records hold.
+    """
+
+    def __init__(self, columns: Mapping[str, Type], found: Mapping[str, Type]) -> None:
+        fields = [f"f{number}" for number in range(len(columns))]
+        types = {name: _PYTHON.get(type_, msgspec.Raw) for name, type_ in columns.items()}
+        record = msgspec.defstruct(
+            "Record",
+            [(field, type_, None) for field, type_ in zip(fields, types.values(), strict=True)],
+            rename=dict(zip(fields, columns, strict=True)),
+            gc=False,
+        )
+        self._decode = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]
+        self._values = attrgetter(*fields, fields[0])  # a tuple even of one; the last is cut off below
+        self._raw = [number for number, type_ in enumerate(columns.values()) if type_ not in _PYTHON]
+
+    def csv(self, lines: bytes) -> bytes:
+        """Return the lines as CSV.
+
+        :raises IntergiroError: a line is not what the manifest's schema says.
+        """
+        try:
+            records = self._decode(b"[" + lines.rstrip(b"\n").replace(b"\n", b",") + b"]")
+        except (msgspec.DecodeError, UnicodeDecodeError):  # whose message may quote a name
+            records = None
+        if records is None:
+            raise IntergiroError(
+                "a record does not fit the schema in the pull's manifest; pull the interval again, and report this as "
+                "a bug if it fails again"
+            )
+        columns: list[Sequence[Any]] = list(zip(*map(self._values, records), strict=True))
+        del columns[-1]
+        for number in self._raw:
+            columns[number] = [*map(_text, columns[number])]
+        return to_csv(zip(*columns, strict=True))
+
+
+def _text(raw: msgspec.Raw | None) -> str | None:
+    if raw is None:  # the record has no such field
+        return None
+    text = str(raw, "utf-8")
+    return None if text == "null" else text
+
+
+def converter(found: Type, wanted: Type) -> Callable[[Any], Any] | None:
+    """Return what makes a value of Parquet, as pyarrow gives it, one for :func:`to_csv`; None where it is one.
+
+    :param wanted: the type of the target's column.
+    """
+    if wanted in _PYTHON or found is Kind.TEXT or found is Kind.HUGE:
+        return None
+    inner = _inner(found)
+
+    def convert(value: Any) -> str | None:
+        return None if value is None else msgspec.json.encode(inner(value) if inner else value).decode()
+
+    return convert
+
+
+def _inner(found: Type) -> Callable[[Any], Any] | None:
+    """What puts JSON in the place of strings that hold JSON text; None where there is none."""
+    match found:
+        case Kind.TEXT | Kind.HUGE:
+            return lambda value: None if value is None else msgspec.Raw(value.encode())
+        case ListOf(element):
+            each = _inner(element)
+            return each and (lambda value: None if value is None else [each(one) for one in value])
+        case StructOf(fields):
+            changed = {name: change for name, type_ in fields.items() if (change := _inner(type_)) is not None}
+            if changed:
+                return lambda value: (
+                    None if value is None else value | {name: change(value[name]) for name, change in changed.items()}
+                )
+    return None
+
+
+def parquet_rows(path: str, source: Source, columns: Mapping[str, Type]) -> Iterator[tuple[int, bytes]]:
+    """Yield the rows of a file in blocks: how many, and as CSV."""
+    import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
+
+    found = source.fields
+    changes = [converter(found[name], type_) for name, type_ in columns.items()]
+    is_json = [type_ not in _PYTHON for type_ in columns.values()]
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=4096, columns=[*columns]):
+            values = [batch.column(name).to_pylist() for name in columns]
+            for number, change in enumerate(changes):
+                if change is not None:
+                    values[number] = [*map(change, values[number])]
+            block = to_csv(zip(*values, strict=True))
+            if b"u0000" in block:
+                values = [
+                    [source.without_nul(value, json) for value in column]
+                    for column, json in zip(values, is_json, strict=True)
+                ]
+                block = to_csv(zip(*values, strict=True))
+            yield batch.num_rows, block

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a pull's result by its manifest, and verify the rows and the SHA-256 of each part on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StorageError
+from intergiro_provider.pull.lines import BLOCK, read_lines
+from intergiro_provider.pull.manifest import MANIFEST_NAME, Manifest, Part, read_manifest
+from intergiro_provider.pull.schema import StructOf, from_plain
+
+if TYPE_CHECKING:
+    from intergiro_provider.pull.directory import Directory
+
+REPLACEMENT = rb"\ufffd"
+"""What takes the place of a character that a warehouse cannot store, as JSON escapes it."""
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_ORDER = ("sort_by", "sort_type")
+
+
+class Source:
+    """The result of one pull.
+
+    :param directory: where the pull has published it.
+    :raises IntergiroValueError: there is no manifest, or one of another kind.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        stored = directory.read(MANIFEST_NAME)
+        if stored is None:
+            raise IntergiroValueError(
+                f"`path`: there is no {MANIFEST_NAME} in {directory}; give the `path` of a pull that has succeeded"
+            )
+        self.manifest: Manifest = read_manifest(stored, str(directory))
+        self.replaced = 0
+        """Characters that were replaced by U+FFFD so far."""
+        self._directory = directory
+        type_ = from_plain(self.manifest.schema)
+        if self.manifest.parts and not (isinstance(type_, StructOf) and "id" in type_.fields):
+            raise IntergiroValueError(
+                f"`path`: the manifest in {directory} describes no records with an `id`. A load needs a list of "
+                "objects with ids, pulled by this version of the provider: pull it again"
+            )
+        self.fields = type_.fields if isinstance(type_, StructOf) else {}
+
+    @property
+    def filters(self) -> dict[str, Any] | None:
+        """The filters of the pull, without its order; None if they are not known."""
+        query = self.manifest.query
+        return None if query is None else {name: value for name, value in query.items() if name not in _ORDER}
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether the parts are Parquet; else they are JSON lines."""
+        return bool(self.manifest.parts) and self.manifest.parts[0].path.endswith(".parquet")
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the lines of all parts of JSON lines, with U+FFFD for NUL and for halves of surrogate pairs.
+
+        :raises StorageError: a part is not what the manifest says. All blocks of it may have been yielded by then.
+        """
+        for part in self.manifest.parts:
+            digest, rows = hashlib.sha256(), 0
+            try:
+                with closing(self._directory.open(part.path)) as file:
+                    for block in read_lines(file, part.path, digest.update):
+                        rows += block.count(b"\n")
+                        yield self._clean(block) if b"\\u" in block else block
+            except (IntergiroError, FileNotFoundError):
+                raise
+            except Exception as error:  # of zlib or zstandard
+                raise self._spoiled(part, type(error).__name__) from None
+            if rows != part.rows or digest.hexdigest() != part.sha256:
+                raise self._spoiled(part, "rows" if rows != part.rows else "SHA-256")
+
+    def _clean(self, block: bytes) -> bytes:
+        lines = block.split(b"\n")
+        for number, line in enumerate(lines):
+            if b"\\u" in line and (b"\\u0000" in line or b"\\ud" in line or b"\\uD" in line):
+                lines[number] = _ESCAPE.sub(self._replace, line)
+        return b"\n".join(lines)
+
+    def _replace(self, found: re.Match[bytes]) -> bytes:
+        if found[1] is None:
+            return found[0]
+        self.replaced += 1
+        return REPLACEMENT
+
+    def without_nul(self, value: Any, is_json: bool) -> Any:
+        """Return a value with U+FFFD for NUL.
+
+        :param is_json: whether it is JSON text, where NUL is an escape.
+        """
+        if not isinstance(value, str):
+            return value
+        if is_json:
+            return self._clean(value.encode()).decode()
+        self.replaced += value.count("\0")
+        return value.replace("\0", "\ufffd")
+
+    def check_rows(self, rows: int) -> None:
+        """Make sure that so many rows were read.
+
+        :raises StorageError: the manifest says otherwise.
+        """
+        if rows != self.manifest.rows:
+            raise self._spoiled(self.manifest.parts[0], "rows")
+
+    def files(self, stack: ExitStack) -> Iterator[str]:
+        """Yield paths of local files with the verified bytes of each part of Parquet.
+
+        What lies elsewhere is copied into files without a name, which cannot outlive this process.
+        """
+        for part in self.manifest.parts:
+            digest = hashlib.sha256()
+            copy = None if self._directory.local else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            with closing(self._directory.open(part.path)) as file:
+                while data := file.read(BLOCK):
+                    digest.update(data)
+                    if copy is not None:
+                        copy.write(data)
+            if digest.hexdigest() != part.sha256:
+                raise self._spoiled(part, "SHA-256")
+            if copy is None:
+                yield f"{self._directory}/{part.path}"
+            else:
+                copy.flush()
+                yield descriptor_path(copy)
+
+    def _spoiled(self, part: Part, what: str) -> StorageError:
+        return StorageError(
+            f"`path`: {part.path} in {self._directory} is not what its manifest describes ({what}); nothing was "
+            "loaded. If a pull has replaced the result in the meantime, run this task again; else pull again"
+        )
+
+
+def descriptor_path(file: Any) -> str:
+    """Return a path by which other code of this process can open a file that has no name."""
+    return f"/dev/fd/{file.fileno()}"
+
+
+def plain(value: Any) -> str:
+    """Return JSON text."""
+    return msgspec.json.encode(value).decode()
