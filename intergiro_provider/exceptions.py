@@ -5,8 +5,8 @@ Airflow retries a task that fails with an :class:`IntergiroError`, unless the er
 ``AirflowFailException``: a retry cannot help, and the task fails at once. Where Airflow is not installed, two classes
 of the same names stand in for Airflow's, and :func:`is_final` says the same.
 
-No message, ``repr`` or argument holds a token, an API key or account data: what the bank wrote in free text is kept
-in :attr:`IntergiroApiError.errors` for code to look at; only its machine-readable codes and field names are printed.
+No message, ``repr`` or argument holds a token, an API key or account data. What the bank wrote is kept in
+:attr:`IntergiroApiError.errors` for code to look at; the message shows what of it cannot be account data.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ class IntergiroApiError(IntergiroError):
     """The bank answered a request with an error status.
 
     :param status_code: the HTTP status.
-    :param errors: what the bank said, a list of ``{"code", "field", "message"}``; may be empty. Not printed whole,
-        since messages can quote account data.
+    :param errors: what the bank said, a list of ``{"code", "field", "message"}``; may be empty. May hold account data.
     :param request_id: the bank's id of this request, for its support; None if it gave none.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
+    :param said: what may be shown of `errors`.
     """
 
-    remedy = "See the `errors` attribute of this exception for the bank's own words."
+    remedy = "Airflow retries the task if it has retries left."
 
     def __init__(
         self,
@@ -127,18 +127,18 @@ class IntergiroApiError(IntergiroError):
         retry_after: float | None = None,
         *,
         where: str = "",
+        said: str = "",
     ) -> None:
         self.status_code = status_code  # type: ignore[assignment]
         self.errors = list(errors)
         self.request_id = request_id
         self.retry_after = retry_after
-        super().__init__(self._describe(where))
+        super().__init__(self._describe(where, said))
 
-    def _describe(self, where: str) -> str:
+    def _describe(self, where: str, said: str) -> str:
         text = f"Intergiro answered {self.status_code}" + (f" to {where}" if where else "")
-        details = [d for d in (_machine_readable(e) for e in self.errors) if d]
-        if details:
-            text += f" [{'; '.join(details)}]"
+        if said:
+            text += f" [{said}]"
         if self.request_id and looks_like_an_id(self.request_id):
             text += f" (request id {self.request_id})"
         if self.retry_after is not None:
@@ -156,20 +156,10 @@ def _shown(value: str | None) -> str:
     return value if value and looks_like_an_id(value) else "<see the exception's attributes>"
 
 
-def _machine_readable(error: Mapping[str, Any]) -> str:
-    """Code and field of one of the bank's errors, where they look like names and not like somebody's data."""
-    parts = []
-    for name in ("code", "field"):
-        value = error.get(name) if isinstance(error, Mapping) else None
-        if isinstance(value, str) and looks_like_an_id(value) and sum(c.isdigit() for c in value) < 5:
-            parts.append(f"{name} {value}")
-    return ", ".join(parts)
-
-
 class IntergiroClientError(IntergiroApiError, AirflowFailException):
     """A 4xx status that the same request will meet again. Final."""
 
-    remedy = "The request itself has to change; the `errors` attribute of this exception holds the bank's own words."
+    remedy = "The request itself has to change. “…” stands for what could be account data."
 
 
 class IntergiroValidationError(IntergiroClientError):
@@ -210,7 +200,7 @@ class IntergiroConsentRequired(IntergiroClientError):
         self.expires_at = expires_at
         super().__init__(412, request_id=request_id, where=where)
 
-    def _describe(self, where: str) -> str:
+    def _describe(self, where: str, said: str) -> str:
         asked = f" to {where}" if where else ""
         scope = ", ".join(s for s in self.scope if looks_like_an_id(s)) or "an unnamed scope"
         until = f", open until {_shown(self.expires_at)}" if self.expires_at else ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from datetime import UTC
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from intergiro_provider.api.said import errors_in, shown
 from intergiro_provider.api.settings import origin_of
 from intergiro_provider.exceptions import (
     BankUnavailable,
@@ -59,14 +61,9 @@ def error_of(response: requests.Response) -> IntergiroError:
             where=where,
         )
     kind = KINDS.get(status, IntergiroServerError if status >= 500 else IntergiroClientError)
-    errors = body.get("errors")
-    return kind(
-        status,
-        [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else [],
-        request_id,
-        retry_after_of(response.headers),
-        where=where,
-    )
+    errors = errors_in(body)
+    said = shown(errors, response.request)
+    return kind(status, errors, request_id, retry_after_of(response.headers), where=where, said=said)
 
 
 def unreachable(request: requests.PreparedRequest, error: Exception, *, in_doubt: bool) -> BankUnavailable:
@@ -120,7 +117,7 @@ def http_date(value: str) -> float | None:
 
 def _json_object(response: requests.Response) -> dict[str, Any]:
     try:
-        body = response.json()
+        body = json.loads(response.content)  # unlike response.json(), it reads a body with a byte order mark
     except (ValueError, RecursionError, requests.RequestException):
         return {}
     return body if isinstance(body, dict) else {}

@@ -54,7 +54,7 @@ def test_details_are_kept() -> None:
 
     assert isinstance(error, x.IntergiroApiError)
     assert (error.status_code, error.errors, error.request_id, error.retry_after) == (400, body["errors"], "r-77", 9.0)
-    assert "code out_of_range, field limit" in str(error)
+    assert "[field limit, code out_of_range, “at most 100”]" in str(error)
 
 
 def test_a_consent_is_read() -> None:
@@ -84,3 +84,20 @@ def test_retry_after_in_both_forms(headers: dict[str, str], seconds: float | Non
 
 def test_a_shown_request_has_no_query() -> None:
     assert described("GET", "https://bank.example/v3/cards?x=1#y") == "GET /v3/cards"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "blocked", "message": "The key is blocked."},
+        {"error": {"code": "blocked", "message": "The key is blocked."}},
+        {"errors": [{"code": "blocked", "message": "The key is blocked."}]},
+    ],
+)
+def test_code_and_message_are_shown_wherever_they_stand(body: Any) -> None:
+    assert "[code blocked, “The key is blocked.”]" in str(error_of(response(403, body)))
+
+
+def test_a_byte_order_mark_does_not_hide_the_reason() -> None:
+    body = b"\xef\xbb\xbf" + json.dumps({"errors": [{"code": "blocked"}]}).encode()
+    assert "code blocked" in str(error_of(response(403, body, {"Content-Type": "application/json; charset=utf-8"})))
