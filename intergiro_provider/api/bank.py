@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent, handshake_failure
 from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.api.transport import PassesOverHints
 from intergiro_provider.session.documents import fits_a_header
 from intergiro_provider.session.effects import Answer, Moment, Outcome
 
@@ -107,6 +109,8 @@ class BankClient:
                 with requests.Session() as session:
                     session.proxies, session.verify = proxies_and_verify(settings)
                     session.trust_env = False
+                    session.mount("http://", PassesOverHints())
+                    session.mount("https://", PassesOverHints())
                     box.append(
                         session.request(
                             method,
@@ -151,7 +155,7 @@ class BankClient:
         if status >= 500:
             return self._answer(Outcome.UNKNOWN, response)
         try:
-            body = response.json()
+            body = json.loads(response.content)  # unlike response.json(), it reads a body with a byte order mark
         except (ValueError, RecursionError):
             body = None
         access = body.get("access_token") if isinstance(body, dict) else None

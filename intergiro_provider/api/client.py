@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import requests
-from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.adapters import BaseAdapter
 
 from intergiro_provider.api.auth import IntergiroAuth
 from intergiro_provider.api.errors import described, error_of, unreachable
@@ -16,6 +16,7 @@ from intergiro_provider.api.http import NO_RESPONSE, ApiSession, Transmit
 from intergiro_provider.api.reader import ListReader
 from intergiro_provider.api.retries import certainly_unsent, retrying
 from intergiro_provider.api.settings import ApiSettings
+from intergiro_provider.api.transport import PassesOverHints
 from intergiro_provider.api.writes import (
     IDEMPOTENT,
     is_repeatable,
@@ -38,14 +39,14 @@ class IntergiroClient:
 
     :param settings: where the bank is and how to talk to it.
     :param shared: the bank's session, shared with every other task.
-    :param adapter: the transport; None: requests' own, with a pool of `CONNECTIONS`.
+    :param adapter: the transport; None: one with a pool of `CONNECTIONS`.
     """
 
     def __init__(self, settings: ApiSettings, shared: SharedSession, adapter: BaseAdapter | None = None) -> None:
         self.settings = settings
         self.pid = os.getpid()
         self._bearer = IntergiroAuth(shared, settings.origin)
-        self._adapter = adapter or HTTPAdapter(pool_maxsize=CONNECTIONS)
+        self._adapter = adapter or PassesOverHints(pool_maxsize=CONNECTIONS)
         self.session = self.new_session()
         self._retrying = {repeatable: retrying(repeatable=repeatable) for repeatable in (True, False)}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class ApiSession(requests.Session):
         self.headers.update({"User-Agent": settings.user_agent, "Accept": "application/json", **settings.headers})
         # The bank needs none, and threads would share the jar.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.hooks["response"].append(_refuse_hints)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
@@ -54,8 +56,7 @@ class ApiSession(requests.Session):
 
         :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
         """
-        if isinstance(url, str) and "://" not in url.split("?", 1)[0]:
-            url = self._settings.url(url)
+        url = self._settings.url(url.decode() if isinstance(url, bytes) else url)
         response = super().request(method, url, *args, **kwargs)
         if not is_repeatable(self._settings, response.request):
             raise_if_unknown(self._settings, response)
@@ -82,6 +83,8 @@ class ApiSession(requests.Session):
             response = self._exchange(request, transmit)
             if not follow or not 300 <= response.status_code < 400 or response.status_code == 304:
                 response.history = history
+                if not (kwargs.get("stream") or self.stream) and response.content.startswith(codecs.BOM_UTF8):
+                    response.encoding = "utf-8-sig"
                 return response
             request = self._redirected(response)
             history.append(response)
@@ -157,3 +160,10 @@ class ApiSession(requests.Session):
         if isinstance(timeout, tuple):
             return tuple(own if own is not None else ours for own, ours in zip(timeout, self.timeout, strict=True))
         return timeout
+
+
+def _refuse_hints(response: requests.Response, **kwargs: Any) -> None:
+    """Close a connection on which another response may follow, where the adapter is not one of ours."""
+    if response.status_code < 200:
+        response.raw.close()
+        raise requests.ConnectionError(f"informational status {response.status_code} instead of a response")

@@ -46,7 +46,7 @@ KNOWN_EXTRAS = frozenset(
 RESERVED_HEADERS = frozenset({"authorization", "cookie", "host", "content-length", "transfer-encoding", "user-agent"})
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VERSION_SEGMENT = re.compile(r"v[0-9]+")
+_VERSION_SEGMENT = re.compile(r"[vV][0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,18 @@ class ApiSettings:
         :param endpoint: ``transactions``, ``/v3/transactions`` or a full URL on this origin.
         :raises IntergiroValueError: for a URL elsewhere.
         """
+        if not isinstance(endpoint or "", str):
+            raise IntergiroValueError(
+                f"The endpoint is a {type(endpoint).__name__}. Give a path such as 'transactions'."
+            )
         endpoint = (endpoint or "").strip()
+        if not endpoint.replace(" ", "").isprintable():
+            raise IntergiroValueError("The endpoint holds a control character. Give a path such as 'transactions'.")
         if "://" in endpoint.split("?", 1)[0] or endpoint.startswith("//"):
-            if origin_of(endpoint) != self.origin:
+            origin = origin_of(endpoint)
+            if not origin and not endpoint.startswith("//"):
+                raise IntergiroValueError("The endpoint is not a valid URL. Give a path such as 'transactions'.")
+            if origin != self.origin:
                 raise IntergiroValueError(
                     f"The endpoint is a URL on another host than the connection's {self.origin}. Give a path such as "
                     "'transactions', or use a connection for that host."
@@ -125,8 +134,8 @@ class ApiSettings:
         if ".." in unquote(re.split(r"[?#]", path, maxsplit=1)[0]).split("/"):
             raise IntergiroValueError("The endpoint holds a '..' segment. Give the path without it.")
         if not _VERSION_SEGMENT.fullmatch(first):
-            path = f"{self.version}/{path}"
-        return f"{self.origin}/{path}"
+            return f"{self.origin}/{self.version}/{path}"
+        return f"{self.origin}/{first.lower()}{path[len(first) :]}"
 
     def probe_url(self, refused_path: str) -> str:
         """A list endpoint other than the refused one, to see whether the session lives."""
@@ -153,7 +162,7 @@ def read_settings(
     given = {name: value for name, value in extra.items() if value is not None}
     for name in sorted(set(given) - KNOWN_EXTRAS):
         # A mistyped `environment` would mean live.
-        for meant in difflib.get_close_matches(name, KNOWN_EXTRAS, n=1, cutoff=0.8):
+        if meant := _meant_by(name):
             raise IntergiroValueError(
                 f"The extra of connection {conn_id!r} holds `{name}`, which means nothing. If `{meant}` is meant, "
                 "rename it; else remove it."
@@ -183,12 +192,24 @@ def read_settings(
     )
 
 
+def _meant_by(name: str) -> str | None:
+    """Return the extra that a name stands for in another spelling; None if it resembles none."""
+    plain = re.sub(r"^extra__[a-z0-9]+__", "", name.strip().lower()).replace("-", "_")
+    if plain in {"live", "production", "sandbox", "staging"}:
+        return "environment"
+    if close := difflib.get_close_matches(plain, KNOWN_EXTRAS, n=1, cutoff=0.8):
+        return close[0]
+    return next((known for known in sorted(KNOWN_EXTRAS) if len(plain) > 2 and known.startswith(plain)), None)
+
+
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, in one spelling: lower case, no default port; "" if it has none."""
+    """Return scheme, host and port of a URL in one spelling: lower case, ASCII, no default port; "" if it has none."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-    except ValueError:
+        if not host.isascii():
+            host = urlsplit(requests.Request("GET", f"https://{host}/").prepare().url or "").hostname or ""
+    except ValueError:  # requests' InvalidURL is one
         return ""
     if not host or parts.scheme.lower() not in ("http", "https"):
         return ""
@@ -241,7 +262,12 @@ def _origin(host: str | None, port: int | None, schema: str | None, conn_id: str
             "https://…, or `schema` https)."
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return origin_of(f"{parts.scheme}://{name}:{own_port or port}" if own_port or port else f"{parts.scheme}://{name}")
+    origin = origin_of(
+        f"{parts.scheme}://{name}:{own_port or port}" if own_port or port else f"{parts.scheme}://{name}"
+    )
+    if not origin:
+        raise IntergiroValueError(f"The host of {where} is not a valid host name: {parts.hostname!r}.")
+    return origin
 
 
 class _Reader:

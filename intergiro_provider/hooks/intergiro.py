@@ -21,6 +21,7 @@ from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.client import CONNECTIONS, IntergiroClient
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
+from intergiro_provider.api.transport import PassesOverHints
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
 from intergiro_provider.hooks.metrics import AirflowMetrics
 from intergiro_provider.session.driver import SharedSession
@@ -42,6 +43,10 @@ def _new_locks_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_new_locks_after_fork)
+
+
+class _KeepAliveAdapter(PassesOverHints, TCPKeepAliveAdapter):  # type: ignore[misc]
+    pass
 
 
 class IntergiroHook(HttpHook):
@@ -206,8 +211,8 @@ class IntergiroHook(HttpHook):
     def _default_adapter(self) -> HTTPAdapter | None:
         if not self._tcp_keep_alive:
             return None
-        adapter: HTTPAdapter = TCPKeepAliveAdapter(**self._keep_alive, pool_maxsize=CONNECTIONS)
-        return adapter
+        keep_alive: Any = self._keep_alive
+        return _KeepAliveAdapter(**keep_alive, pool_maxsize=CONNECTIONS)
 
     def shared_session(self, settings: ApiSettings) -> SharedSession:
         """The session that all tasks with this connection share, for whoever cares how it is renewed."""

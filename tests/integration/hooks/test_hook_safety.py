@@ -112,8 +112,10 @@ def test_the_session_is_not_used_for_other_hosts(
     url, seen = elsewhere
     hook = connect()
 
-    with pytest.raises(x.IntergiroValueError, match="other hosts"):
+    with pytest.raises(x.IntergiroValueError, match="another host"):
         hook.get_conn().get(f"{url}/x")
+    with pytest.raises(x.IntergiroValueError, match="other hosts"):
+        hook.get_conn().send(requests.Request("GET", f"{url}/x").prepare())
     with pytest.raises(x.IntergiroValueError, match="endpoint"):
         hook.run(f"{url}/x")
     assert seen == []

@@ -49,6 +49,11 @@ def test_an_empty_host_is_the_one_that_api_and_environment_name(
         ({"host": "bank.example", "port": 0}, "https://bank.example"),  # what the form advises for Airflow 3.3.2
         ({"host": "", "port": 0}, "https://3d.intergiro.com"),
         ({"host": "http://[::1]:8765"}, "http://[::1]:8765"),
+        ({"host": "HTTPS://3D.INTERGIRO.COM"}, "https://3d.intergiro.com"),
+        ({"host": "3D.INTERGIRO.COM", "schema": "HTTPS"}, "https://3d.intergiro.com"),
+        ({"host": "HTTP://LOCALHOST", "port": 8765}, "http://localhost:8765"),
+        ({"host": "Bücher.example"}, "https://xn--bcher-kva.example"),
+        ({"host": "https://bücher.example:8443"}, "https://xn--bcher-kva.example:8443"),
         ({"host": "::1", "schema": "http", "port": 8765}, "http://[::1]:8765"),
     ],
 )
@@ -74,6 +79,7 @@ def test_a_host_may_be_a_name_or_a_url(fields: dict[str, Any], origin: str) -> N
         ({"host": "https://user:pw@bank.example"}, {}, "password"),
         ({"host": "https://bank.example/v3"}, {}, "host"),
         ({"host": "https://bank.example:port"}, {}, "port"),
+        ({"host": "https://" + "ü" * 80}, {}, "not a valid host name"),
         ({}, {"connect_timeout": 0}, "`connect_timeout`"),
         ({}, {"read_timeout": "soon"}, "`read_timeout`"),
         ({}, {"read_timeout": True}, "`read_timeout`"),
@@ -130,7 +136,21 @@ def test_names_that_mean_nothing_are_told_and_do_not_become_headers() -> None:
     assert settings.headers == {}
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("enviroment", "environment"), ("read_timout", "read_timeout")])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("enviroment", "environment"),
+        ("read_timout", "read_timeout"),
+        ("env", "environment"),
+        ("ENVIRONMENT", "environment"),
+        ("Environment", "environment"),
+        ("extra__intergiro__environment", "environment"),
+        ("extra__http__api", "api"),
+        ("staging", "environment"),
+        ("API", "api"),
+        ("lock-conn-id", "lock_conn_id"),
+    ],
+)
 def test_a_mistyped_name_is_an_error_since_it_could_mean_live(typed: str, meant: str) -> None:
     with pytest.raises(IntergiroValueError, match=f"`{meant}`"):
         read({typed: "staging"})
@@ -151,9 +171,14 @@ def test_a_mistyped_name_is_an_error_since_it_could_mean_live(typed: str, meant:
         ("https://bank.example:443/transactions?limit=5", "/v3/transactions?limit=5"),
         ("accounts/a1?return=https://elsewhere.example", "/v3/accounts/a1?return=https://elsewhere.example"),
         ("", "/v3/"),
+        (None, "/v3/"),
+        ("V3/transactions", "/v3/transactions"),
+        ("/V2", "/v2"),
+        ("https://BANK.example/V3/transactions", "/v3/transactions"),
+        ("transactions/[x]?a=[", "/v3/transactions/[x]?a=["),
     ],
 )
-def test_endpoints_mean_the_same_in_every_spelling(endpoint: str, path: str) -> None:
+def test_endpoints_mean_the_same_in_every_spelling(endpoint: str | None, path: str) -> None:
     assert read(host="bank.example").url(endpoint) == f"https://bank.example{path}"
 
 
@@ -166,9 +191,19 @@ def test_endpoints_mean_the_same_in_every_spelling(endpoint: str, path: str) -> 
         "https://bank.example@elsewhere.example/v3/transactions",
         "//elsewhere.example/v3/transactions",
         "v3/../../auth/login",
+        "http://[",
+        "//[",
+        "https://bank.example:port/x",
+        "https://bank.example]/x",
+        "https://",
+        "transactions\nX: y",
+        "transactions\x00",
+        "tr\ud800",
+        5,
+        ["transactions"],
     ],
 )
-def test_an_endpoint_elsewhere_is_an_error(endpoint: str) -> None:
+def test_an_endpoint_elsewhere_or_nowhere_is_an_error(endpoint: Any) -> None:
     with pytest.raises(IntergiroValueError, match="endpoint"):
         read(host="bank.example").url(endpoint)
 
