@@ -58,6 +58,7 @@ __all__ = [
     "LoginBudgetExhausted",
     "OutcomeUnknown",
     "PaymentMismatch",
+    "PaymentRejected",
     "ShadowedError",
     "StorageError",
     "StoreUnavailable",
@@ -238,10 +239,18 @@ class OutcomeUnknown(IntergiroError, AirflowFailException):
     :param look_up: how to find out what happened; a sentence.
     :param key: the request's idempotency key; None if it has none.
     :param status_code: the HTTP status of the response; None without one.
+    :param then: what to do after the look-up; a sentence.
     """
 
     def __init__(
-        self, where: str, happened: str, look_up: str, *, key: str | None = None, status_code: int | None = None
+        self,
+        where: str,
+        happened: str,
+        look_up: str,
+        *,
+        key: str | None = None,
+        status_code: int | None = None,
+        then: str = "Then clear this task if nothing was done, or mark it as success.",
     ) -> None:
         self.where = where
         self.key = key
@@ -249,8 +258,19 @@ class OutcomeUnknown(IntergiroError, AirflowFailException):
         shown = f"idempotency key {_shown(key)}" if key else "no idempotency key"
         super().__init__(
             f"It is not known whether Intergiro carried out {where} ({shown}): {happened}. The request is not sent "
-            f"again. {look_up} Then clear this task if nothing was done, or mark it as success."
+            f"again. {look_up} {then}"
         )
+
+
+class PaymentRejected(IntergiroError, AirflowFailException):
+    """The bank has rejected a payment, and does so again for the same idempotency key. Final.
+
+    :param payment_id: the bank's id of the payment; None if it made none.
+    """
+
+    def __init__(self, message: str, payment_id: str | None = None) -> None:
+        self.payment_id = payment_id
+        super().__init__(message)
 
 
 class PaymentMismatch(IntergiroError, AirflowFailException):
@@ -289,6 +309,9 @@ class BankUnavailable(IntergiroError):
 
     :param retry_after: seconds after which another try makes sense; None if unknown.
     """
+
+    may_have_arrived = False
+    """Whether the last request may have reached the bank."""
 
     def __init__(self, message: str = "", retry_after: float | None = None) -> None:
         self.retry_after = retry_after

@@ -44,7 +44,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["intergiro_provider.operators.intergiro"],
+                "python-modules": ["intergiro_provider.operators.intergiro", "intergiro_provider.operators.payments"],
             }
         ],
         "sensors": [

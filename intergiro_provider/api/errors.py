@@ -84,7 +84,9 @@ def unreachable(request: requests.PreparedRequest, error: Exception, *, in_doubt
     else:
         advice = "The request or the response is not valid HTTP."
     where, origin = described(request.method, request.url), origin_of(request.url or "")
-    return BankUnavailable(f"No response from {origin} to {where} ({type(error).__name__}). {advice}")
+    unavailable = BankUnavailable(f"No response from {origin} to {where} ({type(error).__name__}). {advice}")
+    unavailable.may_have_arrived = in_doubt
+    return unavailable
 
 
 def described(method: str | None, url: str | None) -> str:

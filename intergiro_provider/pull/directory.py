@@ -218,6 +218,14 @@ class Directory:
         with self._present(), self._named("writing", name):
             self._fs.pipe_file(self._path(name), content)
 
+    def write_new(self, name: str, content: bytes) -> None:
+        """Write a small file that does not exist yet; on an object store in one step.
+
+        :raises FileExistsError: it exists.
+        """
+        with self._present(), self._named("writing", name):
+            self._fs.pipe_file(self._path(name), content, mode="create")
+
     def replace(self, name: str, content: bytes, temporary: str) -> None:
         """Write a small file so that a reader finds the old content or the new, and never a piece.
 

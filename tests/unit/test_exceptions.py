@@ -33,6 +33,7 @@ FINAL = [
     x.IntergiroValueError("`limit` is 0"),
     x.ShadowedError("hidden"),
     x.OutcomeUnknown("POST /v1/bulk_payments", "no response (ReadTimeout)", "Look.", key="k-1", status_code=None),
+    x.PaymentRejected("payment p-1 was rejected", "p-1"),
     x.PaymentMismatch("payment p-1 differs from the request in `amount`", "p-1"),
 ]
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Idempotency keys: the same for every attempt of one payment, different for any two payments.
+
+A key is made from where the payment stands in Airflow, or from the user's `payment_key`; never from the body.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from intergiro_provider.exceptions import IntergiroValueError
+
+NAMESPACE = uuid.UUID("8e0f54a2-2c1f-5d0c-9a8e-6f7f0f3d3c11")
+SCOPES = ("run", "dag", "ever")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a payment stands: the task instance, or the user's key within its scope.
+
+    :param map_index: of a mapped task; -1 for one that is not mapped.
+    :param payment_key: the user's own name for the payment, such as an invoice id; None: the task instance is it.
+    :param scope: where `payment_key` is unique: in the ``run``, in the ``dag``, or ``ever``.
+    """
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int = -1
+    payment_key: str | None = None
+    scope: str = "run"
+
+    def parts(self) -> list[Any]:
+        """Return what the key is made from."""
+        if self.payment_key is None:
+            return ["task", self.dag_id, self.task_id, self.map_index, self.run_id]
+        within = {"run": [self.dag_id, self.run_id], "dag": [self.dag_id], "ever": []}[self.scope]
+        return ["key", self.scope, *within, self.payment_key]
+
+
+def idempotency_key(fingerprint: str, position: Position) -> str:
+    """Return the key that the bank sees, a UUID.
+
+    :param fingerprint: of the bank's origin and the API key: two companies never share a key.
+    """
+    return _uuid([fingerprint, *position.parts()])
+
+
+def record_name(origin: str, conn_id: str, position: Position) -> str:
+    """Return the name of the payment's record. It survives a new API key, the idempotency key does not."""
+    return _uuid([origin, conn_id, *position.parts()])
+
+
+def correlation_id(batch_key: str, content: Mapping[str, Any], occurrence: int) -> str:
+    """Return the id of an item in a bulk payment.
+
+    :param content: the item as it is sent.
+    :param occurrence: 0 for the first of several items with the same content.
+    """
+    return _uuid([batch_key, content, occurrence])
+
+
+def check_scope(payment_key: Any, scope: Any, record_path: Any) -> None:
+    """Refuse a scope that cannot be kept.
+
+    :raises IntergiroValueError: names the argument and the remedy.
+    """
+    if scope not in SCOPES:
+        raise IntergiroValueError(f"`payment_scope` is {scope!r}; it must be one of {', '.join(map(repr, SCOPES))}.")
+    if scope == "run":
+        return
+    if payment_key is None:
+        raise IntergiroValueError(
+            f"`payment_scope` is {scope!r} without `payment_key`. Set `payment_key` to what identifies the payment, "
+            "such as an invoice id."
+        )
+    if record_path is None:
+        raise IntergiroValueError(
+            f"`payment_scope` is {scope!r} without `record_path`. Only a record tells this run whether an earlier run "
+            "has sent the payment: set `record_path` to a directory that every run can reach."
+        )
+
+
+def check_payment_key(value: Any) -> str | None:
+    """Return the user's key as text.
+
+    :raises IntergiroValueError: it is empty, or rendered to nothing.
+    """
+    if value is None:
+        return None
+    text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    if not text or text == "None":
+        raise IntergiroValueError(
+            f"`payment_key` is {value!r}. It must be a text that identifies the payment, such as an invoice id: "
+            "check the template that it comes from."
+        )
+    return text
+
+
+def _uuid(parts: list[Any]) -> str:
+    return str(uuid.uuid5(NAMESPACE, json.dumps(parts, sort_keys=True, ensure_ascii=False)))

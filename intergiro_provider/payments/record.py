@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The write-ahead record of a payment: one JSON file, durable before the request leaves, and the audit record after.
+
+States: ``planned`` → ``sent`` → ``confirmed`` | ``refused`` | ``unknown``. A record that says ``sent`` belongs to a
+request whose outcome nobody has written down: its process was killed, or is still waiting.
+
+Two processes that work on one payment exclude each other: every write names the revision that it replaces. On a local
+file system a lock on the directory makes that strict. An object store only makes the creation strict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from intergiro_provider import __version__
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
+
+if TYPE_CHECKING:
+    from intergiro_provider.pull.directory import Directory
+
+VERSION = 1
+OPEN = ("sent", "unknown")
+"""States in which the bank may have carried the payment out."""
+
+
+class Record:
+    """The record of one payment, or of one bulk payment with all its batches.
+
+    :param directory: where records lie; None: nothing is kept beyond this object.
+    :param name: the payment's, see :func:`.keys.record_name`.
+    :param now: the clock.
+    """
+
+    def __init__(self, directory: Directory | None, name: str, now: Callable[[], datetime] | None = None) -> None:
+        self._directory, self._file = directory, f"payment-{name}.json"
+        self._now = now or (lambda: datetime.now(UTC))
+        self.content: dict[str, Any] = {}
+        """What the record holds; empty if there is none."""
+        if directory is not None:
+            directory.make()
+            self.content = self._load()
+
+    def __str__(self) -> str:
+        return self._file if self._directory is None else f"{self._directory}/{self._file}"
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a later attempt finds this record."""
+        return self._directory is not None
+
+    @property
+    def state(self) -> str:
+        """The payment's state; empty if there is no record."""
+        return str(self.content.get("state", ""))
+
+    def save(self, **changes: Any) -> None:
+        """Change fields and make the record durable.
+
+        :raises IntergiroError: another process has changed it meanwhile.
+        :raises StorageError: it could not be written; nothing may be sent then.
+        """
+        revision = self.content.get("revision", 0)
+        content = {
+            **self.content, **changes, "version": VERSION, "revision": revision + 1, "written_at": self.time(),
+            "provider_version": __version__,
+        }  # fmt: skip
+        if self._directory is not None:
+            self._write(self._directory, revision, json.dumps(content, indent=1).encode())
+        self.content = content
+
+    def time(self) -> str:
+        """The present, as a record holds times."""
+        return self._now().isoformat(timespec="milliseconds")
+
+    def _write(self, directory: Directory, revision: int, content: bytes) -> None:
+        temporary = f".{self._file}.tmp"
+        with directory.lock():
+            if self._load().get("revision", 0) != revision:
+                raise self._taken()
+            if revision or directory.local:
+                directory.replace(self._file, content, temporary)
+                return
+        try:
+            directory.write_new(self._file, content)
+        except FileExistsError:
+            raise self._taken() from None
+
+    def _taken(self) -> IntergiroError:
+        return IntergiroError(
+            f"Another process works on the same payment: it has changed {self}. This one has sent nothing since, and "
+            "the task can be retried. Give each payment its own `payment_key` or task."
+        )
+
+    def _load(self) -> dict[str, Any]:
+        stored = self._directory.read(self._file) if self._directory else None
+        if stored is None:
+            return {}
+        content: Any = None
+        with suppress(ValueError):
+            content = json.loads(stored)
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            raise IntergiroValueError(
+                f"{self} is not a payment record of this version. Nothing was sent. Look at the file: as long as it "
+                "cannot be read, nobody knows whether the payment was made."
+            )
+        return content
+
+
+def parsed(moment: Any) -> datetime | None:
+    """Read a time of a record or of the bank; None if it is not one."""
+    try:
+        value = datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def last_sent(attempts: Iterable[Mapping[str, Any]]) -> datetime | None:
+    """When the newest of these attempts left."""
+    times = [moment for attempt in attempts if (moment := parsed(attempt.get("sent_at")))]
+    return max(times, default=None)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StorageError
+from intergiro_provider.payments.record import Record
+from intergiro_provider.pull.directory import Directory
+
+
+def record(path: Path) -> Record:
+    return Record(Directory(fsspec.filesystem("file"), str(path)), "n")
+
+
+def test_what_is_saved_is_found(tmp_path: Path) -> None:
+    one = record(tmp_path / "new")
+    assert (one.state, one.content) == ("", {})
+    one.save(state="planned", key="k")
+    one.save(state="sent")
+    other = record(tmp_path / "new")
+    assert (other.state, other.content["key"], other.content["revision"]) == ("sent", "k", 2)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["payment-n.json"]
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_of_two_processes_one_goes_on(tmp_path: Path, earlier: int) -> None:
+    if earlier:
+        record(tmp_path).save(state="planned")
+    one, other = record(tmp_path), record(tmp_path)
+    one.save(state="sent")
+    with pytest.raises(IntergiroError, match="Another process works on the same payment"):
+        other.save(state="sent")
+    assert record(tmp_path).content["revision"] == earlier + 1
+
+
+def test_on_an_object_store_one_of_two_creates_it() -> None:
+    fs = fsspec.filesystem("memory")
+    one, other = (Record(Directory(fs, "/payments"), "m") for _ in range(2))
+    one.save(state="planned")
+    other.content = {}
+    with pytest.raises(IntergiroError, match="Another process"):
+        other.save(state="planned")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2}', "null"])
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "payment-n.json").write_text(content)
+    with pytest.raises(IntergiroValueError, match="is not a payment record"):
+        record(tmp_path)
+
+
+def test_what_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = record(tmp_path)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError):
+        one.save(state="planned")
+    assert one.state == ""
+    assert not (tmp_path / "payment-n.json").exists()
+
+
+def test_without_a_directory_nothing_is_kept() -> None:
+    one = Record(None, "n")
+    one.save(state="sent")
+    assert (one.is_kept, one.state) == (False, "sent")
+    assert json.dumps(one.content)
