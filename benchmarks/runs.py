@@ -127,7 +127,7 @@ class Bank:
         return {
             "url": self._sandbox.url,
             "token": self.token,
-            "connection": self._sandbox.connection(session_variable=f"benchmark_{self._sandbox.port}"),
+            "connection": self._sandbox.connection(),
             "directory": str(BUILD / "out"),
             "created_from": SPAN[0],
             "created_to": SPAN[1],

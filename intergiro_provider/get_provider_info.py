@@ -126,13 +126,7 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
             "Lock connection",
             "string",
             "Optional: the id of a postgres or redis connection, whose server then decides who renews the session. "
-            "Tasks on many hosts wait less with it. The same on every connection that shares a session.",
-        ),
-        "session_variable": _field(
-            "Session Variable",
-            "string",
-            "The Airflow Variable that holds the session. Empty: intergiro_session_<connection id>. Set it where "
-            "two connections use one API key, so that they share one session.",
+            "Tasks on many hosts wait less with it. The same on every connection with this API key.",
         ),
         "max_logins_per_hour": _field(
             "Logins per hour",

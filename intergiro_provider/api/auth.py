@@ -45,9 +45,9 @@ class IntergiroAuth:
                 f"This session belongs to {self._origin} and is not used for other hosts. Use a requests.Session of "
                 "your own there."
             )
-        session, alive = self._shared.current(), False
+        pair, alive = self._shared.current(), False
         for renewals in range(RENEWALS + 1):
-            request.headers["Authorization"] = f"Bearer {session.access_token}"
+            request.headers["Authorization"] = f"Bearer {pair.access_token}"
             response = transmit(request)
             if response.status_code != 401:
                 return response
@@ -55,8 +55,8 @@ class IntergiroAuth:
             if alive or renewals == RENEWALS:
                 break
             note_time(self._origin, response.headers)
-            renewed = self._shared.renew(session, urlsplit(url).path)
-            session, alive = renewed.session, renewed.how == "alive"
+            renewed = self._shared.renew(pair, urlsplit(url).path)
+            pair, alive = renewed.pair, renewed.how == "alive"
         raise IntergiroAuthError(
             f"Intergiro refuses {described(request.method, url)} with 401, although it accepts the session elsewhere "
             "or has just renewed it: this API key has no access to that endpoint. Give the key the role that it "

@@ -16,6 +16,7 @@ from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent, handshake_failure
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.api.transport import PassesOverHints
+from intergiro_provider.exceptions import IntergiroError, StoreUnavailable, looks_like_an_id
 from intergiro_provider.session.documents import fits_a_header
 from intergiro_provider.session.effects import Answer, Moment, Outcome
 
@@ -38,7 +39,7 @@ class BankClient:
 
     :param settings: where and how.
     :param call: seconds that one call may take, all of it.
-    :param reload: looks the connection up again.
+    :param reload: reads the connection again.
     """
 
     def __init__(self, settings: ApiSettings, call: float, reload: Callable[[], ApiSettings]) -> None:
@@ -87,12 +88,22 @@ class BankClient:
         response = self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
         return response if isinstance(response, Answer) else self._answer(Outcome.OK, response)
 
-    def current_key(self) -> str:
-        """The fingerprint of the API key that the connection holds now, which is used from here on."""
-        settings = self._reload()
-        if settings.origin == self._settings.origin:
-            self._settings = settings
-        return self._settings.key
+    def has_current_key(self) -> bool:
+        """Read the connection again: whether it still holds this origin and API key.
+
+        :raises StoreUnavailable: if it cannot be read.
+        """
+        try:
+            return self._reload().key == self._settings.key
+        except IntergiroError:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+        # Outside the handler: the error's text may quote the connection.
+        raise StoreUnavailable(
+            f"The connection could not be read again before a login ({kind}), so none was made. The task can "
+            "be retried."
+        )
 
     def _post(self, endpoint: str, body: dict[str, str]) -> requests.Response | Answer:
         return self._send("POST", self._settings.url(endpoint), json=body, headers={})
@@ -175,9 +186,24 @@ class BankClient:
             status=response.status_code,
             at=note_time(self._settings.origin, response.headers),
             retry_after=retry_after_of(response.headers),
+            code=_code(response) if outcome is not Outcome.OK else "",
             origin=self._settings.origin,
             **tokens,
         )
+
+
+def _code(response: requests.Response) -> str:
+    """The machine-readable code of an error, where the bank gives one; "" without one."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return ""
+    errors = body.get("errors") if isinstance(body, dict) else None
+    for found in (body, *(errors if isinstance(errors, list) else ())):
+        code = found.get("code") if isinstance(found, dict) else None
+        if isinstance(code, str) and looks_like_an_id(code) and len(code) <= 40:
+            return code
+    return ""
 
 
 def _why(error: requests.RequestException) -> str:

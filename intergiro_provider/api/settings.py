@@ -34,7 +34,6 @@ KNOWN_EXTRAS = frozenset(
         "api",
         "environment",
         "lock_conn_id",
-        "session_variable",
         "max_logins_per_hour",
         "connect_timeout",
         "read_timeout",
@@ -60,8 +59,7 @@ class ApiSettings:
     :param connect_timeout: seconds to establish a connection.
     :param read_timeout: seconds to wait for the next bytes of an answer.
     :param max_logins_per_hour: logins allowed in a rolling hour, for all tasks of one session together.
-    :param session_variable: chosen name of the session's Variable; None: made from the connection's id.
-    :param lock_conn_id: connection to the service that gives a strict lock; None: none.
+    :param lock_conn_id: connection to the service that gives a distributed lock; None: none.
     :param verify: as in ``requests``: whether to check certificates, or the path of a CA bundle.
     :param proxies: as in ``requests``: scheme to proxy URL.
     :param headers: extra headers of every request.
@@ -76,7 +74,6 @@ class ApiSettings:
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
     max_logins_per_hour: int = 3
-    session_variable: str | None = None
     lock_conn_id: str | None = None
     verify: bool | str = True
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -86,7 +83,7 @@ class ApiSettings:
 
     @property
     def key(self) -> str:
-        """Fingerprint of origin and API key: a session is used only where both agree."""
+        """Fingerprint of origin and API key, which names their session."""
         return fingerprint(self.origin, self.api_key)
 
     @property
@@ -183,7 +180,6 @@ def read_settings(
         connect_timeout=read.seconds("connect_timeout", 5.0),
         read_timeout=read.seconds("read_timeout", 60.0),
         max_logins_per_hour=read.count("max_logins_per_hour", 3),
-        session_variable=read.text("session_variable"),
         lock_conn_id=read.text("lock_conn_id"),
         verify=read.verify(),
         proxies=read.proxies(),

@@ -16,7 +16,8 @@ from intergiro_provider.api.settings import origin_of
 from intergiro_provider.cli.findings import Finding, by_time, timed
 from intergiro_provider.cli.target import TIMINGS, Target
 from intergiro_provider.exceptions import IntergiroError
-from intergiro_provider.session.documents import Ledger
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.documents import LoginHistory
 from intergiro_provider.session.store import VariableStore
 
 AIRFLOW_3 = not airflow_version.startswith("2.")
@@ -57,15 +58,15 @@ _NEW_FERNET_KEY = (
 
 def variables() -> Finding:
     """Whether a Variable can be written and read here, and how quickly: tried on one of its own, which is removed."""
-    store = VariableStore(f"intergiro_check_{secrets.token_hex(4)}")
+    store = VariableStore(Codec("", ""), f"intergiro_check_{secrets.token_hex(4)}")
     try:
-        store.write("ledger", Ledger())  # the first one pays for connecting, which a task does once
-        _, writing = timed(lambda: store.write("ledger", Ledger()))
-        back, reading = timed(lambda: store.read("ledger"))
+        store.write("logins", LoginHistory())  # the first one pays for connecting, which a task does once
+        _, writing = timed(lambda: store.write("logins", LoginHistory()))
+        back, reading = timed(lambda: store.read("logins"))
     finally:
         with contextlib.suppress(IntergiroError):
-            store.delete("ledger")
-    if back != Ledger():
+            store.delete("logins")
+    if back != LoginHistory():
         return Finding(
             "variables",
             "error",

@@ -52,7 +52,7 @@ def _origin_of_connection(conn_id: str) -> str:
 
 
 def sharing(at: Target) -> Finding:
-    """Whether other connections get into this one's way: the same API key, or the same Variable."""
+    """Which other connections share this one's session, and whether they do so in the same way."""
     mine, wrong, unread, same = at.settings, [], [], []
     for conn_id in _other_connections(at.conn_id):
         try:
@@ -60,21 +60,18 @@ def sharing(at: Target) -> Finding:
         except IntergiroError:
             unread.append(conn_id)
             continue
-        same_key, same_variable = other.settings.key == mine.key, other.store.name == at.store.name
-        if same_key and not same_variable:
-            wrong.append(f"{conn_id} has the same API key, but keeps its session in {other.store.name}.")
-        elif same_variable and not same_key:
-            wrong.append(f"{conn_id} keeps the session of another host or API key in the same Variable.")
-        elif same_variable and other.settings.lock_conn_id != mine.lock_conn_id:
+        if other.settings.key != mine.key:
+            continue
+        if other.settings.lock_conn_id != mine.lock_conn_id:
             wrong.append(f"{conn_id} shares the session, but names another lock_conn_id.")
-        elif same_variable:
+        else:
             same.append(conn_id)
     if wrong:
         return Finding(
             "sharing",
             "error",
             " ".join(wrong),
-            "Connections with one API key need one session_variable and one lock_conn_id; others need their own.",
+            "Connections with one API key share a session, and need one lock_conn_id.",
         )
     if unread:
         return Finding(
@@ -120,7 +117,7 @@ def shadowing(at: Target) -> Finding:
         "shadowing",
         "error",
         " ".join(f"{key} is hidden by an entry in {backend}." for key, backend in hidden.items()),
-        "Remove that entry, or choose another session_variable: a renewed token could not be read back.",
+        "Remove that entry: a renewed token could not be read back.",
     )
 
 
@@ -133,13 +130,6 @@ def session(at: Target) -> Finding:
     stored = state["session"]
     if stored is None:
         return Finding("session", "ok", f"No session is stored in {at.store.name}; the first task logs in.")
-    if stored["state"] == "foreign":
-        return Finding(
-            "session",
-            "warning",
-            f"The session in {at.store.name} is of another host or API key; the next task logs in.",
-            "If the key was not changed of late: another connection uses this Variable; give each its own.",
-        )
     return Finding("session", "ok", f"{at.store.name} holds generation {stored['generation']}.")
 
 
@@ -160,18 +150,18 @@ def logins(at: Target) -> Finding:
 
 
 def lock(at: Target) -> Finding:
-    """Whether the strict lock can be had, and whether one is needed."""
+    """Whether the distributed lock can be had, and whether one is needed."""
     executors = [name.rsplit(".", 1)[-1] for name in conf.get("core", "executor").replace(":", ",").split(",")]
     executor = ", ".join(executors)
     # Not the session's own: a renewal under way would have to wait.
     strict = at.lock(f"{at.store.name}_check")
     if strict is None:
         if ON_ONE_HOST.issuperset(executors):
-            return Finding("lock", "ok", f"No strict lock; with {executor} on one host none is needed.")
+            return Finding("lock", "ok", f"No distributed lock; with {executor} on one host none is needed.")
         return Finding(
             "lock",
             "warning",
-            f"No strict lock, and {executor} may run tasks on many hosts: they agree by the lease, which waits.",
+            f"No distributed lock, and {executor} may run tasks on many hosts: they agree by the lease, which waits.",
             "Name a postgres or redis connection as lock_conn_id in the extra, on every connection of this session.",
         )
     try:

@@ -17,7 +17,7 @@ from intergiro_provider.cli.target import TIMINGS, Target, target
 from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroValueError
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.session.budget import dated
-from intergiro_provider.session.documents import Ledger, Session
+from intergiro_provider.session.documents import LoginHistory, TokenPair
 from intergiro_provider.session.effects import Outcome, Renewed
 
 
@@ -41,11 +41,11 @@ def _renew(at: Target) -> Renewed:
     shared = IntergiroHook(at.conn_id).shared_session(at.settings)
     renewed = shared.obtain()
     if renewed.how != "logged_in":
-        answer = at.bank.probe(renewed.session.access_token, "")
+        answer = at.bank.probe(renewed.pair.access_token, "")
         if answer.status == 401:
-            renewed = shared.renew(renewed.session, urlsplit(at.settings.probe_url("")).path)
+            renewed = shared.renew(renewed.pair, urlsplit(at.settings.probe_url("")).path)
         elif answer.outcome is Outcome.OK:
-            renewed = Renewed(renewed.session, "alive")
+            renewed = Renewed(renewed.pair, "alive")
         else:
             said = f"it answered {answer.status}" if answer.status else f"no answer came: {answer.why}"
             raise BankUnavailable(
@@ -71,7 +71,7 @@ def _said_once() -> Iterator[None]:
 
 
 def _told(at: Target, renewed: Renewed) -> Result:
-    gen = f"generation {renewed.session.gen}"
+    gen = f"generation {renewed.pair.gen}"
     text = {
         "alive": f"The bank accepts the session of {gen}. Nothing was renewed.",
         "found": f"Somebody else has just renewed the session: {gen}.",
@@ -87,7 +87,7 @@ def _told(at: Target, renewed: Renewed) -> Result:
     data = {
         "conn_id": at.conn_id,
         "outcome": {"alive": "valid", "found": "renewed_elsewhere"}.get(renewed.how, renewed.how),
-        "generation": renewed.session.gen,
+        "generation": renewed.pair.gen,
         "reason": renewed.why or None,
         "stored": renewed.stored,
     }
@@ -121,7 +121,7 @@ def reset(conn_id: str, confirmed: bool, force: bool) -> Result:
     return Result(
         {"conn_id": at.conn_id, "variable": at.store.name, "deleted": deleted, "logins": state["logins"]},
         (f"The session is forgotten: {at.store.name} is deleted. " if deleted else "There was no session to forget. ")
-        + f"The next task logs in, once it has made sure that nobody is renewing: within three minutes. {logins}",
+        + f"The next task logs in. {logins}",
     )
 
 
@@ -151,12 +151,12 @@ def _confirm(at: Target, state: dict[str, Any], confirmed: bool) -> None:
 def _keep_login(at: Target) -> None:
     """Enter the session's login into the ledger, should a late write have struck it off: a reset must not do that."""
     try:
-        session, ledger = at.store.read("session"), at.store.read("ledger") or Ledger()
+        session, ledger = at.store.read("session"), at.store.read("logins") or LoginHistory()
     except IntergiroError:
         # A broken document is what a reset is for.
         return
-    if not isinstance(session, Session) or not isinstance(ledger, Ledger) or not session.login:
+    if not isinstance(session, TokenPair) or not isinstance(ledger, LoginHistory) or not session.login:
         return
     login = dated(session.login_at, session.login)
     if login.until > time.time() and login.nonce not in {entry.nonce for entry in ledger.logins}:
-        at.store.write("ledger", Ledger((*ledger.logins, login)))
+        at.store.write("logins", LoginHistory((*ledger.logins, login)))

@@ -10,17 +10,18 @@ from intergiro_provider.cli.output import ago, moment, table
 from intergiro_provider.cli.target import TIMINGS, Target, hidden_by
 from intergiro_provider.exceptions import IntergiroError
 from intergiro_provider.session.budget import known_logins, next_allowed
-from intergiro_provider.session.documents import Lease, Ledger, Session
-from intergiro_provider.session.effects import Slot
+from intergiro_provider.session.documents import Lease, LoginHistory, Slot, TokenPair
 
-SLOTS: tuple[Slot, ...] = ("session", "lease", "ledger")
+SLOTS: tuple[Slot, ...] = ("session", "lease", "logins")
 
 REASONS = {
     "bank": "the bank gave no usable answer",
     "budget": "the login budget was used up",
     "key": "the bank refused the API key",
     "shadowed": "something hides the session's Variables",
+    "limited": "the bank answered 429",
     "free": "it ended without a new session",
+    "done": "",
 }
 """What a verdict in a lease means."""
 UNKNOWN_LEASE = {"state": "unknown", "generation": None, "holder": None, "verdict": None, "verdict_until": None}
@@ -47,25 +48,24 @@ def session_state(target: Target) -> dict[str, Any]:
         "host": target.settings.origin,
         "api": target.settings.api,
         "variable": target.store.name,
-        "session": _session(session, target, now),
+        "session": _session(session, now),
         "logins": _logins(
-            None if "ledger" in unread else documents["ledger"] or Ledger(),
+            None if "logins" in unread else documents["logins"] or LoginHistory(),
             session,
             target.settings.max_logins_per_hour,
             now,
         ),
-        "lease": {**UNKNOWN_LEASE} if "lease" in unread else _lease(documents["lease"], session, target, now),
+        "lease": {**UNKNOWN_LEASE} if "lease" in unread else _lease(documents["lease"], session, now),
         "lock": _lock(session, target, problems),
         "problems": problems,
     }
 
 
-def _session(session: Session | None, target: Target, now: float) -> dict[str, Any] | None:
+def _session(session: TokenPair | None, now: float) -> dict[str, Any] | None:
     if session is None:
         return None
-    state = "stored" if session.key == target.settings.key else "foreign"
     return {
-        "state": "seeded" if session.seeded else state,
+        "state": "stored",
         "generation": session.gen,
         "written_by": session.writer or None,
         "login_at": moment(session.login_at),
@@ -75,7 +75,7 @@ def _session(session: Session | None, target: Target, now: float) -> dict[str, A
     }
 
 
-def _logins(ledger: Ledger | None, session: Session | None, allowed: int, now: float) -> dict[str, Any]:
+def _logins(ledger: LoginHistory | None, session: TokenPair | None, allowed: int, now: float) -> dict[str, Any]:
     if ledger is None:
         return {"counted": None, "allowed": allowed, "next_at": None}
     counted = [entry for entry in known_logins(ledger, session) if entry.until > now]
@@ -83,7 +83,7 @@ def _logins(ledger: Ledger | None, session: Session | None, allowed: int, now: f
     return {"counted": len(counted), "allowed": allowed, "next_at": moment(next_at or 0.0)}
 
 
-def _lease(lease: Lease | None, session: Session | None, target: Target, now: float) -> dict[str, Any] | None:
+def _lease(lease: Lease | None, session: TokenPair | None, now: float) -> dict[str, Any] | None:
     if lease is None:
         return None
     gen = session.gen if session is not None else 0
@@ -93,19 +93,19 @@ def _lease(lease: Lease | None, session: Session | None, target: Target, now: fl
         state = "free"
     else:
         state = "held"
-    # Of another key or another session it says nothing about this one.
-    mine = (target.settings.key, session.mark if session is not None else "")
-    holds = state == "free" and lease.verdict_until > now and (lease.verdict_key, lease.about) == mine
+    # About another token pair it says nothing about this one.
+    about = session.nonce if session is not None else ""
+    holds = state == "free" and lease.verdict_until > now and lease.about == about
     return {
         "state": state,
         "generation": lease.gen,
-        "holder": lease.owner or None,
+        "holder": lease.holder or None,
         "verdict": lease.verdict,
         "verdict_until": moment(lease.verdict_until) if holds else None,
     }
 
 
-def _lock(session: Session | None, target: Target, problems: list[str]) -> dict[str, Any]:
+def _lock(session: TokenPair | None, target: Target, problems: list[str]) -> dict[str, Any]:
     fingerprint: str | None = None
     matches: bool | None = None
     try:
@@ -153,10 +153,6 @@ def _session_text(session: dict[str, Any] | None, problems: bool) -> str:
         return "not known, see below" if problems else "none stored; the next task logs in"
     by = f", written by {session['written_by']}" if session["written_by"] else ""
     said = f"generation {session['generation']}{by}"
-    if session["state"] == "foreign":
-        return f"{said}; of another host or API key than the connection's, so the next task logs in"
-    if session["state"] == "seeded":
-        return "put there by a person, not used yet"
     return f"{said}\nWhether the bank still accepts it, only a request tells: `session renew`."
 
 
@@ -173,7 +169,7 @@ def _lease_text(lease: dict[str, Any] | None) -> str:
     if lease["state"] == "unknown":
         return "not known, see below"
     by = f" by {lease['holder']}" if lease["holder"] else ""
-    if lease["state"] == "void":
+    if lease["state"] == "void" or lease["verdict"] == "done":
         return f"free; last taken{by}"
     if lease["state"] == "free":
         until = f"; not tried again before {_people(lease['verdict_until'])}" if lease["verdict_until"] else ""
@@ -186,7 +182,7 @@ def _lease_text(lease: dict[str, Any] | None) -> str:
 
 def _lock_text(lock: dict[str, Any]) -> str:
     if lock["conn_id"]:
-        return f"the lease, and the strict lock of connection {lock['conn_id']}"
+        return f"the lease, and the distributed lock of connection {lock['conn_id']}"
     return "the lease alone"
 
 

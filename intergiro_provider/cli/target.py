@@ -13,8 +13,10 @@ from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.intergiro import IntergiroHook
-from intergiro_provider.session.store import VariableStore, session_variable
-from intergiro_provider.session.strict import StrictLock, open_lock
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.locks import open_lock
+from intergiro_provider.session.store import VariableStore
 from intergiro_provider.session.timings import Timings
 
 TIMINGS = Timings()
@@ -41,8 +43,8 @@ class Target:
         """What asks the bank."""
         return BankClient(self.settings, TIMINGS.call, lambda: self.settings)
 
-    def lock(self, name: str) -> StrictLock | None:
-        """The strict lock of this name; None where the connection names none. The service is not asked yet."""
+    def lock(self, name: str) -> DistributedLock | None:
+        """The distributed lock of this name; None where the connection names none. The service is not asked yet."""
         if self.settings.lock_conn_id is None:
             return None
         return open_lock(self.settings.lock_conn_id, name, IntergiroHook.get_connection)
@@ -67,7 +69,7 @@ def target(conn_id: str) -> Target:
     except Exception as error:
         # Its text may quote the connection, with the API key in it.
         raise IntergiroValueError(f"The connection {conn_id!r} cannot be read ({type(error).__name__}).") from None
-    store = VariableStore(session_variable(conn_id, settings.session_variable))
+    store = VariableStore(Codec(settings.origin, settings.api_key))
     return Target(conn_id, conn_type or "", settings, store)
 
 

@@ -22,12 +22,15 @@ from intergiro_provider.api.client import CONNECTIONS, IntergiroClient
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
 from intergiro_provider.api.transport import PassesOverHints
-from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.metrics import AirflowMetrics
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.documents import session_name
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Member, Outcome
-from intergiro_provider.session.store import VariableStore, session_variable, uses_execution_api
-from intergiro_provider.session.strict import StrictLock, open_lock
+from intergiro_provider.session.locks import open_lock
+from intergiro_provider.session.store import VariableStore, uses_execution_api
 from intergiro_provider.session.timings import Timings
 
 if TYPE_CHECKING:
@@ -215,21 +218,40 @@ class IntergiroHook(HttpHook):
         return _KeepAliveAdapter(**keep_alive, pool_maxsize=CONNECTIONS)
 
     def shared_session(self, settings: ApiSettings) -> SharedSession:
-        """The session that all tasks with this connection share, for whoever cares how it is renewed."""
+        """Return the session that all tasks with this origin and API key share."""
         timings = _timings()
         me = Member(
             key=settings.key,
             name=f"{socket.gethostname()}:{os.getpid()}",
+            connection=self.intergiro_conn_id,
             max_logins=settings.max_logins_per_hour,
         )
-        store = VariableStore(session_variable(self.intergiro_conn_id, settings.session_variable))
-        bank = BankClient(settings, timings.call, self._read_settings)
+        store = VariableStore(Codec(settings.origin, settings.api_key))
         return SharedSession(
-            store, bank, me, timings, self._strict_lock(settings, store.name), AirflowMetrics(store.name)
+            store,
+            BankClient(settings, timings.call, self._read_settings),
+            me,
+            timings,
+            self._distributed_lock(settings, store.name),
+            AirflowMetrics(store.name),
+            reopen=functools.partial(self._reopen, settings.origin),
         )
 
-    def _strict_lock(self, settings: ApiSettings, name: str) -> Callable[[], StrictLock] | None:
-        """What makes the lock that each renewal takes; None where the connection names none."""
+    def _reopen(self, origin: str) -> SharedSession:
+        """Return the session of the API key that the connection holds now.
+
+        :raises StoreUnavailable: if it leads to another origin now, where this hook's requests do not go.
+        """
+        settings = self._read_settings()
+        if settings.origin != origin:
+            raise StoreUnavailable(
+                f"The connection {self.intergiro_conn_id!r} leads to another host now. No login was made; the task can "
+                "be retried."
+            )
+        return self.shared_session(settings)
+
+    def _distributed_lock(self, settings: ApiSettings, name: str) -> Callable[[], DistributedLock] | None:
+        """What makes the lock that each renewal acquires; None where the connection names none."""
         if settings.lock_conn_id is None:
             return None
         return functools.partial(open_lock, settings.lock_conn_id, name, self.get_connection)
@@ -298,7 +320,7 @@ class IntergiroHook(HttpHook):
         """Log in once, keep nothing. Counts as a login at the bank."""
         try:
             settings = self._read_settings()
-            lock = self._strict_lock(settings, session_variable(self.intergiro_conn_id, settings.session_variable))
+            lock = self._distributed_lock(settings, session_name(settings.key))
             if lock is not None:
                 lock()
         except IntergiroError as error:
@@ -313,15 +335,15 @@ class IntergiroHook(HttpHook):
             return True, f"{where} accepts the API key. {note}"
         if answer.outcome is Outcome.REFUSED:
             return False, (
-                f"{where} does not accept the API key (status {answer.status}): it is wrong, frozen or blocked, or "
-                f"belongs to the other `api` or `environment`. {note}"
+                f"{where} does not accept the API key (it answered {answer.detail}): it is wrong, frozen or blocked, "
+                f"or belongs to the other `api` or `environment`. {note}"
             )
         if answer.outcome is Outcome.UNSENT:
             return (
                 False,
                 f"{settings.origin} cannot be reached ({answer.why}). Check the host, the network and `proxies`.",
             )
-        status = f"status {answer.status}" if answer.status else f"no usable answer: {answer.why}"
+        status = f"status {answer.detail}" if answer.status else f"no usable answer: {answer.why}"
         return False, f"{where} did not answer the login as expected ({status}); it was not repeated. {note}"
 
 

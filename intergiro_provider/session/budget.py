@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from intergiro_provider.session.documents import Ledger, Login, Session
+from intergiro_provider.session.documents import Login, LoginHistory, TokenPair
 from intergiro_provider.session.effects import Moment
 
 HOUR = 3600.0
@@ -18,25 +18,28 @@ CLOCK_SLACK = 3600.0
 
 
 def dated(at: float, nonce: str) -> Login:
-    """The entry of a login that the bank answered at this time."""
+    """Return the entry of a login that the bank answered at this time."""
     return Login(at, nonce, at + HOUR + CALL_SLACK)
 
 
 def reserved(now: Moment, nonce: str) -> Login:
-    """The entry of a login that is about to be made."""
+    """Return the entry of a login that is about to be made."""
     return Login(now.at, nonce, now.at + HOUR + (PAUSE_SLACK if now.exact else CLOCK_SLACK))
 
 
-def known_logins(ledger: Ledger, session: Session | None) -> tuple[Login, ...]:
-    """The ledger's logins, and the one that the session came of as the bank dated it, even where it is not entered."""
-    if session is None or not session.login:
-        return ledger.logins
-    of_session = dated(session.login_at, session.login)
-    return (*(entry for entry in ledger.logins if entry.nonce != of_session.nonce), of_session)
+def known_logins(history: LoginHistory, pair: TokenPair | None) -> tuple[Login, ...]:
+    """Return the logins of the history, and the one that began the session, as the bank dated it.
+
+    The latter counts even where it is not entered: a late write may have removed it.
+    """
+    if pair is None or not pair.login:
+        return history.logins
+    of_session = dated(pair.login_at, pair.login)
+    return (*(entry for entry in history.logins if entry.nonce != of_session.nonce), of_session)
 
 
 def next_allowed(counted: Collection[Login], max_logins: int) -> float | None:
-    """Epoch seconds from which another login is allowed; None: one is allowed now.
+    """Return the epoch seconds from which another login is allowed; None: one is allowed now.
 
     :param counted: the logins that still count.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drives the session protocol against the store and the bank, for every thread of this process.
 
-A renewal runs in a thread of its own, all its reads and writes of Variables included. A signal that interrupts the
-caller (an execution timeout, a kill) would otherwise tear apart an exchange with the supervisor or with the bank, and
-every later answer in this process would belong to an earlier question.
+A renewal runs in a thread of its own, all access to the store included. A signal that interrupts the caller (an
+execution timeout, a kill) would otherwise tear apart an exchange with Airflow's supervisor or with the bank, and every
+later answer in this process would belong to an earlier question.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from intergiro_provider.exceptions import IntergiroError, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.documents import Document, Slot, TokenPair
 from intergiro_provider.session.effects import (
     Abandoned,
     Answer,
     BankTime,
+    CheckKey,
     ConfirmAbsent,
-    CurrentKey,
     Effect,
+    KeyChanged,
     LogIn,
     Member,
     Moment,
@@ -41,11 +43,12 @@ from intergiro_provider.session.effects import (
     Refresh,
     Renewed,
     Sleep,
-    Slot,
+    Why,
     Write,
 )
-from intergiro_provider.session.guard import Guard, StrictLock
+from intergiro_provider.session.guard import Guard
 from intergiro_provider.session.loops import loop_of_this_thread, work_for
+from intergiro_provider.session.reasons import waited_too_long
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.report import Metrics, NoMetrics, Report
 from intergiro_provider.session.timings import Timings
@@ -54,6 +57,14 @@ log = logging.getLogger("intergiro_provider.session")
 
 LONG_WAIT = 5.0
 """Seconds of waiting after which the log says what for."""
+WAITS: dict[Why, str] = {
+    "holder": "Waiting for the Intergiro session: another task is renewing it. If that one has ended without a result, "
+    "this task takes over after %(takeover).0f s.",
+    "limited": "Waiting for the Intergiro session: the bank has answered 429 and is asked again after the wait that it "
+    "asks for, within %(wait).0f s.",
+    "settle": "Waiting for the Intergiro session: an interrupted renewal may still store a token pair, so this task "
+    "waits %(settle_session).0f s before it logs in.",
+}
 
 
 class Store(Protocol):
@@ -61,17 +72,17 @@ class Store(Protocol):
 
     name: str
 
-    def read(self, slot: Slot) -> Session | Lease | Ledger | None: ...
+    def read(self, slot: Slot) -> Document | None: ...
 
-    def write(self, slot: Slot, document: Session | Lease | Ledger) -> None: ...
+    def write(self, slot: Slot, document: Document) -> None: ...
 
     def is_absent(self, slot: Slot) -> bool: ...
 
-    def mask(self, session: Session) -> None: ...
+    def mask(self, pair: TokenPair) -> None: ...
 
 
 class Bank(Protocol):
-    """The calls that a renewal makes; none repeats by itself, each ends within a known time."""
+    """The calls that a renewal makes; none is repeated by itself, each ends within a known time."""
 
     def probe(self, access_token: str, refused_path: str) -> Answer: ...
 
@@ -82,8 +93,8 @@ class Bank(Protocol):
     def time(self, exact: bool) -> Moment:
         """Now, by the bank's clock or else by ours; `exact`: ask the bank if need be."""
 
-    def current_key(self) -> str:
-        """Look the connection up again; the fingerprint of its origin and API key."""
+    def has_current_key(self) -> bool:
+        """Look the connection up again: whether it still holds this origin and API key."""
 
 
 @dataclass(slots=True)
@@ -91,12 +102,14 @@ class _Cache:
     """What the threads of this process share of one session."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    session: Session | None = None
+    pair: TokenPair | None = None
 
 
 _caches: dict[tuple[str, str], _Cache] = {}
-_running: set[_Errand] = set()
 _caches_lock = threading.Lock()
+_running: set[_Run] = set()
+_stops = 0
+"""How many times :func:`finish_renewals` was called."""
 
 
 def _forget_after_fork() -> None:
@@ -114,23 +127,26 @@ def finish_renewals() -> None:
     """End the renewals of this process as soon as nothing of them is half done, and wait for that.
 
     For a thread that is told to end while others make requests: were the process to end now, a rotated token would be
-    lost.
+    lost. Threads that wait for one of these renewals start none of their own.
     """
+    global _stops
+    _stops += 1
     running = tuple(_running)
-    for errand in running:
-        errand.abandon()
-    for errand in running:
-        errand.wait()
+    for run in running:
+        run.abandon()
+    for run in running:
+        run.wait()
 
 
 class SharedSession:
-    """The session of one connection, as this process sees it.
+    """The session of one origin and API key, as this process sees it.
 
     :param store: where the session is kept.
     :param bank: what renews it.
     :param me: who renews.
-    :param open_strict: makes the strict lock of one renewal; None: there is none.
+    :param open_lock: makes the distributed lock of one renewal; None: there is none.
     :param metrics: where numbers go; None: nowhere.
+    :param reopen: opens the session of the key that the connection holds now; None: a changed key is an error.
     """
 
     def __init__(
@@ -139,78 +155,98 @@ class SharedSession:
         bank: Bank,
         me: Member,
         timings: Timings,
-        open_strict: Callable[[], StrictLock] | None = None,
+        open_lock: Callable[[], DistributedLock] | None = None,
         metrics: Metrics | None = None,
+        reopen: Callable[[], SharedSession] | None = None,
     ) -> None:
         self._store = store
         self._bank = bank
         self._me = me
         self._timings = timings
-        self._open_strict = open_strict
+        self._open_lock = open_lock
         self._metrics = metrics or NoMetrics()
+        self._reopen = reopen
+        self._next: SharedSession | None = None
 
-    def current(self) -> Session:
-        """The session to send the next request with: cached, else stored, else a new one."""
-        return self.obtain().session
+    def current(self) -> TokenPair:
+        """Return the pair to send the next request with: cached, else stored, else a new one."""
+        return self.obtain().pair
 
     def obtain(self) -> Renewed:
-        """As :meth:`current`, and how it was come by: found, or logged in."""
-        cached = self._cache().session
+        """As :meth:`current`, and how it was obtained: found, or logged in."""
+        if self._next is not None:
+            return self._next.obtain()
+        cached = self._cache().pair
         return Renewed(cached, "found") if cached is not None else self._renew(None, "")
 
-    def renew(self, rejected: Session, refused_path: str) -> Renewed:
-        """Another session than the one that the bank has just answered 401 to.
+    def renew(self, rejected: TokenPair, refused_path: str) -> Renewed:
+        """Return another pair than the one that the bank has just answered 401 to.
 
-        :param rejected: the session that was refused.
-        :param refused_path: the path of the refused request, so that the session is proved on another one.
+        :param rejected: the pair that was refused.
+        :param refused_path: the path of the refused request, so that the session is probed on another one.
         :raises IntergiroError: whichever says best why there is none.
         """
-        return self._renew(rejected, refused_path)
+        if self._next is not None:
+            return self._next.renew(rejected, refused_path)
+        # Of the key that the connection held before: generations of two sessions say nothing about each other.
+        is_mine = rejected.key == self._me.key
+        return self._renew(rejected, refused_path) if is_mine else self.obtain()
 
     def _cache(self) -> _Cache:
         key = (self._store.name, self._me.key)
         with _caches_lock:
             return _caches.setdefault(key, _Cache())
 
-    def _renew(self, rejected: Session | None, refused_path: str) -> Renewed:
-        cache = self._cache()
+    def _renew(self, rejected: TokenPair | None, refused_path: str) -> Renewed:
+        began, stops, cache = time.monotonic(), _stops, self._cache()
         longest = self._timings.wait + self._timings.persist_until + self._timings.store
         if not cache.lock.acquire(timeout=longest):
-            raise StoreUnavailable(
-                f"Another thread of this task has been renewing the Intergiro session for over {longest:.0f} s."
-            )
+            raise waited_too_long(longest)
         try:
-            known = cache.session
-            if known is not None and (rejected is None or _is_newer(known, rejected)):
+            known = cache.pair
+            if known is not None and known.supersedes(rejected):
                 return Renewed(known, "found")
-            renewed = _Errand(self, rejected, refused_path).run()
-            self._store.mask(renewed.session)
-            cache.session = renewed.session
+            if stops != _stops:
+                raise Abandoned
+            if time.monotonic() - began > self._timings.wait:
+                raise waited_too_long(self._timings.wait)
+            renewed = _Run(self, rejected, refused_path, began).run()
+            cache.pair = renewed.pair
             return renewed
+        except KeyChanged:
+            if self._next is None and self._reopen is not None:
+                self._next = self._reopen()
+                log.info("The connection %s holds another API key now: this task goes on with it.", self._me.connection)
         finally:
             cache.lock.release()
+        if self._next is None:
+            raise StoreUnavailable(
+                f"The API key of the connection {self._me.connection} has changed. The old key was not used again; the "
+                "task can be retried with the new one."
+            )
+        return self._next.obtain()
 
 
-def _is_newer(known: Session, rejected: Session) -> bool:
-    return known.identity != rejected.identity and known.gen >= rejected.gen
+class _Run:
+    """One renewal, run in a thread of its own.
 
+    :param began: monotonic seconds from which the deadline counts.
+    """
 
-class _Errand:
-    """One renewal, run in a thread of its own."""
-
-    def __init__(self, shared: SharedSession, rejected: Session | None, refused_path: str) -> None:
+    def __init__(self, shared: SharedSession, rejected: TokenPair | None, refused_path: str, began: float) -> None:
         self._store = shared._store
         self._bank = shared._bank
         self._me = shared._me
         self._timings = shared._timings
         self._rejected = rejected
         self._refused_path = refused_path
+        self._began = began
         self._renewal: Renewal | None = None
         self._abandoned = threading.Event()
-        self._guard = Guard(self._store.name, self._timings, shared._open_strict, self._abandoned)
+        self._guard = Guard(self._store.name, self._timings, shared._open_lock, self._abandoned)
         self._report = Report(shared._metrics, self._store.name, self._me.name)
         self._done = threading.Event()
-        self._slept = 0.0
+        self._slept: dict[Why, float] = {}
         self._result: Renewed | None = None
         self._error: BaseException | None = None
 
@@ -224,7 +260,7 @@ class _Errand:
         try:
             thread.start()
         except BaseException:
-            # Nobody would ever end it, and whoever waits for all of them would wait for ever.
+            # It would never end, and finish_renewals would wait for ever.
             _running.discard(self)
             raise
         try:
@@ -254,7 +290,9 @@ class _Errand:
         work_for(loop)
         began = time.monotonic()
         try:
-            self._result = self._locked(began)
+            self._result = self._locked()
+            # Here, since it talks to the supervisor, too.
+            self._store.mask(self._result.pair)
         except BaseException as error:
             self._error = error
         finally:
@@ -270,31 +308,29 @@ class _Errand:
         elif self._error is not None:
             self._report.failed(self._error)
 
-    def _locked(self, began: float) -> Renewed:
+    def _locked(self) -> Renewed:
         """The renewal under its locks; without them where a look at the store is enough."""
         try:
-            session = self._look()
-            if session is None:
+            pair = self._look()
+            if pair is None:
                 self._report.waited = True
-                session = self._guard.take(self._look, began)
-            if session is not None:
-                return Renewed(session, "found")
+                pair = self._guard.acquire(self._look, self._began)
+            if pair is not None:
+                return Renewed(pair, "found")
             self._me = replace(self._me, lock=self._guard.fingerprint)
-            return self._drive(time.monotonic() - began)
+            return self._drive()
         finally:
             self._guard.release()
 
-    def _look(self) -> Session | None:
-        session = self._store.read("session")
-        if not isinstance(session, Session) or session.key not in ("", self._me.key):
-            return None
-        return session if self._rejected is None or _is_newer(session, self._rejected) else None
+    def _look(self) -> TokenPair | None:
+        pair = self._store.read("session")
+        return pair if isinstance(pair, TokenPair) and pair.supersedes(self._rejected) else None
 
-    def _drive(self, waited: float) -> Renewed:
+    def _drive(self) -> Renewed:
         self._renewal = Renewal(self._me, self._rejected, self._timings)
         if self._abandoned.is_set():
             raise Abandoned
-        protocol = self._renewal.run(waited)
+        protocol = self._renewal.run(time.monotonic() - self._began)
         answer: Any = None
         failure: IntergiroError | None = None
         while True:
@@ -309,13 +345,14 @@ class _Errand:
                 failure = error
 
     def _perform(self, effect: Effect) -> Any:
+        # No token is bound to a name here: a traceback that shows locals would show it.
         match effect:
             case Read(slot):
                 return self._store.read(slot)
             case Write(slot, document):
                 if slot == "lease":
-                    # Who has lost the strict lock must not go on taking the lease as if there were no waiting times.
-                    self._guard.make_sure()
+                    # A process that has lost the distributed lock must not acquire the lease without its waiting times.
+                    self._guard.check()
                 return self._store.write(slot, document)
             case ConfirmAbsent(slot):
                 return self._store.is_absent(slot)
@@ -323,38 +360,35 @@ class _Errand:
                 return time.monotonic()
             case BankTime(exact):
                 return self._bank.time(exact)
-            case Sleep(seconds, jitter):
-                return self._sleep(seconds, jitter)
+            case Sleep():
+                return self._sleep(effect)
             case NewNonce():
                 return secrets.token_hex(8)
-            case CurrentKey():
-                return self._bank.current_key()
-            case Probe(access_token):
-                self._guard.make_sure()
-                return self._bank.probe(access_token, self._refused_path)
-            case Refresh(refresh_token):
-                self._guard.make_sure()
-                refreshed = self._bank.refresh(refresh_token)
+            case CheckKey():
+                return self._bank.has_current_key()
+            case Probe():
+                self._guard.check()
+                return self._bank.probe(effect.access_token, self._refused_path)
+            case Refresh():
+                self._guard.check()
+                refreshed = self._bank.refresh(effect.refresh_token)
                 self._report.refused += refreshed.outcome is Outcome.REFUSED
                 return refreshed
             case LogIn():
-                self._guard.make_sure()
+                self._guard.check()
                 return self._bank.log_in()
 
-    def _sleep(self, seconds: float, jitter: float) -> None:
+    def _sleep(self, sleep: Sleep) -> None:
         self._guard.keep()
-        before, self._slept = self._slept, self._slept + seconds
-        if before < LONG_WAIT <= self._slept:
-            log.info(
-                "Waiting for the Intergiro session: another task is renewing it, or has been and may have died. "
-                "At most %.0f s.",
-                self._timings.wait,
-            )
-        if jitter:
+        before = self._slept.get(sleep.why, 0.0)
+        self._slept[sleep.why] = before + sleep.seconds
+        if sleep.why and before < LONG_WAIT <= before + sleep.seconds:
+            log.info(WAITS[sleep.why], {name: getattr(self._timings, name) for name in self._timings.__slots__})
+        if sleep.jitter:
             # Only pauses between attempts have jitter; the others are timing conditions and must be slept through.
-            self._abandoned.wait(seconds + random.uniform(0, jitter))  # noqa: S311
+            self._abandoned.wait(sleep.seconds + random.uniform(0, sleep.jitter))  # noqa: S311
         else:
-            time.sleep(seconds)
+            time.sleep(sleep.seconds)
 
 
 def _checked(value: object) -> Renewed:

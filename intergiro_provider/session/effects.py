@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The edge of the session protocol: who takes part, what it asks of the world and what it comes to.
+"""The edge of the session protocol: its participants, its effects and its result.
 
 The protocol (:mod:`.renewal`) yields these effects and is sent the answers; a failed effect is thrown into it as
 :class:`~intergiro_provider.exceptions.StoreUnavailable` or :class:`~intergiro_provider.exceptions.ShadowedError`.
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.documents import Document, Slot, TokenPair
 
-Slot = Literal["session", "lease", "ledger"]
+Why = Literal["", "holder", "limited", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Write:
     """Write a document. After a failure it may have been stored all the same, now or later."""
 
     slot: Slot
-    document: Session | Lease | Ledger
+    document: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,27 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait; up to `jitter` seconds longer, at random."""
+    """Wait.
+
+    :param jitter: up to so many seconds longer, at random. Only a wait with jitter may be cut short by the caller; the
+        others are timing conditions.
+    :param why: what for, if it can take long. holder: another process holds the lease; limited: the bank has answered
+        429; settle: an interrupted renewal may still store its token pair.
+    """
 
     seconds: float
     jitter: float = 0.0
+    why: Why = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NewNonce:
-    """Answer: a string that nobody used before."""
+    """Answer: a string that was never used before."""
 
 
 @dataclass(frozen=True, slots=True)
-class CurrentKey:
-    """Look the connection up again. Answer: the fingerprint of the origin and API key that it holds now."""
+class CheckKey:
+    """Look the connection up again. Answer: whether it still holds the same origin and API key."""
 
 
 class Outcome(Enum):
@@ -103,6 +110,7 @@ class Answer:
     :param status: the HTTP status, 0 without one.
     :param at: epoch seconds of the bank's clock when it answered, by its Date header; None without one.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
+    :param code: the bank's machine-readable code of an error; "" without one.
     :param why: for people, why there is no answer.
     :param origin: for people, whom the call went to; "" if unknown.
     """
@@ -113,8 +121,14 @@ class Answer:
     refresh_token: str = field(default="", repr=False)
     at: float | None = None
     retry_after: float | None = None
+    code: str = ""
     why: str = ""
     origin: str = ""
+
+    @property
+    def detail(self) -> str:
+        """Status and code, for people."""
+        return f"{self.status}, {self.code}" if self.code else str(self.status or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +150,7 @@ class LogIn:
     """Log in with the API key. Answer: :class:`Answer`."""
 
 
-Effect = Read | Write | ConfirmAbsent | Now | BankTime | Sleep | NewNonce | CurrentKey | Probe | Refresh | LogIn
+Effect = Read | Write | ConfirmAbsent | Now | BankTime | Sleep | NewNonce | CheckKey | Probe | Refresh | LogIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,30 +158,32 @@ class Member:
     """The process that renews.
 
     :param key: fingerprint of the origin and the API key.
-    :param lock: fingerprint of the strict lock that it holds; None: none.
+    :param lock: fingerprint of the distributed lock that it holds; None: none.
     :param name: host and process, for people.
+    :param connection: id of the connection, for people.
     :param max_logins: logins allowed in an hour, for all processes together.
     """
 
     key: str
     lock: str | None = None
     name: str = ""
+    connection: str = ""
     max_logins: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """What a renewal came to.
+    """The result of a renewal.
 
-    :param session: the session to go on with.
-    :param how: found: somebody else had renewed it; alive: the bank still accepts the old one; refreshed; logged_in.
+    :param pair: the token pair to go on with.
+    :param how: found: another task had renewed it; alive: the bank still accepts the old one; refreshed; logged_in.
     :param stored: whether every other process can find it.
     :param shadowed: whether storing it had no effect because something hides the Variable.
     :param why: of a login, for people: what made it necessary.
     :param unexpected: whether it was a login that ordinary work does not need.
     """
 
-    session: Session
+    pair: TokenPair
     how: Literal["found", "alive", "refreshed", "logged_in"]
     stored: bool = True
     shadowed: bool = False
@@ -176,4 +192,8 @@ class Renewed:
 
 
 class Abandoned(Exception):
-    """The caller no longer wants the session, and nothing was begun that would have to be ended."""
+    """The caller no longer wants the session, and nothing is half done."""
+
+
+class KeyChanged(Exception):
+    """The connection holds another origin or API key than this session was opened with, so no login was made."""

@@ -1,119 +1,107 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The locks around one renewal: the host's, and inside it the strict one where the connection names one.
+"""The locks around one renewal: the host's lock file, and inside it the distributed lock where one is configured.
 
-They spare the lease most of its contention; the strict lock also spares it its waiting times. Who waits for a lock
-looks at the store now and then, and has no use for the lock once somebody else has stored a session.
+They spare the lease most of its contention; the distributed lock also spares it its waiting times. A process that waits
+for a lock reads the store now and then, and needs no lock once another one has stored a pair.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from intergiro_provider.exceptions import StoreUnavailable
-from intergiro_provider.session.documents import Session
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.documents import TokenPair
 from intergiro_provider.session.effects import Abandoned
-from intergiro_provider.session.locks import HostLock
+from intergiro_provider.session.lock_file import LockFile
+from intergiro_provider.session.reasons import waited_too_long
 from intergiro_provider.session.timings import Timings
 
+log = logging.getLogger("intergiro_provider.session")
+
 ATTEMPTS = 3
-"""How many times in a row the service of the strict lock may fail before the renewal does."""
+"""How many times in a row the service of the distributed lock may fail before the renewal does."""
 SHORTER = 8
-"""The first pause under a strict lock is this much shorter than those from the fourth on: renewals are quick there."""
+"""The first pause under a distributed lock is this much shorter than those from the fourth on: renewals are quick."""
 
-
-class Lock(Protocol):
-    """A lock among processes. One object for each renewal; nothing but :meth:`try_acquire` raises."""
-
-    def try_acquire(self) -> bool:
-        """Take it if it is free; never waits for its holder."""
-
-    def release(self) -> None:
-        """Give it back; does nothing where it is not held."""
-
-
-class StrictLock(Lock, Protocol):
-    """A lock that excludes everybody else, wherever they run; see :mod:`.strict`."""
-
-    fingerprint: str
-
-    def check(self) -> None:
-        """Make sure that it is still held; :class:`StoreUnavailable` if not."""
-
-    def keep(self) -> None:
-        """Called in long waits, so that the lock does not run out."""
+Look = Callable[[], TokenPair | None]
 
 
 class Guard:
     """What protects one renewal.
 
-    :param name: what is locked: the session's Variable.
-    :param open_strict: makes the strict lock; None: there is none.
+    :param name: what is locked: the session's name.
+    :param open_lock: makes the distributed lock; None: there is none.
     :param abandoned: set when the caller no longer wants the session.
     """
 
     def __init__(
-        self, name: str, timings: Timings, open_strict: Callable[[], StrictLock] | None, abandoned: threading.Event
+        self, name: str, timings: Timings, open_lock: Callable[[], DistributedLock] | None, abandoned: threading.Event
     ) -> None:
-        self._host = HostLock(name)
+        self._file = LockFile(name)
         self._timings = timings
-        self._open_strict = open_strict
+        self._open_lock = open_lock
         self._abandoned = abandoned
-        self._strict: StrictLock | None = None
+        self._distributed: DistributedLock | None = None
 
     @property
     def fingerprint(self) -> str | None:
-        """Tells the strict lock from others, once it is taken; None: there is none."""
-        return self._strict.fingerprint if self._strict is not None else None
+        """Tells the distributed lock from others, once it is acquired; None: there is none."""
+        return self._distributed.fingerprint if self._distributed is not None else None
 
-    def take(self, look: Callable[[], Session | None], began: float) -> Session | None:
-        """Take the locks; a session instead if somebody else stores one meanwhile.
+    def acquire(self, look: Look, began: float) -> TokenPair | None:
+        """Acquire the locks; return a pair instead if another process stores one meanwhile.
 
-        :param look: reads the store; a session if there is one to go on with.
+        :param look: reads the store; a pair if there is one to go on with.
         :param began: monotonic seconds from which the deadline counts.
-        :raises StoreUnavailable: at the deadline, or if the service of the strict lock is down.
+        :raises StoreUnavailable: at the deadline, or if the service of the distributed lock is down.
         :raises Abandoned: if the caller no longer wants it.
         """
-        found = self._wait_for(self._host, look, began, "Another process of this host")
-        if found is None and self._open_strict is not None:
+        # Its holder may hang. The file is an economy and not the guarantee, so after a while it is passed by.
+        found = self._wait_for(self._file, look, began, until=time.monotonic() + self._timings.takeover)
+        if found is None and self._open_lock is not None:
             # Opened only now: one process of each host at a time asks the service.
-            self._strict = self._open_strict()
-            found = self._wait_for(self._strict, look, began, "Another task")
+            self._distributed = self._open_lock()
+            found = self._wait_for(self._distributed, look, began)
         return found
 
     def release(self) -> None:
-        """Give the locks back, whether they were taken or not."""
-        if self._strict is not None:
-            self._strict.release()
-        self._host.release()
+        """Release the locks, whether they were acquired or not."""
+        if self._distributed is not None:
+            self._distributed.release()
+        self._file.release()
 
-    def make_sure(self) -> None:
-        """Right before a bank call: the strict lock is held.
+    def check(self) -> None:
+        """Check, right before a bank call, that the distributed lock is still held.
 
-        :raises StoreUnavailable: if it is not, or if that took so long that it may be past.
+        :raises StoreUnavailable: if it is not, or if the check took so long that it may be lost since.
         """
-        if self._strict is None:
+        if self._distributed is None:
             return
         began = time.monotonic()
-        self._strict.check()
+        self._distributed.check()
         took, limit = time.monotonic() - began, self._timings.lock_check
         if took > limit:
             raise StoreUnavailable(
-                f"Making sure of the lock that `lock_conn_id` names took {took:.1f} s; {limit:.1f} s is the limit. "
-                "Nothing further was asked of the bank; the task can be tried again."
+                f"The check that the distributed lock of `lock_conn_id` is still held took {took:.1f} s; {limit:.1f} s "
+                "is the limit. The bank was not asked further; the task can be retried. Use a service that is nearer "
+                "to the workers."
             )
 
     def keep(self) -> None:
-        """Before a wait: let the strict lock not run out."""
-        if self._strict is not None:
-            self._strict.keep()
+        """Extend the distributed lock, before a wait."""
+        if self._distributed is not None:
+            self._distributed.keep()
 
-    def _wait_for(self, lock: Lock, look: Callable[[], Session | None], began: float, who: str) -> Session | None:
+    def _wait_for(
+        self, lock: LockFile | DistributedLock, look: Look, began: float, until: float | None = None
+    ) -> TokenPair | None:
         failures = 0
-        pause = self._timings.poll / (SHORTER if self._open_strict is not None else 1)
+        pause = self._timings.poll / (SHORTER if self._open_lock is not None else 1)
         while True:
             try:
                 if lock.try_acquire():
@@ -123,11 +111,15 @@ class Guard:
                 failures, pause = failures + 1, self._timings.poll
                 if failures >= ATTEMPTS:
                     raise
-            if time.monotonic() - began > self._timings.wait:
-                raise StoreUnavailable(
-                    f"{who} has been renewing the Intergiro session for over {self._timings.wait:.0f} s. The task can "
-                    "be tried again."
+            if until is not None and time.monotonic() >= until:
+                log.warning(
+                    "The lock file %s was not free for %.0f s: a process of this host may hang. Going on without it.",
+                    self._file.path,
+                    self._timings.takeover,
                 )
+                return None
+            if time.monotonic() - began > self._timings.wait:
+                raise waited_too_long(self._timings.wait)
             if self._abandoned.wait(pause * random.uniform(0.5, 1.5)):  # noqa: S311
                 raise Abandoned
             pause = min(2 * pause, self._timings.poll)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the holder of the lease does: make sure, refresh or log in, store.
+"""What the holder of the lease does: probe, refresh or log in, store.
 
 The bank accepts a refresh token once, so two refreshers cannot both win. Only a login has no guard at the bank; hence
-the reads, the settling and the ledger before it. Every step has to end within times that a successor counts on.
+the reads, the settling and the login history before it. Every step has to end within times that a successor relies on.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from dataclasses import dataclass, replace
 from math import isinf
 from typing import Any
 
-from intergiro_provider.exceptions import StoreUnavailable
+from intergiro_provider.exceptions import IntergiroError, StoreUnavailable
 from intergiro_provider.session.budget import HOUR, dated, known_logins, next_allowed, reserved
-from intergiro_provider.session.documents import Lease, Ledger, Session, Verdict
+from intergiro_provider.session.documents import Lease, LoginHistory, Slot, TokenPair, Verdict
 from intergiro_provider.session.effects import (
     Answer,
     BankTime,
+    CheckKey,
     ConfirmAbsent,
     Effect,
+    KeyChanged,
     LogIn,
     Member,
     Moment,
-    NewNonce,
     Now,
     Outcome,
     Probe,
@@ -32,7 +33,6 @@ from intergiro_provider.session.effects import (
     Refresh,
     Renewed,
     Sleep,
-    Slot,
     Write,
 )
 from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, login_reason, shadowed
@@ -40,63 +40,62 @@ from intergiro_provider.session.timings import Timings
 
 Step = Generator[Effect, Any, Any]
 
-
-def is_usable(session: Session | None, rejected: Session | None) -> bool:
-    """Whether this stored session is another one than the one refused, and not older."""
-    if session is None:
-        return False
-    return rejected is None or (session.identity != rejected.identity and session.gen >= rejected.gen)
+TOO_MANY_REQUESTS = 429
 
 
 @dataclass(slots=True)
 class Holder:
-    """One stay in the critical section; :meth:`run` returns None when it turns out not to be mine any more.
+    """One critical section; :meth:`run` returns None when the lease turns out to be lost, or the bank busy.
 
     :param me: who renews.
-    :param rejected: the session that the bank answered 401 to; None: the caller has none.
-    :param session: the stored session, as read before the lease was taken; None: there seemed to be none.
-    :param foreign: it belongs to another origin or API key.
+    :param rejected: the pair that the bank answered 401 to; None: the caller has none.
+    :param pair: the stored pair, as read before the lease was acquired; None: there seemed to be none.
     :param lease: the lease, which is mine.
     :param acked: monotonic seconds at which the lease write was acknowledged.
-    :param backwards: the session is older than the lease says: restored, seeded, or hidden by something.
-    :param unsettled: a former owner of the lease may have rotated the token without storing the new one.
-    :param unspent: nonces of this process under which a login was entered into the ledger, but certainly not made.
+    :param backwards: the pair is older than the lease says: restored from a backup, or hidden by something.
+    :param unsettled: an earlier holder of the lease may have rotated the token without storing the new one.
+    :param settle: whether to look for a late store before a login, for that reason or another.
+    :param unspent: nonces of this process under which a login was entered into the history, but certainly not made.
     """
 
     me: Member
-    rejected: Session | None
+    rejected: TokenPair | None
     timings: Timings
-    session: Session | None
-    foreign: bool
+    pair: TokenPair | None
     lease: Lease
     acked: float
     backwards: bool
     unsettled: bool
+    settle: bool
     unspent: set[str]
     _asked: bool = False
+    _copies_until: float = 0.0
 
     def run(self) -> Step:
-        """The stay; ends with :class:`Renewed`, or with None to start again."""
+        """Renew; end with :class:`Renewed`, or with None to start again."""
         try:
-            return (yield from self._run())
-        except StoreUnavailable:
-            if not self._asked:
-                yield from self.leave("free", 0.0)
+            renewed = yield from self._run()
+        except (IntergiroError, KeyChanged):
+            if not self._asked and self.lease.verdict is None:
+                yield from self.release("free")
+            yield from self._outlast_copies()
             raise
+        yield from self._outlast_copies()
+        return renewed
 
     def _run(self) -> Step:
-        current = yield Read("session")
-        if current != self.session:
+        current: TokenPair | None = yield Read("session")
+        if current != self.pair:
             if current is None:
                 raise StoreUnavailable(
-                    "The Intergiro session was there a moment ago and is gone now: the Airflow Variables are not "
-                    "reliable at present, or somebody has just deleted it. Nothing was asked of the bank."
+                    "The Intergiro session was there a moment ago and is gone now: Airflow's Variables are not "
+                    "reliable at present, or somebody has just deleted it. The bank was not asked; the task can be "
+                    "retried."
                 )
-            return self._take_up(current)
+            return self._use(current)
         if current is None and not (yield ConfirmAbsent("session")):
             return None
-        seeded = self.session is not None and self.session.seeded
-        if (seeded or self.backwards) and not self.foreign and not (yield from self._rewrite()):
+        if self.backwards and not (yield from self._rewrite()):
             return None
         ended = yield from self._exchange((yield from self._due()))
         if ended is not None:
@@ -104,105 +103,104 @@ class Holder:
         return (yield from self._log_in())
 
     def _due(self) -> Step:
-        """The sessions to refresh: the refused one where it is newer than the stored one, and the stored one."""
-        stored, rejected = self.session, self.rejected
-        if stored is None or self.foreign:
+        """The pairs to refresh: the rejected one where it is newer than the stored one, and the stored one."""
+        stored, rejected = self.pair, self.rejected
+        if stored is None:
             return []
-        newer = rejected is not None and rejected.gen > stored.gen and rejected.key == self.me.key
+        newer = rejected is not None and rejected.gen > stored.gen
         memo = self.lease.refused_at
         refused_before = memo and (yield BankTime()).at - memo < self.timings.refused_memo
         due = (rejected if newer else None, None if refused_before else stored)
-        return [s for s in due if s is not None and s.refresh_token]
+        return [pair for pair in due if pair is not None and pair.refresh_token]
 
-    def _take_up(self, current: Session) -> Renewed | None:
-        """A session that appeared meanwhile, if it can be used; else start again."""
-        if current.key == self.me.key and is_usable(current, self.rejected):
-            return Renewed(current, "found")
-        return None
+    def _use(self, current: TokenPair) -> Renewed | None:
+        """A pair that appeared meanwhile, if it can be used; else start again."""
+        return Renewed(current, "found") if current.supersedes(self.rejected) else None
 
     def _rewrite(self) -> Step:
-        """Give a seeded or restored session a mark of mine, and see if it can be read; False: start again."""
-        session: Session = self.session  # type: ignore[assignment] # there is one to rewrite
-        marked = replace(session, key=self.me.key, lock=self.me.lock, writer=f"{self.me.name} {self.lease.nonce}")
-        if session.seeded:
-            marked = replace(marked, nonce=(yield NewNonce()))
+        """Put a mark of mine on a restored pair, and see if it can be read; False: start again."""
+        pair: TokenPair = self.pair  # type: ignore[assignment] # there is one to rewrite
+        marked = replace(pair, lock=self.me.lock, writer=f"{self.me.name} {self.lease.nonce}")
         if not (yield from self._write_in_time("session", marked)):
             return False
         back = yield Read("session")
-        if back == session:
+        if back == pair:
             raise shadowed()
         if back is None:
-            raise StoreUnavailable("The Intergiro session that was just written cannot be read. Nothing was burnt.")
-        self.session = marked
-        self.lease = replace(self.lease, about=marked.mark)
+            raise StoreUnavailable(
+                "The Intergiro session that was just written cannot be read. No refresh was attempted, and the task "
+                "can be retried."
+            )
+        self.pair = marked
         return back == marked
 
     # Refresh.
 
-    def _exchange(self, due: list[Session]) -> Step:
+    def _exchange(self, due: list[TokenPair]) -> Step:
         """Refresh; `_Ended` when the renewal is over, None when all of them were refused."""
         for old in due:
             if not (yield from self._in_time()):
                 return _Ended(None)
             probe: Answer = yield Probe(old.access_token)
             if probe.outcome is Outcome.OK:
-                yield from self.leave("free", 0.0)
-                return _Ended(Renewed(old, "alive", stored=old is self.session))
+                yield from self.release("free")
+                return _Ended(Renewed(old, "alive", stored=old is self.pair))
             if probe.outcome is not Outcome.REFUSED:
-                yield from self._bank_unavailable(probe, "a request that tells whether the session lives")
+                return (yield from self._unavailable(probe, "a request that tells whether the session lives"))
         # The probes took time, in which a process that was asleep may have stored what it had rotated.
         if due and (ended := (yield from self._superseded())) is not None:
             return ended
         for old in due:
             answer = yield from self._refresh(old)
-            if answer is None:
-                return _Ended(None)
+            if isinstance(answer, _Ended):
+                return answer
             if answer.outcome is Outcome.OK:
                 return _Ended((yield from self._store(answer, old, "refreshed")))
-            if old is self.session:
+            if old is self.pair:
                 self.lease = replace(self.lease, refused_at=(yield BankTime()).at)
         return None
 
-    def _refresh(self, old: Session) -> Step:
-        """The bank's definite answer: OK or REFUSED; None: out of time, nothing sent."""
+    def _refresh(self, old: TokenPair) -> Step:
+        """The bank's definite answer, OK or REFUSED; `_Ended` without one."""
         unknown = False
         while True:
             if not (yield from self._in_time()):
                 if unknown:
-                    yield from self._bank_unavailable(Answer(Outcome.UNKNOWN), "the refresh")
-                return None
+                    return (yield from self._unavailable(Answer(Outcome.UNKNOWN), "the refresh"))
+                return _Ended(None)
             answer: Answer = yield Refresh(old.refresh_token)
             self._asked = answer.outcome is not Outcome.REFUSED
             if answer.outcome in (Outcome.OK, Outcome.REFUSED):
                 return answer
             if answer.outcome is Outcome.UNAVAILABLE or (answer.outcome is Outcome.UNKNOWN and unknown):
-                yield from self._bank_unavailable(answer, "the refresh")
+                return (yield from self._unavailable(answer, "the refresh"))
             if answer.outcome is Outcome.UNKNOWN:
-                unknown = self.unsettled = True
+                unknown = self.unsettled = self.settle = True
             elif not (yield from self._in_time(self.timings.repeat)):
-                yield from self._bank_unavailable(answer, "the refresh")
+                return (yield from self._unavailable(answer, "the refresh"))
             yield Sleep(self.timings.repeat)
 
     def _settle(self) -> Step:
-        """Has somebody else rotated the token, or does somebody else hold the lease now?"""
+        """`_Ended` if another process has stored a pair, or holds the lease now."""
         began = yield Now()
         while True:
             ended = yield from self._superseded()
             if ended is not None:
                 return ended
-            if not self.unsettled or (yield Now()) - began >= self.timings.settle_session:
+            if not self.settle or (yield Now()) - began >= self.timings.settle_session:
                 return None
-            yield Sleep(self.timings.poll)
+            yield Sleep(self.timings.poll, why="settle")
 
     def _superseded(self) -> Step:
-        """`_Ended` when a new session is there or the lease is lost."""
+        """`_Ended` when a new pair is there or the lease is lost."""
         current = yield Read("session")
-        if current is None and self.session is not None:
+        if current is None and self.pair is not None:
             raise StoreUnavailable(
-                "The Intergiro session disappeared while it was being renewed; no login is made on that evidence."
+                "The Intergiro session disappeared while it was being renewed. That is no reason for a login; the task "
+                "can be retried."
             )
-        if current != self.session:
-            return _Ended(None if current is None else self._take_up(current))
+        if current != self.pair:
+            return _Ended(None if current is None else self._use(current))
         if not (yield from self._is_mine()):
             return _Ended(None)
         return None
@@ -213,9 +211,12 @@ class Holder:
         ended = yield from self._settle()
         if ended is not None:
             return ended.renewed
+        # The end of a session may be that its key was replaced. That one must not be tried again.
+        if not (yield CheckKey()):
+            raise KeyChanged
         reserved_at = yield Now()
-        ledger = yield from self._reserve()
-        if ledger is None:
+        history = yield from self._reserve()
+        if history is None:
             return None
         if (
             not (yield from self._is_mine())
@@ -227,88 +228,93 @@ class Holder:
         answer: Answer = yield LogIn()
         self._asked = True
         if answer.outcome is Outcome.OK:
-            # No write to the ledger: the lease is void then, and a late copy could strike the next login off.
-            renewed = yield from self._store(answer, None, "logged_in")
-            why, unexpected = login_reason(self.session, self.foreign, self.unsettled, ledger, self.lease.nonce)
+            # No write to the history: the lease is void then, and a late copy could remove the next login.
+            renewed: Renewed = yield from self._store(answer, None, "logged_in")
+            if self.pair is None and renewed.stored:
+                # Else nobody could tell, once this session is deleted, that the lease is not held.
+                yield from self.release("done")
+            why, unexpected = login_reason(self.pair, self.unsettled, history, self.lease.nonce)
             return replace(renewed, why=why, unexpected=unexpected)
-        yield from self._correct(ledger, answer)
-        if answer.outcome is Outcome.UNSENT:
-            yield from self._bank_unavailable(answer, "the login")
+        yield from self._correct(history, answer)
         if answer.outcome is Outcome.REFUSED:
-            yield from self.leave("key", self.timings.takeover)
-            raise key_refused()
-        yield from self._bank_unavailable(answer, "the login")
+            yield from self.release("key", self.timings.takeover, answer.detail)
+            raise key_refused(answer.detail)
+        yield from self._unavailable(answer, "the login")
+        return None
 
     def _reserve(self) -> Step:
-        """Enter a login into the ledger before it is made; None: no time left for one, or somebody interfered.
+        """Enter a login into the history before it is made; None: no time left for one, or another process interfered.
 
         :raises LoginBudgetExhausted: if the hour holds enough of them.
         """
-        ledger: Ledger | None = yield Read("ledger")
-        if ledger is None:
-            if not (yield ConfirmAbsent("ledger")):
+        history: LoginHistory | None = yield Read("logins")
+        if history is None:
+            if not (yield ConfirmAbsent("logins")):
                 return None
-            ledger = Ledger()
-        known = known_logins(ledger, self.session)
+            history = LoginHistory()
+        known = known_logins(history, self.pair)
         now: Moment = yield BankTime(exact=bool(known))
         counted = tuple(e for e in known if e.until > now.at and e.nonce not in self.unspent)
         if (next_at := next_allowed(counted, self.me.max_logins)) is not None:
-            yield from self.leave("budget", next_at - now.at)
+            yield from self.release("budget", next_at - now.at)
             raise budget_exhausted(next_at, self.me.max_logins)
         if not (yield from self._in_time(self.timings.reserve)):
             return None
-        entered = Ledger((*counted, reserved(now, self.lease.nonce)))
+        entered = LoginHistory((*counted, reserved(now, self.lease.nonce)))
         self.unspent.add(self.lease.nonce)
-        if not (yield from self._write_in_time("ledger", entered)):
+        if not (yield from self._write_in_time("logins", entered)):
             return None
-        back = yield Read("ledger")
-        if back == ledger and (yield from self._is_mine()):
+        back = yield Read("logins")
+        if back == history and (yield from self._is_mine()):
             raise shadowed()
         if back is None:
-            raise StoreUnavailable("The ledger of logins that was just written cannot be read. Nothing was burnt.")
+            raise StoreUnavailable(
+                "The login history that was just written cannot be read. No login was attempted, and the task can be "
+                "retried."
+            )
         if back != entered:
             return None
         self.unspent.discard(self.lease.nonce)
         return entered
 
-    def _correct(self, ledger: Ledger, answer: Answer) -> Step:
-        """After a login that gave no session: date its entry, or take it back. Ends when no late copy can come."""
+    def _correct(self, history: LoginHistory, answer: Answer) -> Step:
+        """After a login that gave no session: date its entry, or remove it. Ends when no late copy can come."""
         unsent = answer.outcome is Outcome.UNSENT
         if (answer.at is None and not unsent) or not (yield from self._is_mine()):
             return
-        others = (e for e in ledger.logins if e.nonce != self.lease.nonce)
+        others = (e for e in history.logins if e.nonce != self.lease.nonce)
         this = () if unsent or answer.at is None else (dated(answer.at, self.lease.nonce),)
         with suppress(StoreUnavailable):
-            yield from self._write_in_time("ledger", Ledger((*others, *this)))
+            yield from self._write_in_time("logins", LoginHistory((*others, *this)))
 
     # Store.
 
-    def _store(self, answer: Answer, old: Session | None, how: Any) -> Step:
+    def _store(self, answer: Answer, old: TokenPair | None, how: Any) -> Step:
         """Store the new pair, unless a newer one is there; keep it in memory where that fails."""
         now: Moment = yield BankTime()
-        known = [s.gen for s in (self.session, self.rejected) if s is not None]
-        fresh = Session(
+        known = [pair for pair in (self.pair, self.rejected) if pair is not None]
+        fresh = TokenPair(
             access_token=answer.access_token,
             refresh_token=answer.refresh_token or (old.refresh_token if old is not None else ""),
-            key=self.me.key,
-            gen=max(self.lease.gen, self.lease.floor, *known) + 1,
+            gen=max(self.lease.gen, self.lease.floor, *(pair.gen for pair in known)) + 1,
             nonce=self.lease.nonce,
             lock=self.me.lock,
             login_at=old.login_at if old is not None else answer.at or now.at,
             login=old.login if old is not None else self.lease.nonce if answer.at is not None else "",
             issued_at=answer.at or now.at,
             writer=self.me.name,
+            connections=tuple(
+                sorted({self.me.connection, *(name for pair in known for name in pair.connections)} - {""})
+            ),
+            key=self.me.key,
         )
         unread = 0
         while True:
             try:
                 current = yield Read("session")
                 if current is not None and current.gen > self.lease.gen:
-                    if current.identity == fresh.identity:
-                        return Renewed(fresh, how)
-                    if current.key == self.me.key:
-                        return Renewed(current, "found")
-                    return Renewed(fresh, how, stored=False)
+                    is_mine = current.identity == fresh.identity
+                    return Renewed(fresh, how) if is_mine else Renewed(current, "found")
                 if (yield Now()) - self.acked > self.timings.persist_until:
                     return Renewed(fresh, how, stored=False)
                 yield Write("session", fresh)
@@ -319,8 +325,8 @@ class Holder:
                     continue
                 unread += 1
                 if unread > 1 and back is not None:
-                    # The next one would be shown the old session, and nothing else, and would log in.
-                    yield from self.leave("shadowed", HOUR)
+                    # The next holder would be shown the old pair, and nothing else, and would log in.
+                    yield from self.release("shadowed", HOUR)
                     return Renewed(fresh, how, stored=False, shadowed=True)
             except StoreUnavailable:
                 pass
@@ -338,8 +344,8 @@ class Holder:
         lease = yield Read("lease")
         return lease is not None and lease.nonce == self.lease.nonce
 
-    def _write_in_time(self, slot: Slot, document: Session | Ledger) -> Step:
-        """Write; False, or the failure, only once no late copy can come and overwrite what is stored after it."""
+    def _write_in_time(self, slot: Slot, document: TokenPair | LoginHistory) -> Step:
+        """Write; False, or the failure, only once no late copy can overwrite what is stored after it."""
         began = yield Now()
         try:
             yield Write(slot, document)
@@ -349,32 +355,48 @@ class Holder:
             raise
         if (yield Now()) - began <= self.timings.lease_write:
             return True
+        if self.me.lock is not None and slot == "logins":
+            # Nobody else writes it while this process holds the distributed lock, so the login need not wait.
+            self._copies_until = began + self.timings.store
+            return True
         yield Sleep(self.timings.store)
-        return False
+        return self.me.lock is not None
 
-    def leave(self, verdict: Verdict, holds: float) -> Step:
-        """Free the lease and leave word why. If that fails, others find out by waiting."""
+    def _outlast_copies(self) -> Step:
+        """Before the distributed lock is released: wait until no late copy of a slow write can come."""
+        if self._copies_until and (left := self._copies_until - (yield Now())) > 0:
+            yield Sleep(left)
+
+    def release(self, verdict: Verdict, holds: float = 0.0, detail: str = "") -> Step:
+        """Release the lease and write why. If that fails, other processes find out by waiting.
+
+        :param holds: seconds for which others go by the verdict.
+        """
         try:
             if not (yield from self._is_mine()):
                 return
-            now = (yield BankTime()).at
+            now: Moment = yield BankTime()
             self.lease = replace(
-                self.lease, verdict=verdict, verdict_at=now, verdict_until=now + holds, verdict_key=self.me.key
+                self.lease, verdict=verdict, at=now.at, exact=now.exact, verdict_until=now.at + holds, detail=detail
             )
             yield Write("lease", self.lease)
         except StoreUnavailable:
             return
 
-    def _bank_unavailable(self, answer: Answer, what: str) -> Step:
+    def _unavailable(self, answer: Answer, what: str) -> Step:
+        """Release the lease; `_Ended` where the bank is only busy, for the next attempt waits; else an error."""
+        busy = answer.status == TOO_MANY_REQUESTS and what != "the login"
+        default = self.timings.repeat if busy else self.timings.bank_verdict
         # Whatever the bank asks for: a mistaken answer must not stop every task for ever.
-        asked = answer.retry_after if answer.retry_after is not None else self.timings.bank_verdict
-        holds = min(asked, self.timings.refused_memo)
-        yield from self.leave("bank", holds)
+        holds = min(answer.retry_after if answer.retry_after is not None else default, self.timings.refused_memo)
+        yield from self.release("limited" if busy else "bank", holds, answer.detail)
+        if busy:
+            return _Ended(None)
         raise bank_unavailable(answer, what, holds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """The end of a stay: with a session, or with None to start again."""
+    """The end of a critical section: with a pair, or with None to start again."""
 
     renewed: Renewed | None

@@ -1,83 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks around the lease: they spare it contention, and the store most of its traffic."""
+"""From a connection to the distributed lock that it stands for."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
-import tempfile
+from collections.abc import Callable, Mapping
 from typing import Any
 
-_open: set[int] = set()
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
+from intergiro_provider.session.distributed_lock import TTL, DistributedLock
 
 
-def _close_in_child() -> None:
-    # A child that kept them open would keep the locks after its parent has closed them.
-    for descriptor in _open:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _open.clear()
+def open_lock(conn_id: str, name: str, look_up: Callable[[str], Any], ttl: float = TTL) -> DistributedLock:
+    """Return the lock that a connection names; its service is not asked yet.
 
-
-os.register_at_fork(after_in_child=_close_in_child)
-
-
-class HostLock:
-    """A lock among the processes of one host: ``flock`` on a file that is never deleted.
-
-    It is an economy, not the guarantee: where the file cannot be opened, every process just passes.
-
-    :param name: what is locked, such as the name of a Variable.
+    :param conn_id: the value of `lock_conn_id`.
+    :param name: the session's Variable.
+    :param look_up: finds a connection by its id.
+    :param ttl: see :data:`TTL`.
+    :raises IntergiroValueError: if the connection is of another type, or names no service that can give a lock.
+    :raises StoreUnavailable: if it cannot be read, or what its type needs is not installed.
     """
+    try:
+        connection = look_up(conn_id)
+        extra = connection.extra_dejson
+    except IntergiroError:
+        raise
+    except Exception as error:
+        # It may be there all the same: with the metadata database down the answer is "not found", too.
+        raise StoreUnavailable(
+            f"The connection {conn_id!r}, which `lock_conn_id` names, cannot be read ({type(error).__name__}). Nothing "
+            "was asked of the bank. Create it, or correct `lock_conn_id`."
+        ) from None
+    kind = connection.conn_type
+    if kind not in ("postgres", "redis"):
+        raise IntergiroValueError(
+            f"`lock_conn_id` names the connection {conn_id!r} of type {kind!r}; only one of type postgres or redis can "
+            "give a lock."
+        )
+    if not connection.host or not isinstance(extra, Mapping):
+        raise IntergiroValueError(
+            f"The connection {conn_id!r}, which `lock_conn_id` names, must name the host of one service for all "
+            "workers, and its extra must be a JSON object."
+        )
+    try:
+        if kind == "postgres":
+            from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-    def __init__(self, name: str) -> None:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-        self.path = os.path.join(tempfile.gettempdir(), f"airflow-intergiro-{digest}.lock")
-        self._descriptor: int | None = None
+            from intergiro_provider.session.postgres_lock import PostgresLock
 
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free; never waits."""
-        descriptor = self._open_file()
-        if descriptor is None:
-            return True
-        _open.add(descriptor)
-        self._descriptor = descriptor
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_ino == os.stat(self.path).st_ino:
-                return True
-        except OSError:
-            pass
-        self.release()
-        return False
+            return PostgresLock(PostgresHook, connection, conn_id, name, ttl)
+        from intergiro_provider.session.redis_lock import RedisLock
 
-    def release(self) -> None:
-        """Give the lock back; does nothing where it is not held."""
-        if self._descriptor is not None and self._descriptor in _open:
-            _open.discard(self._descriptor)
-            # Closing alone would leave it to a child forked a moment ago, which has not closed its copy yet.
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            os.close(self._descriptor)
-        self._descriptor = None
-
-    def _open_file(self) -> int | None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        # Without O_CREAT where it exists: in a sticky directory Linux refuses that for another user's file.
-        for extra in (0, os.O_CREAT):
-            try:
-                return os.open(self.path, flags | extra, 0o644)
-            except OSError:
-                continue
-        return None
-
-
-def postgres_hook() -> Any:
-    """Airflow's hook for PostgreSQL, which opens what a strict lock there is held by.
-
-    :raises ImportError: if its provider is not installed.
-    """
-    from airflow.providers.postgres.hooks.postgres import PostgresHook
-
-    return PostgresHook
+        return RedisLock(connection, conn_id, name, ttl)
+    except ImportError as error:
+        raise StoreUnavailable(
+            f"`lock_conn_id` names the {kind} connection {conn_id!r}, but what that needs is not installed here "
+            f"({error.name or type(error).__name__}): pip install 'airflow-provider-intergiro[{kind}]' on every worker "
+            "and in the triggerer."
+        ) from None

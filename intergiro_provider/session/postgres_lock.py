@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The strict lock in PostgreSQL: a transaction that holds an advisory lock.
+"""The distributed lock in PostgreSQL: a transaction that holds an advisory lock.
 
 It is held for as long as the transaction is open, so the server frees it at once when the holder dies, and it works
 behind a pooler that lends a server connection to each transaction. Airflow's own hook connects, so that whatever its
@@ -14,10 +14,10 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
-from intergiro_provider.session.locks import postgres_hook
-from intergiro_provider.session.strict import ANSWER_TIMEOUT, CONNECT_TIMEOUT, StrictLock, UnfitError
+from intergiro_provider.session.distributed_lock import ANSWER_TIMEOUT, CONNECT_TIMEOUT, DistributedLock, UnfitError
 
 # All in one round trip. Set for this transaction only: behind a pooler the connection belongs to others afterwards.
 ACQUIRE = (
@@ -47,15 +47,16 @@ def key_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"intergiro {name}".encode()).digest()[:8], signed=True)
 
 
-class PostgresLock(StrictLock):
-    """See :class:`~intergiro_provider.session.strict.StrictLock`.
+class PostgresLock(DistributedLock):
+    """See :class:`~intergiro_provider.session.distributed_lock.DistributedLock`.
 
+    :param hook: Airflow's hook for PostgreSQL, which connects.
     :param connection: Airflow connection of type ``postgres``.
     """
 
     drivers = ("psycopg", "psycopg2")
 
-    def __init__(self, connection: Any, conn_id: str, name: str, ttl: float) -> None:
+    def __init__(self, hook: Callable[..., Any], connection: Any, conn_id: str, name: str, ttl: float) -> None:
         # What the extra says wins: the hook passes it on to the driver last.
         named = {
             "host": connection.host,
@@ -68,7 +69,7 @@ class PostgresLock(StrictLock):
             # A socket in the file system leads to another server on each machine.
             service = (*service, socket.gethostname())
         super().__init__(conn_id, ("postgres", *service), name, connection.password, ttl)
-        self._hook = postgres_hook()
+        self._hook = hook
         self._source = connection
         self._key = key_of(name)
         self._connection: Any = None
@@ -81,7 +82,7 @@ class PostgresLock(StrictLock):
         )
         if not acquired or standby:
             # Who waits holds no connection: a server may have fewer of them than there are tasks.
-            self._let_go()
+            self._release()
         if standby:
             raise UnfitError("it is a standby, whose locks do not bind those who use the primary")
         return bool(acquired)
@@ -89,7 +90,7 @@ class PostgresLock(StrictLock):
     def _confirm(self) -> bool:
         return self._connection is not None and self._execute("SELECT 1")[0] == 1
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         connection, wire = self._connection, self._wire
         if connection is None or wire is None:
             return
@@ -104,7 +105,7 @@ class PostgresLock(StrictLock):
             wire.close()
 
     def _connect(self) -> None:
-        self._let_go_quietly()
+        self._close()
         source = self._source
         extra = {key: value for key, value in source.extra_dejson.items() if key != "cursor"}
         extra["connect_timeout"] = min(int(extra.get("connect_timeout") or CONNECT_TIMEOUT), LONGEST_CONNECT)

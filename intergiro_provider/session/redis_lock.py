@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The strict lock in Redis: a key that expires, holding a token that only its holder knows.
+"""The distributed lock in Redis: a key that expires, holding a token that only its holder knows.
 
 redis-py's own lock does what is needed, on a client of our own: the one that Airflow's hook makes would wait for a
 server for ever. A Redis that fails over to a replica can lose the key; the checks before each bank call, the lease and
@@ -18,13 +18,13 @@ from redis.lock import Lock
 from redis.retry import Retry
 
 from intergiro_provider.exceptions import IntergiroValueError
-from intergiro_provider.session.strict import ANSWER_TIMEOUT, CONNECT_TIMEOUT, StrictLock
+from intergiro_provider.session.distributed_lock import ANSWER_TIMEOUT, CONNECT_TIMEOUT, DistributedLock
 
 TLS = ("ssl", "ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile", "ssl_check_hostname")
 
 
-class RedisLock(StrictLock):
-    """See :class:`~intergiro_provider.session.strict.StrictLock`.
+class RedisLock(DistributedLock):
+    """See :class:`~intergiro_provider.session.distributed_lock.DistributedLock`.
 
     :param connection: Airflow connection of type ``redis``.
     :raises IntergiroValueError: if it names a cluster.
@@ -72,7 +72,7 @@ class RedisLock(StrictLock):
         except LockNotOwnedError:
             return False
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         try:
             if self._lock.local.token is not None:
                 self._lock.release()

@@ -1,40 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """The renewal of a shared session, as a protocol without input or output of its own.
 
-Many processes hold the same session; Airflow's Variables know no compare-and-swap. Who may renew is settled by a lease
-Variable with timing conditions that each process checks on itself (Fischer's mutual exclusion), guarded from the
-outside by a thread lock, a file lock and, where configured, a strict lock. This module is about becoming the one who
-may; :mod:`.holder` is about what that one does.
+Many processes share one session, in a store without compare-and-swap. A lease says which of them may renew it. Timing
+conditions that each process checks on itself make the lease exclusive (Fischer's mutual exclusion); a thread lock, a
+lock file and, where configured, a distributed lock relieve it. This module acquires the lease; :mod:`.holder` is what
+its holder does.
 
 :meth:`Renewal.run` is a generator: it yields :mod:`effects <.effects>` and is sent their answers. The same code is
-driven against Airflow and the bank in production and against a simulated world, with crashes, in the tests.
+driven against a store and the bank in production and against a simulated world, with crashes, in the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any
 
-from intergiro_provider.exceptions import BankUnavailable, LockMismatch, StoreUnavailable
-from intergiro_provider.session.budget import next_allowed
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.exceptions import StoreUnavailable
+from intergiro_provider.session.budget import CALL_SLACK, next_allowed
+from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.effects import (
     Abandoned,
     BankTime,
     ConfirmAbsent,
-    CurrentKey,
     Effect,
     Member,
+    Moment,
     NewNonce,
     Now,
     Read,
     Renewed,
     Sleep,
+    Why,
     Write,
 )
-from intergiro_provider.session.holder import Holder, is_usable
-from intergiro_provider.session.reasons import budget_exhausted, key_refused, shadowed
+from intergiro_provider.session.holder import Holder
+from intergiro_provider.session.reasons import (
+    bank_limited,
+    bank_was_unavailable,
+    budget_exhausted,
+    key_refused,
+    lock_mismatch,
+    shadowed,
+    store_too_slow,
+    waited_too_long,
+)
 from intergiro_provider.session.timings import Timings
 
 LEASE_WRITES = 3
@@ -48,43 +57,45 @@ class Renewal:
     """One renewal by one process.
 
     :param me: who renews.
-    :param rejected: the session that the bank answered 401 to; None: the caller has none.
+    :param rejected: the token pair that the bank answered 401 to; None: the caller has none.
     """
 
-    def __init__(self, me: Member, rejected: Session | None, timings: Timings) -> None:
+    def __init__(self, me: Member, rejected: TokenPair | None, timings: Timings) -> None:
         self._abandoned = False
         self._me = me
         self._rejected = rejected
         self._timings = timings
+        self._started = 0.0
+        self._waits_for: Why = ""
         self._watched = ""
         self._watched_since = 0.0
         self._own_nonces: set[str] = set()
         self._failed_writes = 0
         self._slow_writes = 0
-        self._unsettled = False
         self._unread_writes = 0
+        self._unsettled = False
+        self._settle = False
         self._refused = ("", 0.0)
         self._unspent: set[str] = set()
 
     def run(self, waited: float = 0.0) -> Generator[Effect, Any, Renewed]:
-        """The protocol; returns what to go on with.
+        """Run the protocol; return what to go on with.
 
         :param waited: seconds already spent on waiting for locks; they count towards the deadline.
         :raises IntergiroError: whichever says best why there is no session; nothing is lost then.
         :raises Abandoned: after :meth:`abandon` was called and before the bank was asked.
+        :raises KeyChanged: if the connection holds another key now.
         """
-        started = (yield Now()) - waited
+        self._started = (yield Now()) - waited
         while True:
             renewed: Renewed | None = yield from self._attempt()
             if renewed is not None:
                 return renewed
-            yield Sleep(self._timings.poll, jitter=self._timings.poll)
-            if (yield Now()) - started > self._timings.wait:
-                raise StoreUnavailable(
-                    f"Another process has been renewing the Intergiro session for over {self._timings.wait:.0f} s, or "
-                    "Airflow's Variables are too slow to agree on who may. The task can be tried again; if this "
-                    "happens often, set `lock_conn_id` in the connection's extra."
-                )
+            yield Sleep(self._timings.poll, jitter=self._timings.poll, why=self._waits_for)
+            if (yield Now()) - self._started > self._timings.wait:
+                if self._waits_for == "limited":
+                    raise bank_limited(self._timings.bank_verdict)
+                raise waited_too_long(self._timings.wait)
 
     def abandon(self) -> None:
         """End as soon as nothing is half done."""
@@ -94,45 +105,45 @@ class Renewal:
         return self._abandoned
 
     def _attempt(self) -> Step:
-        """From the first read to a session; None: the world has changed meanwhile, start again."""
+        """From the first read to a token pair; None: the world has changed meanwhile, start again."""
         if self._is_abandoned():
             raise Abandoned
-        session, foreign = yield from self._look()
-        if not foreign and is_usable(session, self._rejected):
-            return Renewed(session, "found")
-        if session is not None and session.lock not in (None, self._me.lock):
-            raise LockMismatch(
-                "The Intergiro session was made under another `lock_conn_id` than this task's connection names. Give "
-                "every task of this session the same `lock_conn_id`, or delete the session's Variable to start anew."
-            )
+        self._waits_for = ""
+        pair: TokenPair | None = yield Read("session")
+        if pair is not None and pair.supersedes(self._rejected):
+            return Renewed(pair, "found")
+        if pair is not None and pair.lock not in (None, self._me.lock):
+            raise lock_mismatch()
         # A session that only seems to be missing has a lease that must be respected.
-        if session is None and not (yield ConfirmAbsent("session")):
+        if pair is None and not (yield ConfirmAbsent("session")):
             return None
+        moment: Moment = yield BankTime(exact=pair is None and (yield Read("lease")) is not None)
         began = yield Now()
-        lease = yield Read("lease")
+        lease: Lease | None = yield Read("lease")
         if lease is None and not (yield ConfirmAbsent("lease")):
             return None
-        gen = session.gen if session is not None else 0
-        backwards = session is not None and lease is not None and lease.gen > gen
+        gen = pair.gen if pair is not None else 0
+        backwards = pair is not None and lease is not None and lease.gen > gen
         if backwards:
-            if (yield Read("session")) != session:
+            if (yield Read("session")) != pair:
                 return None
-            gen = lease.gen
-        # Under a strict lock no timing is needed, once a session says that everybody else is under it too.
-        strict = self._me.lock is not None and session is not None and session.lock == self._me.lock
-        about = session.mark if session is not None else ""
+            gen = lease.gen  # type: ignore[union-attr] # see `backwards`
+        # Under a distributed lock no waiting is needed, once a stored pair says that every other task is under it too.
+        locked = self._me.lock is not None and pair is not None and pair.lock == self._me.lock
         if lease is not None and lease.gen == gen:
-            yield from self._heed_verdict(lease, about)
-            if not (strict or (yield from self._is_free(lease))):
+            if (yield from self._heed_verdict(lease, pair)):
                 return None
-        mine = yield from self._write_lease(lease, gen, session, strict)
+            if not (locked or self._is_over(lease, moment, pair) or (yield from self._is_free(lease))):
+                self._waits_for = "holder"
+                return None
+        mine = yield from self._write_lease(lease, gen, pair, locked, moment)
         if mine is None:
             return None
         acked = yield Now()
-        if not strict:
+        if not locked:
             if self._too_slow(acked - began, self._timings.lease_round):
                 return None
-            # Whoever read the lease before my write will have finished writing, or not enter.
+            # A task that read the lease before my write has finished its own write after this, or does not enter.
             yield Sleep(self._timings.settle_lease)
         self._slow_writes = 0
         current = yield Read("lease")
@@ -145,60 +156,55 @@ class Renewal:
             me=self._me,
             rejected=self._rejected,
             timings=self._timings,
-            session=session,
-            foreign=foreign,
+            pair=pair,
             lease=mine,
             acked=acked,
             backwards=backwards,
             unsettled=self._unsettled,
+            settle=self._unsettled or self._settle,
             unspent=self._unspent,
         )
         if self._is_abandoned():
-            yield from holder.leave("free", 0.0)
+            yield from holder.release("free")
             raise Abandoned
         renewed = yield from holder.run()
         self._refused = (holder.lease.about, holder.lease.refused_at)
+        if holder.lease.verdict == "limited":
+            self._waits_for = "limited"
         return renewed
 
-    def _look(self) -> Step:
-        """The stored session, and whether it belongs to another origin or API key than mine."""
-        session = yield Read("session")
-        if session is None or session.key in ("", self._me.key):
-            return session, False
-        # The connection may have been changed since this process looked it up.
-        self._me = replace(self._me, key=(yield CurrentKey()))
-        return session, session.key != self._me.key
-
-    def _heed_verdict(self, lease: Lease, about: str) -> Step:
-        """Fail at once with what the last owner of this lease found out, while that holds."""
-        if lease.verdict in (None, "free") or lease.verdict_key != self._me.key or lease.about != about:
-            return
+    def _heed_verdict(self, lease: Lease, pair: TokenPair | None) -> Step:
+        """Fail at once with what the last holder found out, while that holds; True: it was waited for, start again."""
+        if lease.verdict in (None, "free", "done") or lease.about != (pair.nonce if pair is not None else ""):
+            return False
         now = (yield BankTime()).at
-        if not lease.verdict_at - self._timings.call <= now < lease.verdict_until:
-            return
+        if not lease.at - self._timings.call <= now < lease.verdict_until:
+            return False
+        left = lease.verdict_until - now
         if lease.verdict == "key":
-            raise key_refused()
+            raise key_refused(lease.detail)
         if lease.verdict == "shadowed":
             raise shadowed()
         if lease.verdict == "budget":
             if (yield from self._allows_more(now)):
-                return
+                return False
             raise budget_exhausted(lease.verdict_until, self._me.max_logins)
-        raise BankUnavailable(
-            "Another task has just found that Intergiro does not renew the session at present (its log says why), so "
-            f"it was not asked again. Nothing is lost; the task can be tried again in {lease.verdict_until - now:.0f} "
-            "s.",
-            retry_after=lease.verdict_until - now,
-        )
+        if lease.verdict == "limited":
+            if (yield Now()) - self._started + left >= self._timings.wait:
+                raise bank_limited(left)
+            self._waits_for = "limited"
+            yield Sleep(left, jitter=self._timings.poll, why="limited")
+            return True
+        raise bank_was_unavailable(lease.detail, left)
 
     def _allows_more(self, now: float) -> Step:
         """Whether my budget has room where another's was used up: the connection may have been changed since."""
-        ledger: Ledger | None = yield Read("ledger")
-        counted = [entry for entry in ledger.logins if entry.until > now] if ledger is not None else []
-        return ledger is not None and next_allowed(counted, self._me.max_logins) is None
+        history: LoginHistory | None = yield Read("logins")
+        counted = [entry for entry in history.logins if entry.until > now] if history is not None else []
+        return history is not None and next_allowed(counted, self._me.max_logins) is None
 
     def _is_free(self, lease: Lease) -> Step:
-        """Whether nobody works under this lease: its owner said so, or has been silent for too long to be alive."""
+        """Whether nobody works under this lease: its holder wrote so, or was silent for too long to be alive."""
         if lease.verdict is not None or lease.nonce in self._own_nonces:
             return True
         now = yield Now()
@@ -206,26 +212,41 @@ class Renewal:
             self._watched, self._watched_since = lease.nonce, now
         return now - self._watched_since >= self._timings.takeover
 
-    def _write_lease(self, displaced: Lease | None, gen: int, session: Session | None, strict: bool) -> Step:
+    def _is_over(self, lease: Lease, now: Moment, pair: TokenPair | None) -> bool:
+        """Whether nobody can be at work any more, by the bank's clock, although the session was deleted.
+
+        Neither under this lease, nor under one that a late copy of this lease's write may have overwritten.
+        """
+        if pair is not None and (lease.verdict != "done" or lease.nonce != pair.nonce):
+            return False
+        age = self._timings.takeover + self._timings.store + CALL_SLACK
+        return lease.exact and now.exact and now.at - lease.at > age
+
+    def _write_lease(
+        self, displaced: Lease | None, gen: int, pair: TokenPair | None, locked: bool, moment: Moment
+    ) -> Step:
         """Write a lease of mine, which also probes that the store can be written; None: start again."""
-        about = session.mark if session is not None else ""
-        refused = [at for mark, at in (self._refused,) if mark == about]
+        about = pair.nonce if pair is not None else ""
+        refused = [at for nonce, at in (self._refused,) if nonce == about]
         if displaced is not None and displaced.gen == gen and displaced.about == about:
             refused.append(displaced.refused_at)
         mine = Lease(
             gen,
             nonce=(yield NewNonce()),
-            owner=self._me.name,
+            holder=self._me.name,
             floor=max(displaced.floor, displaced.gen) if displaced is not None else 0,
             about=about,
+            at=moment.at,
+            exact=moment.exact,
             refused_at=max(refused, default=0.0),
         )
-        # The owner of the displaced lease may have rotated the token and died, or may be about to store the new one;
-        # even where it left word that it has ended, for that word may have come late and over somebody else's lease.
-        if displaced is not None:
-            self._unsettled |= session is None or displaced.nonce != session.nonce
-        else:
-            self._unsettled |= session is not None and not session.seeded
+        # The holder of the displaced lease may have rotated the token and died, or may be about to store the new one.
+        # A verdict is no proof that it has ended: it may have come late and over the lease of another task.
+        if displaced is None:
+            self._unsettled |= pair is not None
+        elif not self._is_over(displaced, moment, pair):
+            self._unsettled |= pair is None or displaced.nonce != pair.nonce
+            self._settle |= displaced.verdict is not None
         self._own_nonces.add(mine.nonce)
         began = yield Now()
         try:
@@ -237,20 +258,20 @@ class Renewal:
                     raise
             return None
         took = (yield Now()) - began
-        # A late second copy of a slow write could look like a win after somebody else has taken the lease.
-        if not strict and self._too_slow(took, self._timings.lease_write):
+        # A late second copy of a slow write could look like a win after another task has acquired the lease.
+        if not locked and self._too_slow(took, self._timings.lease_write):
             return None
         return mine
 
     def _too_slow(self, took: float, limit: float) -> bool:
-        """Whether a write took longer than mutual exclusion allows; an error when that happens twice in a row."""
+        """Whether an operation took longer than mutual exclusion allows; an error when that happens twice in a row."""
         if took <= limit:
+            return False
+        if self._me.lock is not None:
+            # The distributed lock excludes all but tasks without it, and what those may be doing is waited for.
+            self._unsettled = True
             return False
         self._slow_writes += 1
         if self._slow_writes >= SLOW_WRITES:
-            raise StoreUnavailable(
-                "The Airflow API is too slow to renew the Intergiro session safely: writing a Variable took "
-                f"{took:.1f} s, and {limit:.1f} s is the limit. Scale the API server, or set `lock_conn_id` in the "
-                "connection's extra."
-            )
+            raise store_too_slow(took, limit)
         return True

@@ -47,7 +47,7 @@ class Report:
 
     def ended(self, renewed: Renewed, took: float) -> None:
         """Tell of a renewal that came to a session, after so many seconds."""
-        session = renewed.session
+        session = renewed.pair
         if renewed.shadowed:
             log.error(
                 "The renewed Intergiro session (generation %d) could not be kept: its Variable %s is hidden by an "

@@ -2,7 +2,7 @@
 """The session's documents in Airflow Variables.
 
 Airflow offers two ways to a Variable: the Execution API in tasks and triggers of Airflow 3, and the metadata database
-everywhere else. Neither has a compare-and-swap; :mod:`.renewal` is written for that. What this module adds is honesty:
+everywhere else. Neither has a compare-and-swap; :mod:`.renewal` is written for that. This module adds that
 "not found" and "could not be read" are told apart, and a failure is always
 :class:`~intergiro_provider.exceptions.StoreUnavailable`, without the text of the cause, which may quote a value.
 """
@@ -10,66 +10,38 @@ everywhere else. Neither has a compare-and-swap; :mod:`.renewal` is written for 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 from importlib import import_module
 from typing import Any, Protocol
 
-from intergiro_provider.exceptions import IntergiroValueError, ShadowedError, StoreUnavailable
-from intergiro_provider.session.documents import DocumentError, Lease, Ledger, Session
-from intergiro_provider.session.effects import Slot
+from intergiro_provider.exceptions import ShadowedError, StoreUnavailable
+from intergiro_provider.session.codec import Codec, DocumentError
+from intergiro_provider.session.documents import Document, Slot, TokenPair, session_name
 
 DESCRIPTIONS: dict[Slot, str] = {
-    "session": "Intergiro session, kept by airflow-provider-intergiro. To start anew, delete it.",
-    "lease": "Who may renew the Intergiro session, kept by airflow-provider-intergiro.",
-    "ledger": "Logins to Intergiro within the last hour, kept by airflow-provider-intergiro.",
+    "session": "Intergiro session of {users}. Kept by airflow-provider-intergiro; to start again, delete it.",
+    "lease": "Which task may renew the Intergiro session beside it. Kept by airflow-provider-intergiro.",
+    "logins": "Logins to Intergiro within the last hour. Kept by airflow-provider-intergiro.",
 }
-SUFFIXES: dict[Slot, str] = {"session": "", "lease": "_lease", "ledger": "_logins"}
+SUFFIXES: dict[Slot, str] = {"session": "", "lease": "_lease", "logins": "_logins"}
 SUFFIX_WITNESS = "_witness"
 """Of a Variable that only Airflow 3.0 to 3.2 needs, and only before the first login."""
-DOCUMENTS: dict[Slot, type[Session] | type[Lease] | type[Ledger]] = {
-    "session": Session,
-    "lease": Lease,
-    "ledger": Ledger,
-}
-
-
-def session_variable(conn_id: str, chosen: str | None = None) -> str:
-    """Name of the Variable that holds the session of a connection.
-
-    :param conn_id: the connection.
-    :param chosen: the name from the connection's extra, if it has one.
-    :raises IntergiroValueError: if the chosen name is one whose every value Airflow would keep as a masking pattern.
-    """
-    if chosen:
-        if _is_masked(chosen):
-            raise IntergiroValueError(
-                f"`session_variable` is {chosen!r}, which holds a word that Airflow masks: every rotated value would "
-                "be kept as a masking pattern, and slow Airflow down for ever. Choose a name without such a word."
-            )
-        return chosen
-    name = f"intergiro_session_{conn_id}"
-    if _is_masked(name):
-        name = f"intergiro_session_{hashlib.sha256(conn_id.encode()).hexdigest()[:12]}"
-    return name
-
-
-def _is_masked(name: str) -> bool:
-    return bool(_masker("redact")("value", name) != "value")
 
 
 class VariableStore:
     """The three documents of one session.
 
-    :param name: the session's Variable; lease and ledger are stored beside it.
+    :param codec: turns documents into text and back.
+    :param name: the session's Variable, beside which lease and login history are stored; "": by the codec's key.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, codec: Codec, name: str = "") -> None:
+        self.name = name or session_name(codec.key)
+        self._codec = codec
 
-    def read(self, slot: Slot) -> Session | Lease | Ledger | None:
-        """The document; None where there seems to be none.
+    def read(self, slot: Slot) -> Document | None:
+        """Return the document; None where there seems to be none.
 
         :raises ShadowedError: if an environment variable hides the Variable.
         :raises StoreUnavailable: if it cannot be read, or is not such a document.
@@ -78,32 +50,38 @@ class VariableStore:
         if f"AIRFLOW_VAR_{key.upper()}" in os.environ:
             raise ShadowedError(
                 f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable in which the Intergiro session "
-                "is kept, so a rotated token could not be stored. Nothing is lost: remove it from the environment of "
-                "the workers, then clear the task."
+                "is kept, so a new token pair could not be stored. Remove it from the environment of the workers, then "
+                "clear the task."
             )
         text = self._try("read", key, lambda access: access.get(key))
         if text is None:
             return None
         try:
-            return DOCUMENTS[slot].decode(text)
+            return self._codec.decode(slot, text)
         except DocumentError as error:
-            raise StoreUnavailable(
-                f"The Variable {key} cannot be used: {error}. Nothing was asked of the bank. If nobody can mend it, "
-                "delete it; that costs one login."
-            ) from None
+            defect = str(error)
+        # Outside the handler, and without the text: neither this frame nor the error's context shows a token.
+        del text
+        raise StoreUnavailable(
+            f"The Variable {key} cannot be used: {defect}. The bank was not asked. Delete the Variable; that costs one "
+            "login."
+        )
 
-    def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+    def write(self, slot: Slot, document: Document) -> None:
         """Store the document, whatever is there.
 
         :raises StoreUnavailable: if that failed; it may have been stored all the same.
         """
-        key = self.key(slot)
-        self._try("written", key, lambda access: access.set(key, document.encode(), DESCRIPTIONS[slot]))
+        key, text = self.key(slot), self._codec.encode(slot, document)
+        used_by = document.connections if isinstance(document, TokenPair) else ()
+        users = "the connection " + ", ".join(used_by) if used_by else "an unknown connection"
+        description = DESCRIPTIONS[slot].format(users=users)
+        self._try("written", key, lambda access: access.set(key, text, description))
 
     def is_absent(self, slot: Slot) -> bool:
         """Whether a document that seemed absent is: with certainty, as far as this Airflow version allows.
 
-        :raises StoreUnavailable: if nobody can tell.
+        :raises StoreUnavailable: if nothing tells.
         """
         key = self.key(slot)
         witness = self.key("session" if slot == "lease" else "lease")
@@ -111,7 +89,7 @@ class VariableStore:
         if absent is None:
             raise StoreUnavailable(
                 f"The Variable {key} seems to be missing, but so does one that was just written: Airflow's Variables "
-                "cannot be read at present. Nothing was asked of the bank."
+                "cannot be read at present. The bank was not asked. The task can be retried."
             )
         return bool(absent)
 
@@ -126,15 +104,15 @@ class VariableStore:
         return bool(self._try("deleted", key, lambda _: Variable.delete(key)))
 
     def key(self, slot: Slot) -> str:
-        """Name of the Variable that holds this document."""
+        """Return the name of the Variable that holds this document."""
         return self.name + SUFFIXES[slot]
 
-    def mask(self, session: Session) -> None:
-        """Have Airflow replace the tokens in this task's logs and exceptions, should anybody print them."""
+    def mask(self, pair: TokenPair) -> None:
+        """Have Airflow replace the tokens in this task's logs and exceptions, should anything print them."""
         if _is_task_process():
-            mask_secret = _masker("mask_secret")
-            mask_secret(session.access_token)
-            mask_secret(session.refresh_token)
+            mask_secret = _mask_secret()
+            mask_secret(pair.access_token)
+            mask_secret(pair.refresh_token)
 
     def _try(self, what: str, key: str, operation: Any) -> Any:
         try:
@@ -143,16 +121,16 @@ class VariableStore:
             raise
         except Exception as error:
             # Neither chained nor quoted: a database error holds the statement's parameters.
-            if isinstance(error, PermissionError):
-                raise StoreUnavailable(
-                    f"The Variable {key} could not be {what} ({type(error).__name__}): the API server does not let "
-                    "this task in. Give every component the same `[api_auth] jwt_secret`, and let their clocks agree. "
-                    "Nothing is lost; the task can be tried again."
-                ) from None
+            kind, refused = type(error).__name__, isinstance(error, PermissionError)
+        if refused:
             raise StoreUnavailable(
-                f"The Variable {key} could not be {what} ({type(error).__name__}): Airflow's metadata database or API "
-                "server is unavailable here. Nothing is lost; the task can be tried again."
-            ) from None
+                f"The Variable {key} could not be {what} ({kind}): the API server does not let this task in. Give "
+                "every component the same `[api_auth] jwt_secret`, and let their clocks agree. The task can be retried."
+            )
+        raise StoreUnavailable(
+            f"The Variable {key} could not be {what} ({kind}): Airflow's metadata database or API server is "
+            "unavailable here. The task can be retried."
+        )
 
 
 class _Access(Protocol):
@@ -189,7 +167,7 @@ class _ExecutionApi:
             raise StoreUnavailable(
                 f"The Variable {key} is there, but the API server cannot read it: most likely it has another Fernet "
                 "key than the one that wrote it. Give every component the same `[core] fernet_key`, or delete the "
-                "Variable, which costs one login. Nothing was asked of the bank; the task can be tried again."
+                "Variable, which costs one login. The bank was not asked; the task can be retried."
             )
         first, seen, second = self.get(key), self.get(witness), self.get(key)
         if first is not None or second is not None:
@@ -225,7 +203,7 @@ class _Database:
             raise StoreUnavailable(
                 f"The Variable {key} cannot be decrypted: this process has another Fernet key than the one that wrote "
                 "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. "
-                "Nothing was asked of the bank; the task can be tried again."
+                "The bank was not asked; the task can be retried."
             )
         return value
 
@@ -279,8 +257,8 @@ def _is_task_process() -> bool:
     return "AIRFLOW_CTX_DAG_ID" in os.environ
 
 
-def _masker(function: str) -> Any:
-    """`mask_secret` or `redact`, wherever this version of Airflow keeps it."""
+def _mask_secret() -> Any:
+    """Return Airflow's `mask_secret`, wherever this version keeps it."""
     # The first of them only from common-compat 1.22 on.
     for module in (
         "airflow.providers.common.compat.sdk",
@@ -289,7 +267,7 @@ def _masker(function: str) -> Any:
         "airflow.utils.log.secrets_masker",
     ):
         try:
-            return getattr(import_module(module), function)
+            return import_module(module).mask_secret
         except (ImportError, AttributeError):
             continue
-    raise ImportError(f"This version of Airflow has no {function}.")
+    raise ImportError("This version of Airflow has no mask_secret.")

@@ -20,7 +20,7 @@ class Timings:
         Infinite where Variables are written to the database directly.
     :param lease_round: longest from reading the lease to the acknowledgement of writing it.
     :param settle_lease: wait between writing the lease and reading it back.
-    :param lock_check: longest that making sure of the strict lock may take, right before each bank call.
+    :param lock_check: longest that making sure of the distributed lock may take, right before each bank call.
     :param critical: a bank call starts only within this time after the lease write was acknowledged.
     :param takeover: how long a lease must be seen unchanged before its owner counts as dead.
     :param settle_session: how long to look for a late store of a rotation that may have happened elsewhere.

@@ -113,7 +113,6 @@ def test_every_field_of_the_form_is_optional_and_has_no_default() -> None:
         "api",
         "environment",
         "lock_conn_id",
-        "session_variable",
         "max_logins_per_hour",
         "connect_timeout",
         "read_timeout",

@@ -16,7 +16,7 @@ import pytest
 from intergiro_provider.cli import check_airflow
 from intergiro_provider.cli.check import check
 from intergiro_provider.sandbox import Sandbox
-from intergiro_provider.session.documents import Session
+from intergiro_provider.session.documents import TokenPair
 from tests.integration.cli.running import Connect, found, use
 from tests.integration.session import services
 
@@ -152,10 +152,8 @@ def test_names_that_mean_nothing_and_certificates_that_are_not_checked(connect: 
 @pytest.mark.parametrize(
     ("fields", "extra", "said"),
     [
-        ({}, {}, "has the same API key"),
-        ({"password": "another"}, {"session_variable": "intergiro_common"}, "of another host or API key"),
-        ({}, {"session_variable": "intergiro_common", "lock_conn_id": "x"}, "names another lock_conn_id"),
-        ({}, {"session_variable": "intergiro_common"}, None),
+        ({}, {"lock_conn_id": "x"}, "names another lock_conn_id"),
+        ({}, {}, None),
     ],
 )
 def test_connections_that_get_into_each_other_s_way(
@@ -167,7 +165,7 @@ def test_connections_that_get_into_each_other_s_way(
     extra: dict[str, Any],
     said: str | None,
 ) -> None:
-    at = connect(session_variable="intergiro_common")
+    at = connect()
     other = {**json.loads(sandbox.connection()), **fields, "extra": json.dumps(extra)}
     if place == "database":
         add_to_database("other", **other)
@@ -203,11 +201,9 @@ def test_a_session_of_another_lock(connect: Connect) -> None:
     at = connect()
     use(at)
     session = at.store.read("session")
-    assert isinstance(session, Session)
+    assert isinstance(session, TokenPair)
     at.store.write("session", replace(session, lock="another"))
     assert found(at, "session")["state"] == "error"
-    at.store.write("session", replace(session, key="another"))
-    assert found(at, "session")["state"] == "warning"
 
 
 def test_many_hosts_without_a_strict_lock(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

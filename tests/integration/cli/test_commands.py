@@ -44,7 +44,7 @@ def test_a_session_s_life_and_no_secret_in_anything_that_is_said(
 ) -> None:
     proxy, lock = "http://user:proxy-secret@127.0.0.1:9", "lock-secret"
     monkeypatch.setenv("AIRFLOW_CONN_INTERGIRO_DEFAULT", sandbox.connection(proxies={"https": proxy}, colour="blue"))
-    locked = sandbox.connection(lock_conn_id="lock", session_variable="intergiro_locked", proxies={"https": proxy})
+    locked = sandbox.connection(lock_conn_id="lock", proxies={"https": proxy})
     monkeypatch.setenv("AIRFLOW_CONN_LOCKED", locked)
     monkeypatch.setenv(
         "AIRFLOW_CONN_LOCK",

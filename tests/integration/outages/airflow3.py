@@ -28,7 +28,6 @@ from tests.integration.outages.proxy import Proxy
 from tests.integration.session.services import Postgres, free_port, wait_until
 
 SECRET = secrets.token_hex(32)
-SHADOWED = "intergiro_session_shadowed"
 
 
 @dataclass
@@ -39,14 +38,12 @@ class Server:
     :param metadata: the proxy in front of the metadata database.
     :param dsn: the database itself, past its proxy.
     :param secrets: the file of its secrets backend.
-    :param shadowed: name of a Variable that its environment hides, by a session seeded by hand.
     """
 
     api: Proxy
     metadata: Proxy
     dsn: str
     secrets: Path
-    shadowed: str = SHADOWED
 
     @contextmanager
     def backend(self, variables: Mapping[str, str]) -> Iterator[None]:
@@ -113,7 +110,6 @@ def serving(postgres: Postgres, folder: Path) -> Iterator[Server]:
                 "AIRFLOW__API__PORT": str(port),
                 "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
                 "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"variables_file_path": str(hidden)}),
-                f"AIRFLOW_VAR_{SHADOWED.upper()}": '{"access_token": "old", "refresh_token": "older"}',
             },
             folder,
         )

@@ -46,8 +46,8 @@ CHAPTERS["The Airflow API and the metadata database"] = {
     "api_down_at_the_start": Row(
         "API server down, a task starts",
         RETRIABLY,
-        "could not be looked up … Airflow's metadata database or API server is unavailable here. Nothing is lost; the "
-        "task can be tried again.",
+        "could not be looked up … Airflow's metadata database or API server is unavailable here. The task can be "
+        "retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
@@ -58,8 +58,8 @@ CHAPTERS["The Airflow API and the metadata database"] = {
     "api_down_when_the_token_expires": Row(
         "API server down, a running task's token expires",
         RETRIABLY,
-        "could not be looked up … Airflow's metadata database or API server is unavailable here. Nothing is lost; the "
-        "task can be tried again.",
+        "could not be looked up … Airflow's metadata database or API server is unavailable here. The task can be "
+        "retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
@@ -77,35 +77,35 @@ CHAPTERS["The Airflow API and the metadata database"] = {
     "api_drops_connections": Row(
         "the API closes every connection without an answer",
         RETRIABLY,
-        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "api_hangs": Row(
         "the API does not answer, requests do not arrive",
         RETRIABLY,
-        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "api_answers_get_lost": Row(
         "the API does what it is asked to, and its answers get lost",
         RETRIABLY,
-        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "database_down_behind_the_api": Row(
         "metadata database down: the API answers 404, “not found”, for a Variable that is there",
         RETRIABLY,
-        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "database_hangs_behind_the_api": Row(
         "metadata database hangs",
         RETRIABLY,
-        "could not be looked up … unavailable here. Nothing is lost; the task can be tried again.",
+        "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
@@ -113,16 +113,16 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         "the API server does not accept the task's own Airflow token",
         RETRIABLY,
         "could not be read (AirflowSecretsBackendAccessDenied): the API server does not let this task in. Give every "
-        "component the same `[api_auth] jwt_secret`, and let their clocks agree. Nothing is lost; the task can be "
-        "tried again.",
+        "component the same `[api_auth] jwt_secret`, and let their clocks agree. The task can be "
+        "retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "database_down": Row(
         "metadata database down, the task reaches it itself",
         RETRIABLY,
-        "could not be read (OperationalError): Airflow's metadata database or API server is unavailable here. Nothing "
-        "is lost; the task can be tried again.",
+        "could not be read (OperationalError): Airflow's metadata database or API server is unavailable here. The "
+        "task can be retried.",
         error="StoreUnavailable",
         airflow=DATABASE,
     ),
@@ -156,18 +156,23 @@ CHAPTERS["The Variables"] = {
     "variable_garbled": Row(
         "session garbled",
         RETRIABLY,
-        "cannot be used: it is not JSON. Nothing was asked of the bank. … delete it; that costs one login.",
+        "cannot be used: it is not a JSON object. The bank was not asked. Delete the Variable; that costs one login.",
         error="StoreUnavailable",
     ),
     "variable_of_another_kind": Row(
         "session overwritten with some other JSON",
         RETRIABLY,
-        "cannot be used: its field kind is not 'session'. Nothing was asked of the bank. … delete it; that costs one "
+        "cannot be used: its field kind is not 'session'. The bank was not asked. Delete the Variable; that costs one "
         "login.",
         error="StoreUnavailable",
     ),
-    "seeded_by_hand": Row("session seeded by hand with a pair that lives, which then expires", reads="Refreshed"),
-    "seeded_with_a_used_pair": Row("session seeded by hand with a pair that is used up", reads="Logged in", logins=1),
+    "edited_in_the_ui": Row(
+        "session saved in Airflow's UI, which shows `***` in the place of its tokens; then deleted",
+        RETRIABLY,
+        "it holds *** in the place of a token … Delete the Variable",
+        error="StoreUnavailable",
+        logins=1,
+    ),
     "restored_from_a_backup": Row(
         "session, lease and ledger restored from a backup of before the last refresh", reads="Logged in", logins=1
     ),
@@ -175,8 +180,8 @@ CHAPTERS["The Variables"] = {
         "another Fernet key than the one that wrote the session, the task reaches the database itself",
         RETRIABLY,
         "cannot be decrypted: this process has another Fernet key than the one that wrote it. Give every component the "
-        "same `[core] fernet_key`, or delete the Variable, which costs one login. Nothing was asked of the bank; the "
-        "task can be tried again.",
+        "same `[core] fernet_key`, or delete the Variable, which costs one login. The bank was not asked; the "
+        "task can be retried.",
         error="StoreUnavailable",
         airflow=DATABASE,
     ),
@@ -184,25 +189,17 @@ CHAPTERS["The Variables"] = {
         "another Fernet key on the API server: it answers 404, “not found”",
         RETRIABLY,
         "is there, but the API server cannot read it: most likely it has another Fernet key than the one that wrote "
-        "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. Nothing "
-        "was asked of the bank; the task can be tried again.",
+        "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. The "
+        "bank was not asked; the task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "shadowed_on_the_worker": Row(
         "session shadowed by `AIRFLOW_VAR_…` on the worker",
         FINALLY,
-        "The environment variable AIRFLOW_VAR_INTERGIRO_SESSION_… hides the Variable … Nothing is lost: remove it from "
+        "The environment variable AIRFLOW_VAR_INTERGIRO_SESSION_… hides the Variable … Remove it from "
         "the environment of the workers, then clear the task.",
         error="ShadowedError",
-    ),
-    "shadowed_on_the_api_server": Row(
-        "session shadowed by `AIRFLOW_VAR_…` on the API server, by a pair seeded by hand",
-        FINALLY,
-        "cannot be read back: an AIRFLOW_VAR_… environment variable or a secrets backend, on the worker or on the API "
-        "server, hides them. Nothing is lost: remove it, or set another `session_variable` … then clear the task.",
-        error="ShadowedError",
-        airflow=AIRFLOW_3,
     ),
     "shadowed_by_a_backend": Row(
         "session shadowed on the API server by a secrets backend that holds a copy of it, its token expires",
@@ -213,7 +210,7 @@ CHAPTERS["The Variables"] = {
         "the same, for every task after that one",
         FINALLY,
         "cannot be read back: an AIRFLOW_VAR_… environment variable or a secrets backend, on the worker or on the API "
-        "server, hides them. Nothing is lost: remove it, or set another `session_variable` … then clear the task.",
+        "server, hides them. … Remove what hides them, then clear the task.",
         error="ShadowedError",
         airflow=AIRFLOW_3,
     ),
@@ -230,7 +227,7 @@ CHAPTERS["The bank"] = {
         "bank down, there is no session yet",
         RETRIABLY,
         "There is no Intergiro session: the bank cannot be reached for the login (ConnectionError). Nothing else was "
-        "tried instead … Nothing is lost; the task can be tried again in 1 s.",
+        "tried instead … The task can be retried in 1 s.",
         error="BankUnavailable",
     ),
     "bank_slow": Row("bank slow: every call takes 0.5 s"),
@@ -241,11 +238,8 @@ CHAPTERS["The bank"] = {
         error="BankUnavailable",
     ),
     "refresh_429": Row(
-        "429 to the refresh",
-        RETRIABLY,
-        "There is no Intergiro session: the bank answered 429 to the refresh. Nothing else was tried instead … Nothing "
-        "is lost; the task can be tried again in 1 s.",
-        error="BankUnavailable",
+        "429 to the refresh, twice",
+        reads="Refreshed",
     ),
     "refresh_503": Row(
         "5xx to the refresh, twice",
@@ -269,8 +263,8 @@ CHAPTERS["The bank"] = {
     "login_429": Row(
         "429 to the login",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 429 to the login. Nothing else was tried instead … Nothing "
-        "is lost; the task can be tried again in 1 s.",
+        "There is no Intergiro session: the bank answered 429 to the login. Nothing else was tried instead … The "
+        "task can be retried in 1 s.",
         error="BankUnavailable",
     ),
     "login_503": Row(
@@ -296,30 +290,31 @@ CHAPTERS["The bank"] = {
     "key_wrong": Row(
         "API key wrong",
         FINALLY,
-        "Intergiro does not accept the API key: it is wrong, frozen or blocked … Check the connection's password … "
-        "Nothing is lost: clear the task once the key is accepted.",
+        "Intergiro does not accept the API key (it answered … the key is wrong, frozen or blocked … Check the "
+        "connection's password … "
+        "Clear the task once the key is accepted.",
         error="IntergiroAuthError",
     ),
     "key_frozen": Row(
         "API key frozen (2d)",
         FINALLY,
-        "Intergiro does not accept the API key: it is wrong, frozen or blocked … a frozen 2d key is renewed in the "
-        "customer portal … Nothing is lost: clear the task once the key is accepted.",
+        "Intergiro does not accept the API key (it answered … the key is wrong, frozen or blocked … A frozen 2d key is "
+        "renewed in the customer portal … Clear the task once the key is accepted.",
         error="IntergiroAuthError",
     ),
     "fraud_block": Row(
         "API key blocked by fraud prevention",
         FINALLY,
-        "Intergiro does not accept the API key: it is wrong, frozen or blocked … a blocked one by Intergiro. Nothing "
-        "is lost: clear the task once the key is accepted.",
+        "Intergiro does not accept the API key (it answered 403, blocked): the key is wrong, frozen or "
+        "blocked … a blocked one by Intergiro. Clear the task once the key is accepted.",
         error="IntergiroAuthError",
     ),
     "sessions_end_again_and_again": Row(
         "sessions end early, again and again",
         RETRIABLY,
         "The Intergiro session has ended and cannot be refreshed, and 3 logins within an hour are used up "
-        "(`max_logins_per_hour`). The next one is allowed at … UTC; nothing is lost, and the task can be "
-        "tried again then. If sessions keep ending early, something else logs "
+        "(`max_logins_per_hour`). The next login is allowed at … UTC; the task can be "
+        "retried then. If sessions keep ending early, another deployment or program logs "
         "in with the same API key",
         logins=2,
         error="LoginBudgetExhausted",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from intergiro_provider.session.codec import Codec
 from intergiro_provider.session.documents import Lease
 from intergiro_provider.session.store import VariableStore
 from tests.integration.outages.airflow3 import Server, as_task
@@ -148,7 +149,7 @@ def test_two_writers_at_once(postgres_world: World, row: Row) -> None:
     start = threading.Barrier(6)
 
     def write(number: int) -> None:
-        store = VariableStore(world.variable)
+        store = VariableStore(Codec("", ""), world.variable)
         try:
             start.wait(10)
             for _ in range(10):

@@ -67,7 +67,7 @@ def test_refresh_hangs(world: World, row: Row) -> None:
 
 
 def test_refresh_429(world: World, row: Row) -> None:
-    ill_refresh(world, row, "rate_limit", retry_after=1)
+    ill_refresh(world, row, "rate_limit", times=2, retry_after=1)
 
 
 def test_refresh_503(world: World, row: Row) -> None:

@@ -27,7 +27,7 @@ def slow_api(sandbox: Sandbox, api_server: Server, row: Row, folder: Path, delay
     """Sixteen hosts from cold, over about three lives of an access token."""
     api_server.api.delay = delay
     try:
-        connection = sandbox.connection(session_variable=f"slow_{int(delay * 1000)}")
+        connection = sandbox.connection()
         told = run_hosts(HOSTS, api_server.url, connection, folder, SECONDS)
     finally:
         api_server.api.delay = 0.0

@@ -8,7 +8,7 @@ import json
 import pytest
 from cryptography.fernet import Fernet
 
-from intergiro_provider.session.documents import Session
+from intergiro_provider.session.documents import TokenPair
 from tests.integration.outages.airflow3 import Server
 from tests.integration.outages.conftest import AIRFLOW_3
 from tests.integration.outages.table import Row
@@ -16,7 +16,7 @@ from tests.integration.outages.world import World
 
 pytestmark = pytest.mark.integration
 
-SLOTS = ("session", "lease", "ledger")
+SLOTS = ("session", "lease", "logins")
 
 
 @pytest.fixture(params=["database", "api"] if AIRFLOW_3 else ["database"])
@@ -74,30 +74,21 @@ def test_variable_of_another_kind(any_world: World, row: Row) -> None:
     world = any_world
     world.begin(refreshed=False)
     good = world.stored()
-    world.put(world.stored("lease"))
+    world.put(world.text(world.stored("lease"), "lease"))
     world.check(row, world.attempt())
     world.put(good)
     world.succeed()
     world.check_logins(row)
 
 
-def test_seeded_by_hand(any_world: World, row: Row) -> None:
+def test_edited_in_the_ui(any_world: World, row: Row) -> None:
     world = any_world
-    world.put(by_hand(*pair(world)))
-    world.count()
+    world.begin(refreshed=False)
+    shown = json.loads(world.text(world.stored())) | {"access_token": "***", "refresh_token": "***"}
+    world.put(json.dumps(shown))
+    world.check(row, world.attempt())
+    world.put(None)
     world.succeed()
-    world.bank.expire_access_tokens()
-    world.check(row, world.attempt())
-    world.check_logins(row)
-    assert (world.stored().gen, world.stored().seeded) == (1, False)
-
-
-def test_seeded_with_a_used_pair(any_world: World, row: Row) -> None:
-    world = any_world
-    world.put(by_hand(*pair(world)))
-    world.bank.end_sessions()
-    world.count()
-    world.check(row, world.attempt())
     world.check_logins(row)
 
 
@@ -116,7 +107,7 @@ def test_restored_from_a_backup(any_world: World, row: Row) -> None:
 
 def encrypted_by_another(world: World) -> None:
     """Have the session as a component with another Fernet key writes it."""
-    good: Session = world.stored()
+    good: TokenPair = world.stored()
     with world.monkeypatch.context() as patch:
         fernet = Fernet(Fernet.generate_key())
         fernet.is_encrypted = True  # type: ignore[attr-defined]
@@ -154,20 +145,12 @@ def test_shadowed_on_the_worker(any_world: World, row: Row) -> None:
     world.check_logins(row)
 
 
-def test_shadowed_on_the_api_server(task_world: World, row: Row, api_server: Server) -> None:
-    world = task_world
-    world.extra["session_variable"] = api_server.shadowed
-    world.connect()
-    world.check(row, world.attempt())
-    world.check_logins(row)
-
-
 @pytest.mark.exhaustive
 def test_shadowed_by_a_backend(task_world: World, row: Row, api_server: Server) -> None:
     world = task_world
     world.begin(refreshed=False)
     world.bank.expire_access_tokens()
-    with api_server.backend({world.variable: world.stored().encode()}):
+    with api_server.backend({world.variable: world.text(world.stored())}):
         world.check(row, world.attempt())
     world.succeed()
     world.check_logins(row)
@@ -177,7 +160,7 @@ def test_shadowed_by_a_backend_for_the_next(task_world: World, row: Row, api_ser
     world = task_world
     world.begin(refreshed=False)
     world.bank.expire_access_tokens()
-    with api_server.backend({world.variable: world.stored().encode()}):
+    with api_server.backend({world.variable: world.text(world.stored())}):
         world.succeed()
         for _ in range(2):
             world.check(row, world.attempt())

@@ -19,8 +19,9 @@ from intergiro_provider.exceptions import IntergiroError
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.session import driver
-from intergiro_provider.session.documents import Lease, Ledger, Session
-from intergiro_provider.session.store import DOCUMENTS, SUFFIXES
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair, session_name
+from intergiro_provider.session.store import SUFFIXES
 from intergiro_provider.session.timings import Timings
 from tests.integration.outages.proxy import Proxy
 from tests.integration.outages.table import FINALLY, GOES_ON, RETRIABLY, Row
@@ -89,7 +90,12 @@ class World:
 
     @property
     def variable(self) -> str:
-        return f"intergiro_session_{self.conn_id}"
+        return session_name(self._codec.key)
+
+    @property
+    def _codec(self) -> Codec:
+        settings = IntergiroHook(self.conn_id).settings
+        return Codec(settings.origin, settings.api_key)
 
     # Tasks.
 
@@ -134,11 +140,15 @@ class World:
         """The document in the database, whatever any process sees of it; None if there is none."""
         with Transaction(self.engine) as session:
             row = session.scalar(select(self._model()).where(self._model().key == self._key(slot)))
-            return row and DOCUMENTS[slot].decode(row.get_val())
+            return row and self._codec.decode(slot, row.get_val())
 
-    def put(self, document: Session | Lease | Ledger | str | None, slot: Any = "session") -> None:
+    def text(self, document: TokenPair | Lease | LoginHistory, slot: Any = "session") -> str:
+        """The document as it is stored."""
+        return self._codec.encode(slot, document)
+
+    def put(self, document: TokenPair | Lease | LoginHistory | str | None, slot: Any = "session") -> None:
         """Write a Variable as a person does, by the UI or by a restored backup."""
-        text = document if isinstance(document, str) or document is None else document.encode()
+        text = self.text(document, slot) if isinstance(document, TokenPair | Lease | LoginHistory) else document
         with Transaction(self.engine) as session, session.begin():
             session.execute(delete(self._model()).where(self._model().key == self._key(slot)))
             if text is not None:

@@ -27,7 +27,7 @@ def redis_server() -> Iterator[services.Redis]:
 
 @pytest.fixture(params=["postgres", "redis"])
 def service(request: pytest.FixtureRequest) -> services.Postgres | services.Redis:
-    """Each service that can give a strict lock."""
+    """Each service that can give a distributed lock."""
     server: services.Postgres | services.Redis = request.getfixturevalue(f"{request.param}_server")
     return server
 
@@ -36,7 +36,7 @@ def service(request: pytest.FixtureRequest) -> services.Postgres | services.Redi
 def plan(
     sandbox: Sandbox, tmp_path: Path, service: services.Postgres | services.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> members.Plan:
-    """What members under a strict lock share. Followed in this process, it changes what is restored afterwards."""
+    """What members under a distributed lock share. Followed in this process, it changes what is restored afterwards."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("AIRFLOW_CONN_LOCK", "")
     return members.plan_for(sandbox, tmp_path, service.connection_json())

@@ -87,7 +87,7 @@ class Campaign:
     """Runs fleets side by side, each against a bank of its own.
 
     :param directory: for what the processes of the fleets write.
-    :param locks: the connections of the strict locks, as JSON.
+    :param locks: the connections of the distributed locks, as JSON.
     """
 
     def __init__(self, banks: list[Sandbox], directory: Path, locks: dict[str, str]) -> None:

@@ -61,7 +61,7 @@ def page(sections: dict[str, list[Record]], left_out: dict[str, int], takeover: 
         mine = [record for record in everything if record.start == start]
         columns = sorted({(record.world, record.lock) for record in mine}, key=lambda c: (c[0] != "refused", c))
         for world, lock in columns:
-            parts.append(f"{f'Strict lock: {lock}' if lock else 'No strict lock'}{WORLDS[world]}.\n\n")
+            parts.append(f"{f'Distributed lock: {lock}' if lock else 'No distributed lock'}{WORLDS[world]}.\n\n")
             parts.append(_table([record for record in mine if (record.world, record.lock) == (world, lock)]))
     parts.append("\n## With the times of production\n\n")
     for version, records in sections.items():

@@ -23,9 +23,10 @@ from intergiro_provider.exceptions import IntergiroError
 from intergiro_provider.hooks import intergiro
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.sandbox.counters import Counters
-from intergiro_provider.session.documents import Ledger, Session
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.documents import LoginHistory, TokenPair
+from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.store import VariableStore
-from intergiro_provider.session.strict import open_lock
 from intergiro_provider.session.timings import Timings
 from tests.integration.session.members import InProcess
 from tests.integration.session.steps import Diary, Entry, Steps, Strike
@@ -63,7 +64,7 @@ class Case:
 
     :param start: cold: there is no session; expired: its access token has expired; ended: the bank has ended it.
     :param world: what the bank does with a refresh token that was used before.
-    :param lock: kind of the strict lock; "" for none.
+    :param lock: kind of the distributed lock; "" for none.
     :param strike: None: nobody is struck, for a list of the steps.
     :param real: with the times of production.
     """
@@ -129,8 +130,8 @@ class Result:
     counters: Counters
     later: Counters
     entries: list[Entry]
-    session: Session | None
-    ledger: Ledger | None
+    session: TokenPair | None
+    ledger: LoginHistory | None
     works: bool
     went_on: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -172,7 +173,7 @@ class Fleet:
     """The processes of one case.
 
     :param number: tells its Variables from those of other fleets.
-    :param locks: the connections of the strict locks, as JSON.
+    :param locks: the connections of the distributed locks, as JSON.
     """
 
     def __init__(self, case: Case, number: int, bank: Sandbox, directory: Path, locks: dict[str, str]) -> None:
@@ -190,7 +191,7 @@ class Fleet:
 
     @property
     def store(self) -> VariableStore:
-        return VariableStore(f"intergiro_session_{self._conn_id}")
+        return VariableStore(Codec(self._bank.url, self._bank.api_key))
 
     def start(self, who: str, host: str) -> InProcess:
         locks = self._directory / host
@@ -236,9 +237,9 @@ class Fleet:
                 others.append(victim)
         counters = bank.counters()
         self._next_renewal(said, others)
-        session, ledger = self.store.read("session"), self.store.read("ledger")
-        assert session is None or isinstance(session, Session)
-        assert ledger is None or isinstance(ledger, Ledger)
+        session, ledger = self.store.read("session"), self.store.read("logins")
+        assert session is None or isinstance(session, TokenPair)
+        assert ledger is None or isinstance(ledger, LoginHistory)
         later = bank.counters()
         entries = self.diary.entries()
         struck_at = next((entry.at for entry in entries if entry.kind == "strike"), 0.0)
@@ -278,7 +279,7 @@ class Fleet:
         for number, member in enumerate(others):
             said[f"later {number}"] = self._answer(member)
 
-    def _works(self, session: Session | None) -> bool:
+    def _works(self, session: TokenPair | None) -> bool:
         if session is None:
             return False
         headers = {"Authorization": f"Bearer {session.access_token}"}

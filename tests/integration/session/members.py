@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that renew one session under a strict lock: a store in files; real driver, bank client and lock.
+"""Processes that renew one session under a distributed lock: a store in files; real driver, bank client and lock.
 
 A member can be told to hang, stop or kill itself at a given step, which makes rare moments certain.
 """
@@ -26,10 +26,12 @@ from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.documents import Document, Lease, Slot, TokenPair
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Answer, Member, Moment, Outcome, Renewed, Slot
-from intergiro_provider.session.strict import StrictLock, open_lock
+from intergiro_provider.session.effects import Answer, Member, Moment, Outcome, Renewed
+from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.timings import Timings
 from tests.integration.session.services import wait_until
 
@@ -80,29 +82,28 @@ class DirectoryStore:
     :param at: called with the name of each step, such as ``wrote lease``, once it is done.
     """
 
-    def __init__(self, directory: Path, name: str, at: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, name: str, codec: Codec, at: Callable[[str], None]) -> None:
         self.name = name
+        self._codec = codec
         self._directory = directory
         self._at = at
 
-    def read(self, slot: Slot) -> Session | Lease | Ledger | None:
-        kind: Any = {"session": Session, "lease": Lease, "ledger": Ledger}[slot]
+    def read(self, slot: Slot) -> Document | None:
         try:
-            document: Session | Lease | Ledger = kind.decode((self._directory / slot).read_text())
+            return self._codec.decode(slot, (self._directory / slot).read_text())
         except FileNotFoundError:
             return None
-        return document
 
-    def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+    def write(self, slot: Slot, document: Document) -> None:
         new = self._directory / f"{slot}.{os.getpid()}.{time.monotonic_ns()}"
-        new.write_text(document.encode())
+        new.write_text(self._codec.encode(slot, document))
         new.replace(self._directory / slot)
         self._at(f"wrote {slot}")
 
     def is_absent(self, slot: Slot) -> bool:
         return self.read(slot) is None
 
-    def mask(self, session: Session) -> None:
+    def mask(self, pair: TokenPair) -> None:
         pass
 
 
@@ -136,9 +137,9 @@ class Plan:
 
     :param url: of the bank.
     :param directory: of the store.
-    :param lock: the Airflow connection of the strict lock, as JSON; "" for none.
+    :param lock: the Airflow connection of the distributed lock, as JSON; "" for none.
     :param host: which lock directory it uses: members of one host share their file lock.
-    :param ttl: of the strict lock, in seconds.
+    :param ttl: of the distributed lock, in seconds.
     """
 
     url: str
@@ -155,9 +156,9 @@ class Plan:
         return ApiSettings(self.url, "3d", "live", self.api_key)
 
     def store(self, at: Callable[[str], None] = lambda step: None) -> DirectoryStore:
-        return DirectoryStore(self.directory, self.name, at)
+        return DirectoryStore(self.directory, self.name, Codec(self.url, self.api_key), at)
 
-    def open(self) -> StrictLock:
+    def open(self) -> DistributedLock:
         """The lock, as a hook finds it."""
         os.environ["AIRFLOW_CONN_LOCK"] = self.lock
         return open_lock("lock", self.name, IntergiroHook.get_connection, self.ttl)
@@ -172,13 +173,13 @@ class Plan:
             self.store(at), NotingBank(self.settings, at), me, self.timings, self.open if self.lock else None
         )
 
-    def seed(self) -> Session:
+    def seed(self) -> TokenPair:
         """Store a session that was made under this lock, whose access token is worth nothing any more."""
         answer = BankClient(self.settings, QUICK.call, lambda: self.settings).log_in()
         assert answer.outcome is Outcome.OK
         requests.post(f"{self.url}/_sandbox/expire_access_tokens", timeout=5).raise_for_status()
         lock = self.open().fingerprint if self.lock else None
-        session = Session("used-up", answer.refresh_token, self.settings.key, 1, "seed", lock, time.time())
+        session = TokenPair("used-up", answer.refresh_token, 1, "seed", lock, time.time(), key=self.settings.key)
         self.store().write("session", session)
         self.store().write("lease", Lease(0, "seed"))
         return session
@@ -260,7 +261,7 @@ def renew(plan: Plan, step: str, number: int, pipe: Any) -> Renewed:
 
     shared = plan.shared(at)
     stored = plan.store().read("session")
-    return shared.renew(stored, "/v3/cards") if isinstance(stored, Session) else Renewed(shared.current(), "found")
+    return shared.renew(stored, "/v3/cards") if isinstance(stored, TokenPair) else Renewed(shared.current(), "found")
 
 
 def hold(plan: Plan, pipe: Any) -> None:

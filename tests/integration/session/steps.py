@@ -23,7 +23,7 @@ import sqlalchemy.event
 import sqlalchemy.orm
 
 from intergiro_provider.session import driver
-from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.effects import (
     Answer,
     ConfirmAbsent,
@@ -119,28 +119,28 @@ class Steps:
 
     def watch(self) -> None:
         """From here on, for the rest of this process's life."""
-        perform, look = driver._Errand._perform, driver._Errand._look
-        take, release = Guard.take, Guard.release
+        perform, look = driver._Run._perform, driver._Run._look
+        acquire, release = Guard.acquire, Guard.release
 
-        def watched_perform(errand: driver._Errand, effect: Effect) -> Any:
+        def watched_perform(run: driver._Run, effect: Effect) -> Any:
             step = name_of(effect)
             if step is None:
-                return perform(errand, effect)
+                return perform(run, effect)
             document = effect.document if isinstance(effect, Write) else None
-            return self._watched(step, document, lambda: perform(errand, effect))
+            return self._watched(step, document, lambda: perform(run, effect))
 
-        def watched_look(errand: driver._Errand) -> Session | None:
-            return self._watched("look", None, lambda: look(errand))
+        def watched_look(run: driver._Run) -> TokenPair | None:
+            return self._watched("look", None, lambda: look(run))
 
-        def watched_take(guard: Guard, *args: Any) -> Session | None:
-            return self._watched("take locks", None, lambda: take(guard, *args))
+        def watched_acquire(guard: Guard, *args: Any) -> TokenPair | None:
+            return self._watched("take locks", None, lambda: acquire(guard, *args))
 
         def watched_release(guard: Guard) -> None:
             self._watched("release locks", None, lambda: release(guard))
 
-        driver._Errand._perform = watched_perform  # type: ignore[method-assign]
-        driver._Errand._look = watched_look  # type: ignore[method-assign]
-        Guard.take, Guard.release = watched_take, watched_release  # type: ignore[method-assign]
+        driver._Run._perform = watched_perform  # type: ignore[method-assign]
+        driver._Run._look = watched_look  # type: ignore[method-assign]
+        Guard.acquire, Guard.release = watched_acquire, watched_release  # type: ignore[method-assign]
         sqlalchemy.event.listen(sqlalchemy.orm.Session, "after_flush", self._flushed)
 
     def _watched(self, step: str, document: Any, work: Callable[[], Any]) -> Any:
@@ -220,7 +220,7 @@ def positions(step: str) -> tuple[Position, ...]:
 
 def _said(found: Any) -> dict[str, Any]:
     """What is worth writing down of a document or an answer; no token."""
-    if isinstance(found, Session):
+    if isinstance(found, TokenPair):
         return {"gen": found.gen, "nonce": found.nonce}
     if isinstance(found, Lease):
         return {"gen": found.gen, "nonce": found.nonce, "what": found.verdict or ""}

@@ -27,7 +27,7 @@ def run_fleet(
 ) -> list[dict[str, Any]]:
     """Start the processes, spread over hosts that share no lock directory, and gather what they print.
 
-    :param lock: the Airflow connection of a strict lock, as JSON; None: there is none.
+    :param lock: the Airflow connection of a distributed lock, as JSON; None: there is none.
     """
     extra = {"max_logins_per_hour": 20} | ({"lock_conn_id": "lock"} if lock else {})
     started = []
@@ -66,7 +66,7 @@ def no_session_yet(airflow_db: Path) -> None:
 
     with create_session() as session:
         session.execute(
-            delete(Variable).where(Variable.key.startswith("intergiro_session_intergiro_default")),
+            delete(Variable).where(Variable.key.startswith("intergiro_session_")),
             execution_options={"synchronize_session": False},
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -17,7 +18,8 @@ import pytest
 
 from intergiro_provider.hooks import intergiro
 from intergiro_provider.sandbox import Sandbox
-from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.codec import Codec
+from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.store import VariableStore
 from tests.integration.session.crash_campaign import let_readers_read
 from tests.integration.session.crashes import SHRUNK, Case, Part
@@ -137,7 +139,9 @@ def calls(bank: Sandbox) -> tuple[int, int]:
 
 
 def store_of(part: Part) -> VariableStore:
-    return VariableStore(f"intergiro_session_{part.conn_id}")
+    return VariableStore(
+        Codec(part.url, json.loads(part.environment[f"AIRFLOW_CONN_{part.conn_id.upper()}"])["password"])
+    )
 
 
 def hear(process: InProcess) -> Any:
@@ -182,7 +186,7 @@ def test_a_task_interrupted_in_the_middle_of_a_renewal(
         assert hear(following) == 200
     assert calls(bank) == (1, 1)
     session, lease = store_of(part).read("session"), store_of(part).read("lease")
-    assert isinstance(session, Session)
+    assert isinstance(session, TokenPair)
     assert isinstance(lease, Lease)
     assert (session.gen, lease.nonce) == (2, session.nonce)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The strict lock by itself, against real servers."""
+"""The distributed lock by itself, against real servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from intergiro_provider.exceptions import StoreUnavailable
-from intergiro_provider.session.strict import open_lock
+from intergiro_provider.session.locks import open_lock
 from tests.integration.session.members import Plan, fork_and_check, hold, hold_and_fork, member
 from tests.integration.session.services import PASSWORD, Postgres, Redis, free_port, pgbouncer, wait_until
 
@@ -138,7 +138,7 @@ def test_a_lock_whose_answer_was_lost_is_mine(plan: Plan, service: Redis, monkey
     # Connected, so that the attempt is on its way when the server stops; and not able to take it back.
     mine._client.ping()
     with service.hanging(plan.name), monkeypatch.context() as speechless:
-        speechless.setattr(mine, "_let_go", lambda: None)
+        speechless.setattr(mine, "_release", lambda: None)
         with pytest.raises(StoreUnavailable):
             mine.try_acquire()
     wait_until(lambda: bool(service.holders(plan.name)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renewals under a strict lock: real servers, real driver, protocol and bank client."""
+"""Renewals under a distributed lock: real servers, real driver, protocol and bank client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from intergiro_provider.exceptions import LockMismatch, StoreUnavailable
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.session import driver
-from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.effects import Renewed
 from intergiro_provider.session.timings import Timings
 from tests.integration.session.members import HURRIED, QUICK, Plan, member, plan_for, renew
@@ -65,7 +65,7 @@ def test_a_renewal_under_the_lock_needs_no_waiting_times(
         began = time.monotonic()
         renewed = plan.shared().renew(session, "/v3/cards")
         took[name] = time.monotonic() - began
-        assert (renewed.how, renewed.session.gen, renewed.session.lock) == ("refreshed", 2, session.lock)
+        assert (renewed.how, renewed.pair.gen, renewed.pair.lock) == ("refreshed", 2, session.lock)
         record_property(name, took[name])
 
     assert calls(sandbox) == (2, 2)
@@ -114,7 +114,7 @@ def test_a_lock_that_is_lost_midway(sandbox: Sandbox, plan: Plan, service: Servi
         # The bank was asked already: what it answered is kept.
         assert shared.renew(session, "/v3/cards").how == "refreshed"
         stored = plan.store().read("session")
-        assert isinstance(stored, Session)
+        assert isinstance(stored, TokenPair)
         assert stored.gen == 2
     else:
         with pytest.raises(StoreUnavailable, match="`lock_conn_id` 'lock'.*was lost"):
@@ -205,9 +205,9 @@ def test_a_holder_stopped_for_longer_than_the_ttl_does_no_harm_to_its_successor(
         stopped.signal(signal.SIGCONT)
         said = stopped.hear()
 
-    assert isinstance(said, StoreUnavailable) or (isinstance(said, Renewed) and said.session == renewed.session)
+    assert isinstance(said, StoreUnavailable) or (isinstance(said, Renewed) and said.pair == renewed.pair)
     assert sandbox.counters().requests == asked
-    assert plan.store().read("session") == renewed.session
+    assert plan.store().read("session") == renewed.pair
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_a_first_login_stopped_for_longer_than_the_ttl(sandbox: Sandbox, plan: P
         said = stopped.hear()
 
     assert isinstance(said, (StoreUnavailable, Renewed))
-    assert not isinstance(said, Renewed) or said.session == current
+    assert not isinstance(said, Renewed) or said.pair == current
     assert calls(sandbox) == (1, 0)
 
 
@@ -240,7 +240,7 @@ def test_a_waiter_sees_a_new_session_without_getting_the_lock(sandbox: Sandbox, 
     plan.store().write("session", fresh)
     thread.join(5 * QUICK.poll)
 
-    assert [renewed.session for renewed in found] == [fresh]
+    assert [renewed.pair for renewed in found] == [fresh]
     lock.check()
     lock.release()
     assert calls(sandbox) == (1, 0)
@@ -254,7 +254,7 @@ def test_a_waiter_ends_at_the_deadline(sandbox: Sandbox, plan: Plan) -> None:
     lock = plan.open()
     assert lock.try_acquire()
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="Another task has been renewing"):
+    with pytest.raises(StoreUnavailable, match="could not be renewed within"):
         plan.shared().renew(session, "/v3/cards")
     assert brief.wait <= time.monotonic() - began < brief.wait + 1
     lock.release()
@@ -286,7 +286,7 @@ def test_a_lock_that_is_new_takes_over_from_none(sandbox: Sandbox, plan: Plan) -
 
     renewed = plan.shared().renew(session, "/v3/cards")
 
-    assert renewed.session.lock == plan.open().fingerprint
+    assert renewed.pair.lock == plan.open().fingerprint
     assert calls(sandbox) == (1, 1)
 
 
@@ -298,7 +298,7 @@ def test_a_mixed_start_makes_one_login(sandbox: Sandbox, plan: Plan) -> None:
     ):
         said = [locked.hear(), plain.hear()]
 
-    sessions = {s.session.identity for s in said if isinstance(s, Renewed)}
+    sessions = {s.pair.identity for s in said if isinstance(s, Renewed)}
     assert len(sessions) == 1
     assert all(isinstance(s, (Renewed, LockMismatch)) for s in said)
     assert calls(sandbox) == (1, 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from intergiro_provider.exceptions import IntergiroError
-from intergiro_provider.session.documents import Session
+from intergiro_provider.session.documents import TokenPair
 from intergiro_provider.session.effects import Effect, Member, Renewed, Slot
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.timings import Timings
@@ -26,7 +26,7 @@ class Runs(Protocol):
 class Renews(Protocol):
     """What renews: the production class, or a mutant of it."""
 
-    def __call__(self, me: Member, rejected: Session | None, timings: Timings, /) -> Runs: ...
+    def __call__(self, me: Member, rejected: TokenPair | None, timings: Timings, /) -> Runs: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Take the strict lock. Answer: whether that worked."""
+    """Take the distributed lock. Answer: whether that worked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,10 +73,9 @@ class Worker:
     skew: float = 0.0
     work: float = 5.0
     begins: float = 0.0
-    connection_key: str = ""
-    bank_key: str = ""
+    key_changed: bool = False
     offset: float | None = None
-    cache: Session | None = None
+    cache: TokenPair | None = None
     process: Generator[Any, Any, None] | None = None
     life: int = 0
     lock_lost: bool = False

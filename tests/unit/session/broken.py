@@ -7,8 +7,8 @@ from collections.abc import Generator
 from typing import Any
 
 from intergiro_provider.session import renewal as production
-from intergiro_provider.session.documents import Lease, Session
-from intergiro_provider.session.effects import Answer, Sleep, Write
+from intergiro_provider.session.documents import Lease, TokenPair
+from intergiro_provider.session.effects import Answer, Moment, Sleep, Write
 from intergiro_provider.session.holder import Holder
 from intergiro_provider.session.renewal import Renewal
 
@@ -71,19 +71,10 @@ class NeverWaitsOutASlowWrite(Holder):
 class StoresAfterStamping(Holder):
     __slots__ = ()
 
-    def _store(self, answer: Answer, old: Session | None, how: Any) -> Step:
+    def _store(self, answer: Answer, old: TokenPair | None, how: Any) -> Step:
         if how == "logged_in":
             yield Sleep(self.timings.settle_session)
         return (yield from super()._store(answer, old, how))
-
-
-class SettlesNoForeignSession(Holder):
-    __slots__ = ()
-
-    def _settle(self) -> Step:
-        if self.foreign:
-            return (yield from self._superseded())
-        return (yield from super()._settle())
 
 
 class TriesOnlyTheRefusedSession(Holder):
@@ -94,20 +85,14 @@ class TriesOnlyTheRefusedSession(Holder):
         return due[:1]
 
 
-class RefreshesAnyKey(Holder):
-    __slots__ = ()
-
-    def run(self) -> Step:
-        self.foreign = False
-        return (yield from super().run())
-
-
 class TakesOwnLeaseUnsettled(Renewal):
-    def _write_lease(self, displaced: Lease | None, gen: int, session: Session | None, strict: bool) -> Step:
-        before, own = self._unsettled, displaced is not None and displaced.nonce in self._own_nonces
-        mine = yield from super()._write_lease(displaced, gen, session, strict)
+    def _write_lease(
+        self, displaced: Lease | None, gen: int, pair: TokenPair | None, locked: bool, moment: Moment
+    ) -> Step:
+        before, own = (self._unsettled, self._settle), displaced is not None and displaced.nonce in self._own_nonces
+        mine = yield from super()._write_lease(displaced, gen, pair, locked, moment)
         if own:
-            self._unsettled = before
+            self._unsettled, self._settle = before
         return mine
 
 

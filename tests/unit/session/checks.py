@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.effects import LogIn, Probe, Refresh
 from tests.unit.session.bank import Pair
 
@@ -85,7 +85,7 @@ class Checks:
             self._fail("G4", worker, f"{type(effect).__name__} without an acknowledged lease of its own")
             return
         late = world.t - worker.acked >= world.timings.critical and worker.hit_at < worker.asked_clock_at
-        # Under a strict lock the lease needs no timing, and the time of its acknowledgement is what the worker says.
+        # Under a distributed lock the lease needs no timing, and it is acknowledged when the worker says so.
         if late and worker.member.lock is None:
             self._fail("G2", worker, f"{type(effect).__name__} {world.t - worker.acked:.0f} s after its lease")
         if isinstance(effect, Probe):
@@ -131,15 +131,15 @@ class Checks:
             self._fail("G2", worker, f"login number {len(recent) + 1} within an hour, {limit} are allowed")
         if not alive or self._was_stopped(worker) or self._is_excused(worker) or "session" in world.variables.shadow:
             return
-        stored: Session | None = world.variables.documents["session"]
-        if stored is not None and stored.key == worker.bank_key and bank.would_refresh(stored.refresh_token, world.t):
+        stored: TokenPair | None = world.variables.documents["session"]
+        if stored is not None and bank.would_refresh(stored.refresh_token, world.t):
             if self.person_at < worker.session_read_at and not self._stored_late(worker):
                 self._fail("G2", worker, "a login although the stored session can be refreshed")
         for other in world.workers:
             held = other.holding
             if other is worker or held is None or self._is_excused(other):
                 continue
-            if other.bank_key == worker.bank_key and bank.would_refresh(held.refresh, world.t):
+            if bank.would_refresh(held.refresh, world.t):
                 self._fail("G2", worker, f"a login while {other.name} is about to store {held.refresh}")
 
     def _stored_late(self, reader: Worker) -> bool:
@@ -156,7 +156,7 @@ class Checks:
 
     # The store.
 
-    def session_written(self, old: Session | None, new: Session | None, writer: Worker | None, copy: bool) -> None:
+    def session_written(self, old: TokenPair | None, new: TokenPair | None, writer: Worker | None, copy: bool) -> None:
         """G3: a stored, still current refresh token is not overwritten by an older one."""
         world, bank = self._world, self._world.bank
         if writer is None:
@@ -177,7 +177,7 @@ class Checks:
         if old is None or old.refresh_token == new.refresh_token:
             return
         if new.gen <= old.gen or self._is_older(new, old):
-            if not bank.would_refresh(old.refresh_token, world.t) or old.key != new.key:
+            if not bank.would_refresh(old.refresh_token, world.t):
                 return
             if copy and not rewritten:
                 return
@@ -185,7 +185,7 @@ class Checks:
                 return
             self._fail("G3", writer, f"generation {old.gen} overwritten by {new.gen}")
 
-    def ledger_written(self, old: Ledger | None, new: Ledger, writer: Worker, copy: bool) -> None:
+    def logins_written(self, old: LoginHistory | None, new: LoginHistory, writer: Worker, copy: bool) -> None:
         """G2: no login of the last hour is struck off the ledger; if a late copy does, the session tells of it."""
         if copy or writer.hit_at >= writer.lease_read_at or old is None:
             return
@@ -198,15 +198,7 @@ class Checks:
         """A late copy, or the write of one that was stopped after its look, may void a lease that is held."""
         self.exclusion_at_risk |= copy or writer.hit_at >= writer.lease_read_at
 
-    def _is_older(self, new: Session, old: Session) -> bool:
+    def _is_older(self, new: TokenPair, old: TokenPair) -> bool:
         pairs = self._world.bank.pairs
         new_pair, old_pair = pairs.get(new.refresh_token), pairs.get(old.refresh_token)
         return new_pair is not None and old_pair is not None and new_pair.number < old_pair.number
-
-    # Requests.
-
-    def used(self, worker: Worker, access_token: str) -> None:
-        """G7: only with the API key that the session was made with."""
-        key = self._world.bank.key_of(access_token)
-        if key not in (None, worker.bank_key, worker.member.key, worker.connection_key):
-            self._fail("G7", worker, f"a session of key {key} used with key {worker.bank_key}")

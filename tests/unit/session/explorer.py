@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
+from intergiro_provider.session.documents import Lease
 from intergiro_provider.session.effects import Member
 from tests.unit.session.actors import Variant, Worker
 from tests.unit.session.bank import Bank, Rule
 from tests.unit.session.checks import Violation
 from tests.unit.session.freezer import Freezer
 from tests.unit.session.grid import GRID, Choices, GridWorld, Seen
-from tests.unit.session.scene import KEY, put, stored, with_session
+from tests.unit.session.scene import KEY, put, with_session
 
-Start = Literal["cold", "expired", "ended", "foreign"]
+Start = Literal["cold", "expired", "ended", "deleted", "deleted first"]
 
 ON_THE_GRID = Variant(timings=GRID)
 LIFE = 1000.0
@@ -116,6 +117,9 @@ def _prepare(world: GridWorld, start: Start, lock: str | None) -> None:
         with_session(world, age=LIFE + 1.0, lock=lock)
     if start == "ended":
         world.bank.end_sessions()
-    if start == "foreign":
-        put(world, replace(stored(world), key="key-0"))
+    if start.startswith("deleted"):
+        put(world, None)
+    if start == "deleted first":
+        # As the first login leaves it; else the lease is the one under which the deleted pair was refreshed.
+        world.variables.apply("lease", Lease(0, "n1", verdict="done"))
     world.checks.person_at = -1.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.effects import (
     Answer,
     ConfirmAbsent,
@@ -32,9 +32,9 @@ class Memory:
     """What one renewal of a mutant has seen so far."""
 
     me: Member
-    session: Session | None = None
+    session: TokenPair | None = None
     lease: Lease | None = None
-    ledger: Ledger | None = None
+    ledger: LoginHistory | None = None
     flags: set[str] = field(default_factory=set)
 
 
@@ -182,10 +182,10 @@ def no_look_before_storing(memory: Memory, effect: Any) -> Step:
 
 
 def no_ledger(memory: Memory, effect: Any) -> Step:
-    if isinstance(effect, Write) and effect.slot == "ledger":
+    if isinstance(effect, Write) and effect.slot == "logins":
         memory.ledger = effect.document  # type: ignore[assignment]
         return None
-    if isinstance(effect, Read) and effect.slot == "ledger" and memory.ledger is not None:
+    if isinstance(effect, Read) and effect.slot == "logins" and memory.ledger is not None:
         return memory.ledger
     return (yield effect)
 

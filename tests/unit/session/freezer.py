@@ -15,7 +15,7 @@ from enum import Enum
 from types import GeneratorType
 from typing import Any
 
-from intergiro_provider.session.documents import Session
+from intergiro_provider.session.documents import TokenPair
 from intergiro_provider.session.holder import Holder
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.timings import Timings
@@ -27,7 +27,7 @@ from tests.unit.session.world import World
 
 ABSOLUTE = frozenset({"began", "acked", "started", "now", "reserved_at", "_watched_since", "since"})
 """Variables of the protocol that hold a monotonic time; where one is missing here, fewer states are found equal."""
-UNREAD = frozenset({"issued_at", "owner", "why", "writer"})
+UNREAD = frozenset({"issued_at", "holder", "why", "writer", "connections", "detail", "key"})
 """Fields that follow from others (`writer`: see :func:`_dataclass`), or are for people only."""
 NAME = re.compile(r"(?:access-|refresh-|[ab])\d+")
 
@@ -115,7 +115,6 @@ class Freezer:
             self.of(worker.seen) if self.world.variant.entangled else (),
             worker.offset,
             worker.lock_lost,
-            worker.bank_key,
             len(worker.errors),
             len(worker.successes),
             self._ago(worker.renewing_since),
@@ -206,10 +205,10 @@ def _dataclass(kind: type[Any]) -> Form:
     def form(freezer: Freezer, value: Any, name: str) -> Any:
         return (kind.__name__, *[freezer.of(getattr(value, n), n) for n in names])
 
-    if kind is not Session:
+    if kind is not TokenPair:
         return form
 
-    def session(freezer: Freezer, value: Session, name: str) -> Any:
+    def session(freezer: Freezer, value: TokenPair, name: str) -> Any:
         # Sessions are compared whole, and one that was rewritten differs in its writer only.
         writer = freezer.names.setdefault(f"by {value.writer}", len(freezer.names)) if " " in value.writer else ""
         return (*form(freezer, value, name), writer)

@@ -14,8 +14,8 @@ from typing import Any
 from intergiro_provider.exceptions import IntergiroError
 from intergiro_provider.session.effects import (
     BankTime,
+    CheckKey,
     ConfirmAbsent,
-    CurrentKey,
     LogIn,
     NewNonce,
     Now,
@@ -72,7 +72,7 @@ FAULTS: dict[type[Any], tuple[Fault, ...]] = {
     Sleep: (),
     NewNonce: (),
     BankTime: (),
-    CurrentKey: (),
+    CheckKey: (),
     Acquire: (),
 }
 """What may go wrong with each effect; a worker stopped before one is also one stopped after the one before."""

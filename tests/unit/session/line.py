@@ -48,7 +48,6 @@ class Line:
 
     def use(self, worker: Worker, effect: Use, fault: Fault | None) -> None:
         world = self._world
-        world.checks.used(worker, effect.access_token)
         ok = self._bank.accepts(effect.access_token, world.t)
         if fault is not None and fault.kind == "forbidden":
             ok = False
@@ -60,7 +59,7 @@ class Line:
     def call(self, worker: Worker, effect: Probe | Refresh | LogIn, fault: Fault | None) -> None:
         world = self._world
         if worker.lock_lost:
-            world.answer(worker, None, 0.01, None, StoreUnavailable("the strict lock is lost"))
+            world.answer(worker, None, 0.01, None, StoreUnavailable("the distributed lock is lost"))
             return
         if not isinstance(effect, Probe):
             worker.calling = "login" if isinstance(effect, LogIn) else "refresh"
@@ -107,9 +106,9 @@ class Line:
         else:
             if isinstance(effect, Refresh):
                 pair = bank.refresh(effect.refresh_token, world.t)
-            elif worker.bank_key not in bank.refused_keys:
+            elif worker.member.key not in bank.refused_keys:
                 world.checks.login_carried_out(worker, alive)
-                pair = bank.log_in(worker.bank_key, world.t)
+                pair = bank.log_in(worker.member.key, world.t)
             if pair is None:
                 answer = Answer(Outcome.REFUSED, 400, at=self._date())
             else:

@@ -92,7 +92,7 @@ MUTANTS = [
     _mutant(
         "ledger inside the lease",
         "late_writes.test_late_copy_of_a_lease_write_strikes_no_login_off",
-        entangled={"lease": "ledger", "ledger": "lease"},
+        entangled={"lease": "logins", "logins": "lease"},
     ),
     _mutant(
         "404 is absence",
@@ -131,19 +131,11 @@ MUTANTS = [
         "no settling of the session",
         "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
         timings=bent(settle_session=0.0),
-        foreign=False,
-    ),
-    _mutant(
-        "foreign session not settled",
-        "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
-        broken.with_holder(broken.SettlesNoForeignSession),
-        foreign=True,
     ),
     _mutant(
         "own lease retaken without settling",
         "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
         broken.TakesOwnLeaseUnsettled,
-        foreign=False,
     ),
     _mutant(
         "verdict ignored",
@@ -206,7 +198,7 @@ MUTANTS = [
     ),
     _mutant(
         "late copies not waited out",
-        "late_writes.test_late_copy_of_the_mark_on_a_seeded_session",
+        "late_writes.test_late_copy_of_the_mark_on_a_restored_session",
         broken.with_holder(broken.NeverWaitsOutASlowWrite),
         kind="slow",
         lock=None,
@@ -215,16 +207,10 @@ MUTANTS = [
         "store delayed after a login",
         "late_writes.test_own_lease_that_came_back_over_another_is_taken_but_settled_first",
         broken.with_holder(broken.StoresAfterStamping),
-        foreign=False,
     ),
     _mutant(
         "only the refused session tried",
-        "surroundings.test_session_seeded_over_an_older_one_is_found_by_those_who_have_that_in_memory",
+        "surroundings.test_restored_session_is_found_by_those_who_have_a_newer_one_in_memory",
         broken.with_holder(broken.TriesOnlyTheRefusedSession),
-    ),
-    _mutant(
-        "session of another key refreshed",
-        "surroundings.test_session_of_another_key_is_never_used",
-        broken.with_holder(broken.RefreshesAnyKey),
     ),
 ]

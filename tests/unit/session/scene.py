@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.effects import Member
 from tests.unit.session.actors import PRODUCTION, Variant, Worker
 from tests.unit.session.bank import Bank, Pair
@@ -18,14 +18,9 @@ LIFE = 900.0
 """Seconds that an access token lives in these worlds, if not told otherwise."""
 
 
-def session_of(pair: Pair, *, gen: int = 5, nonce: str = "n5", key: str = KEY, lock: str | None = None) -> Session:
+def session_of(pair: Pair, *, gen: int = 5, nonce: str = "n5", lock: str | None = None) -> TokenPair:
     """The stored form of a pair, as an earlier renewal left it."""
-    return Session(pair.access, pair.refresh, key=key, gen=gen, nonce=nonce, lock=lock, writer="before")
-
-
-def seeded(pair: Pair) -> Session:
-    """The stored form of a pair that a person has written by hand."""
-    return Session(pair.access, pair.refresh)
+    return TokenPair(pair.access, pair.refresh, gen, nonce, lock=lock, writer="before")
 
 
 def scene(
@@ -35,7 +30,6 @@ def scene(
     faults: Faults = none,
     bank: Bank | None = None,
     locks: dict[str, str | None] | None = None,
-    keys: dict[str, str] | None = None,
     skews: dict[str, float] | None = None,
     gap: float = 2.0,
     **settings: Any,
@@ -44,7 +38,7 @@ def scene(
     workers = [
         Worker(
             name,
-            Member(key=(keys or {}).get(name, KEY), lock=(locks or {}).get(name), name=name),
+            Member(key=KEY, lock=(locks or {}).get(name), name=name),
             begins=number * gap,
             skew=(skews or {}).get(name, 0.0),
         )
@@ -57,21 +51,21 @@ def scene(
 
 def with_session(world: World, age: float = LIFE + 1.0, **fields: Any) -> Pair:
     """Store a session whose access token is that old, and the lease under which it was made; its pair."""
-    pair = world.bank.log_in(fields.get("key", KEY), world.t - age, person=True)
+    pair = world.bank.log_in(KEY, world.t - age, person=True)
     session = session_of(pair, **fields)
     put(world, session)
     world.variables.apply("lease", Lease(gen=session.gen - 1, nonce=session.nonce))
     return pair
 
 
-def put(world: World, session: Session | None) -> None:
+def put(world: World, session: TokenPair | None) -> None:
     """Store this session, as a person would."""
     world.variables.apply("session", session)
 
 
-def stored(world: World) -> Session:
+def stored(world: World) -> TokenPair:
     """The session that is stored."""
-    session: Session | None = world.variables.documents["session"]
+    session: TokenPair | None = world.variables.documents["session"]
     assert session is not None
     return session
 

@@ -90,9 +90,9 @@ def test_killed_after_the_store(variant: Variant, rule: Rule) -> None:
 @pytest.mark.parametrize(
     ("where", "kind", "logins"),
     [
-        (read("ledger"), "kill", 1),
-        (write("ledger"), "kill", 1),
-        (write("ledger"), "kill_after", 1),
+        (read("logins"), "kill", 1),
+        (write("logins"), "kill", 1),
+        (write("logins"), "kill_after", 1),
         (is_effect(LogIn), "kill", 1),
         (is_effect(LogIn), "kill_after", 2),
         (write("session"), "kill", 2),
@@ -282,7 +282,7 @@ def test_absence_that_nobody_can_confirm(variant: Variant, nth: int) -> None:
 
 
 def test_ledger_that_seems_to_be_absent(variant: Variant) -> None:
-    faults = Script().on("a", read("ledger"), Fault("missing"), times=2, nth=3)
+    faults = Script().on("a", read("logins"), Fault("missing"), times=2, nth=3)
     world = scene(variant, "a", faults=faults, patience=60.0)
     for when in (50.0, 100.0, 150.0):
         end_sessions(world, when)
@@ -310,7 +310,7 @@ def test_deleted_during_the_renewal(variant: Variant) -> None:
     assert stored(world).gen == 6
 
 
-# The strict lock, the bank.
+# The distributed lock, the bank.
 
 
 @pytest.mark.parametrize("when", [0.5, 1.0, 3.0, 8.0])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from intergiro_provider.exceptions import BankUnavailable, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession, finish_renewals
 from intergiro_provider.session.effects import Answer, Member, Moment, Outcome, Slot
 from intergiro_provider.session.timings import Timings
@@ -42,23 +42,23 @@ class MemoryStore:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.documents: dict[Slot, Session | Lease | Ledger] = {}
-        self.masked: list[Session] = []
+        self.documents: dict[Slot, TokenPair | Lease | LoginHistory] = {}
+        self.masked: list[TokenPair] = []
         self.threads: set[str] = set()
         self.broken = False
 
-    def read(self, slot: Slot) -> Session | Lease | Ledger | None:
+    def read(self, slot: Slot) -> TokenPair | Lease | LoginHistory | None:
         self._touch()
         return self.documents.get(slot)
 
-    def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+    def write(self, slot: Slot, document: TokenPair | Lease | LoginHistory) -> None:
         self._touch()
         self.documents[slot] = document
 
     def is_absent(self, slot: Slot) -> bool:
         return self.read(slot) is None
 
-    def mask(self, session: Session) -> None:
+    def mask(self, session: TokenPair) -> None:
         self.masked.append(session)
 
     def _touch(self) -> None:
@@ -105,8 +105,8 @@ class PlainBank:
     def time(self, exact: bool) -> Moment:
         return Moment(time.time())
 
-    def current_key(self) -> str:
-        return "k"
+    def has_current_key(self) -> bool:
+        return True
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def test_the_first_use_logs_in_and_stores(store: MemoryStore) -> None:
 
 
 def test_a_stored_session_is_used_without_a_call_and_cached(store: MemoryStore) -> None:
-    stored = Session("a", "r", "k", 7, "n")
+    stored = TokenPair("a", "r", 7, "n", key="k")
     store.documents["session"] = stored
     bank = PlainBank()
 
@@ -145,7 +145,7 @@ def test_a_stored_session_is_used_without_a_call_and_cached(store: MemoryStore) 
 
 
 def test_another_key_does_not_get_the_cached_session(store: MemoryStore) -> None:
-    store.documents["session"] = Session("a", "r", "k", 7, "n")
+    store.documents["session"] = TokenPair("a", "r", 7, "n", key="k")
     shared(store, PlainBank()).current()
     store.broken = True
 
@@ -156,9 +156,9 @@ def test_another_key_does_not_get_the_cached_session(store: MemoryStore) -> None
 def test_sixteen_threads_make_one_renewal(store: MemoryStore) -> None:
     bank = PlainBank(delay=0.05)
     first = shared(store, bank).current()
-    renewed: list[Session] = []
+    renewed: list[TokenPair] = []
     threads = [
-        threading.Thread(target=lambda: renewed.append(shared(store, bank).renew(first, "").session)) for _ in range(16)
+        threading.Thread(target=lambda: renewed.append(shared(store, bank).renew(first, "").pair)) for _ in range(16)
     ]
     for thread in threads:
         thread.start()
@@ -211,7 +211,7 @@ def test_a_signal_during_a_bank_call_waits_until_the_new_session_is_stored(store
         shared(store, bank).current()
 
     stored = store.documents["session"]
-    assert isinstance(stored, Session)
+    assert isinstance(stored, TokenPair)
     assert bank.calling.is_set()
     assert (stored.refresh_token, bank.valid) == ("r1", "r1")
     assert shared(store, bank).current().access_token == "a1"
@@ -257,7 +257,7 @@ def test_a_forked_child_has_locks_of_its_own(store: MemoryStore) -> None:
     child = os.fork()
     if child == 0:
         # The parent's thread holds the lock of the cache and does not exist here.
-        store.documents["session"] = Session("from the store", "r", "k", 9, "n")
+        store.documents["session"] = TokenPair("from the store", "r", 9, "n", key="k")
         ok = shared(store, bank).current().access_token == "from the store"
         os._exit(0 if ok else 1)
     _, status = os.waitpid(child, 0)

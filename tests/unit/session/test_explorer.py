@@ -14,11 +14,11 @@ from tests.unit.session.explorer import Explored, Start, explore
 from tests.unit.session.grid import GRID
 from tests.unit.session.mutants import MUTANTS
 
-BOUNDED: tuple[Start, ...] = ("cold", "expired", "foreign")
+BOUNDED: tuple[Start, ...] = ("cold", "expired", "deleted", "deleted first")
 """With a slow lease, an ended session has too many runs to get to their end."""
 SOON = (0.5,)
 """When the second worker begins, where one beginning has to do."""
-STARTS: tuple[Start, ...] = ("cold", "expired", "ended", "foreign")
+STARTS: tuple[Start, ...] = ("cold", "expired", "ended", "deleted", "deleted first")
 
 
 def exhaustive(test: Callable[..., None]) -> Callable[..., None]:
@@ -51,7 +51,7 @@ def test_every_run_with_one_fault_at_another_bank(start: Start, rule: Rule) -> N
 @pytest.mark.parametrize("start", STARTS)
 def test_every_run_under_a_strict_lock(start: Start) -> None:
     explored = explore(start, "strict", faults=1, slow=(), begins=SOON, locks=("L", "L"))
-    report(f"{start}, one fault, strict lock", explored)
+    report(f"{start}, one fault, distributed lock", explored)
 
 
 @exhaustive

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking the locks around a renewal, and the driver under a strict lock that is in memory."""
+"""Taking the locks around a renewal, and the driver under a distributed lock that is in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from intergiro_provider.exceptions import LockMismatch, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Ledger, Session
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Abandoned, Answer, Member, Slot
-from intergiro_provider.session.guard import ATTEMPTS, Guard, StrictLock
-from intergiro_provider.session.locks import HostLock
+from intergiro_provider.session.guard import ATTEMPTS, Guard
+from intergiro_provider.session.lock_file import LockFile
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
-OURS = Session("a", "r", "k", 7, "n", lock="memory")
+OURS = TokenPair("a", "r", 7, "n", key="k", lock="memory")
 
 
 class Service:
@@ -82,32 +83,32 @@ def store(request: pytest.FixtureRequest) -> MemoryStore:
     return store
 
 
-def shared(store: MemoryStore, bank: PlainBank, open_strict: Callable[[], StrictLock] | None) -> SharedSession:
-    return SharedSession(store, bank, Member("k", name="host:1"), QUICK, open_strict)
+def shared(store: MemoryStore, bank: PlainBank, open_lock: Callable[[], DistributedLock] | None) -> SharedSession:
+    return SharedSession(store, bank, Member("k", name="host:1"), QUICK, open_lock)
 
 
-def nothing() -> Session | None:
+def nothing() -> TokenPair | None:
     return None
 
 
 def test_both_locks_are_taken_and_given_back(service: Service) -> None:
     guard = Guard("both", QUICK, service.open, threading.Event())
 
-    assert guard.take(nothing, time.monotonic()) is None
+    assert guard.acquire(nothing, time.monotonic()) is None
     assert guard.fingerprint == "memory"
     assert service.holder is service.opened[0]
-    assert not HostLock("both").try_acquire()
+    assert not LockFile("both").try_acquire()
     guard.release()
     assert service.holder is None
-    assert HostLock("both").try_acquire()
+    assert LockFile("both").try_acquire()
 
 
 def test_one_process_of_a_host_at_a_time_asks_the_service(service: Service) -> None:
     first = Guard("host", QUICK, service.open, threading.Event())
-    first.take(nothing, time.monotonic())
+    first.acquire(nothing, time.monotonic())
     looks = iter([None, OURS])
 
-    assert Guard("host", QUICK, service.open, threading.Event()).take(lambda: next(looks), time.monotonic()) is OURS
+    assert Guard("host", QUICK, service.open, threading.Event()).acquire(lambda: next(looks), time.monotonic()) is OURS
     assert len(service.opened) == 1
     first.release()
 
@@ -117,7 +118,7 @@ def test_a_waiter_takes_a_session_instead_of_the_lock(service: Service) -> None:
     looks = iter([None, None, OURS])
     guard = Guard("waits", QUICK, service.open, threading.Event())
 
-    assert guard.take(lambda: next(looks), time.monotonic()) is OURS
+    assert guard.acquire(lambda: next(looks), time.monotonic()) is OURS
     guard.release()
     assert service.holder is service.opened[0]
 
@@ -127,8 +128,8 @@ def test_a_waiter_ends_at_the_deadline_that_began_before_it(service: Service) ->
     guard = Guard("ends", QUICK, service.open, threading.Event())
     began = time.monotonic()
 
-    with pytest.raises(StoreUnavailable, match="Another task has been renewing"):
-        guard.take(nothing, began - QUICK.wait + 0.3)
+    with pytest.raises(StoreUnavailable, match="could not be renewed within"):
+        guard.acquire(nothing, began - QUICK.wait + 0.3)
     assert 0.25 < time.monotonic() - began < 0.6
 
 
@@ -138,7 +139,7 @@ def test_a_waiter_that_is_abandoned_ends(service: Service) -> None:
     threading.Timer(0.1, abandoned.set).start()
 
     with pytest.raises(Abandoned):
-        Guard("abandoned", QUICK, service.open, abandoned).take(nothing, time.monotonic())
+        Guard("abandoned", QUICK, service.open, abandoned).acquire(nothing, time.monotonic())
 
 
 @pytest.mark.parametrize("failures", [ATTEMPTS - 1, ATTEMPTS])
@@ -146,10 +147,10 @@ def test_a_service_may_fail_for_a_moment(service: Service, failures: int) -> Non
     service.failures = failures
     guard = Guard("fails", QUICK, service.open, threading.Event())
     if failures < ATTEMPTS:
-        assert guard.take(nothing, time.monotonic()) is None
+        assert guard.acquire(nothing, time.monotonic()) is None
     else:
         with pytest.raises(StoreUnavailable, match="the service is down"):
-            guard.take(nothing, time.monotonic())
+            guard.acquire(nothing, time.monotonic())
     assert service.opened[0].tries == ATTEMPTS
     guard.release()
 
@@ -161,7 +162,7 @@ def test_a_renewal_is_quick_and_makes_sure_before_each_step_that_counts(store: M
     renewed = shared(store, bank, service.open).renew(OURS, "")
 
     assert time.monotonic() - began < QUICK.settle_lease
-    assert (renewed.how, renewed.session.lock) == ("refreshed", "memory")
+    assert (renewed.how, renewed.pair.lock) == ("refreshed", "memory")
     # The lease, the probe and the refresh.
     assert [lock.checks for lock in service.opened] == [3]
     assert service.holder is None
@@ -189,7 +190,7 @@ def test_a_lock_that_is_lost_or_not_certain_stops_before_the_bank(
     store: MemoryStore, service: Service, slow: bool
 ) -> None:
     class Watched(MemoryStore):
-        def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+        def write(self, slot: Slot, document: TokenPair | Lease | LoginHistory) -> None:
             super().write(slot, document)
             if slow:
                 service.opened[-1].slow = 2 * QUICK.lock_check
@@ -200,7 +201,7 @@ def test_a_lock_that_is_lost_or_not_certain_stops_before_the_bank(
     watched.documents.update(store.documents)
     bank = PlainBank()
 
-    with pytest.raises(StoreUnavailable, match="Making sure" if slow else "was lost"):
+    with pytest.raises(StoreUnavailable, match="The check that" if slow else "was lost"):
         shared(watched, bank, service.open).renew(OURS, "")
     assert not bank.calling.is_set()
     assert service.holder is None
@@ -209,7 +210,7 @@ def test_a_lock_that_is_lost_or_not_certain_stops_before_the_bank(
 
 def test_who_has_lost_the_lock_does_not_touch_the_lease(store: MemoryStore, service: Service) -> None:
     class Losing(MemoryStore):
-        def read(self, slot: Slot) -> Session | Lease | Ledger | None:
+        def read(self, slot: Slot) -> TokenPair | Lease | LoginHistory | None:
             if slot == "lease":
                 service.holder = None
             return super().read(slot)
@@ -226,9 +227,9 @@ def test_who_has_lost_the_lock_does_not_touch_the_lease(store: MemoryStore, serv
 
 def test_a_lock_that_is_lost_before_the_login_costs_none(store: MemoryStore, service: Service) -> None:
     class Losing(MemoryStore):
-        def write(self, slot: Slot, document: Session | Lease | Ledger) -> None:
+        def write(self, slot: Slot, document: TokenPair | Lease | LoginHistory) -> None:
             super().write(slot, document)
-            if slot == "ledger":
+            if slot == "logins":
                 service.holder = None
 
     bank = PlainBank()
@@ -276,4 +277,4 @@ def test_an_error_of_the_protocol_gives_the_lock_back(store: MemoryStore, servic
     with pytest.raises(LockMismatch):
         shared(store, PlainBank(), service.open).renew(OURS, "")
     assert service.holder is None
-    assert HostLock(store.name).try_acquire()
+    assert LockFile(store.name).try_acquire()

@@ -14,14 +14,14 @@ from tests.unit.session.actors import PRODUCTION, Use, Worker
 from tests.unit.session.bank import RULES, Bank, Rule
 from tests.unit.session.faults import Fault, Script, is_effect, read, write
 from tests.unit.session.mutants import MUTANTS
-from tests.unit.session.scene import KEY, TIMINGS, put, seeded, with_session
+from tests.unit.session.scene import KEY, TIMINGS, put, with_session
 from tests.unit.session.world import World
 
 NAMES = "abc"
 LIFE = 90.0
 
 workers = st.sampled_from(NAMES)
-slots = st.sampled_from(["session", "lease", "ledger"])
+slots = st.sampled_from(["session", "lease", "logins"])
 
 
 class Adversary(RuleBasedStateMachine):
@@ -103,10 +103,6 @@ class Adversary(RuleBasedStateMachine):
     @rule()
     def person_deletes(self) -> None:
         put(self.world, None)
-
-    @rule()
-    def person_seeds(self) -> None:
-        put(self.world, seeded(self.world.bank.log_in(KEY, self.world.t, person=True)))
 
     @rule()
     def lock_is_lost(self) -> None:

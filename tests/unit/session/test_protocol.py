@@ -13,7 +13,7 @@ from intergiro_provider.exceptions import (
     LoginBudgetExhausted,
     StoreUnavailable,
 )
-from intergiro_provider.session.documents import Lease, Ledger, Login, Session
+from intergiro_provider.session.documents import Lease, Login, LoginHistory, TokenPair
 from intergiro_provider.session.effects import (
     Effect,
     LogIn,
@@ -229,14 +229,14 @@ def test_bank_that_does_not_say_when_is_left_alone_for_a_while(variant: Variant)
 def test_login_that_was_not_sent_gives_its_slot_back(variant: Variant) -> None:
     world = scene(variant, "a", faults=Script().on("a", is_effect(LogIn), Fault("unsent"))).run(15.0)
     assert isinstance(world["a"].error, BankUnavailable)
-    assert world.variables.documents["ledger"] == Ledger()
+    assert world.variables.documents["logins"] == LoginHistory()
 
 
 def test_login_of_unknown_outcome_is_not_repeated(variant: Variant) -> None:
     world = scene(variant, "a", faults=Script().on("a", is_effect(LogIn), Fault("lost"))).run(40.0)
     assert isinstance(world["a"].error, BankUnavailable)
     assert calls(world) == ["a:LogIn"]
-    assert len(world.variables.documents["ledger"].logins) == 1
+    assert len(world.variables.documents["logins"].logins) == 1
     world.run(120.0)
     assert calls(world) == ["a:LogIn", "a:LogIn"]
 
@@ -288,7 +288,7 @@ def test_budget_holds_for_a_clock_that_is_off_even_if_the_answer_is_lost(variant
 
 def test_budget_counts_all_workers_and_another_key_too(variant: Variant) -> None:
     world = scene(variant, "a")
-    world.variables.apply("ledger", Ledger(tuple(Login(EPOCH, f"x{n}", EPOCH + 3600.0) for n in range(3))))
+    world.variables.apply("logins", LoginHistory(tuple(Login(EPOCH, f"x{n}", EPOCH + 3600.0) for n in range(3))))
     world.run(60.0)
     assert calls(world) == []
     assert isinstance(world["a"].error, LoginBudgetExhausted)
@@ -296,7 +296,7 @@ def test_budget_counts_all_workers_and_another_key_too(variant: Variant) -> None
 
 def test_a_larger_budget_is_not_bound_by_what_was_found_of_a_smaller_one(variant: Variant) -> None:
     world = scene(variant, "a", patience=30.0)
-    world.variables.apply("ledger", Ledger(tuple(Login(EPOCH, f"x{n}", EPOCH + 3600.0) for n in range(3))))
+    world.variables.apply("logins", LoginHistory(tuple(Login(EPOCH, f"x{n}", EPOCH + 3600.0) for n in range(3))))
     world.run(60.0)
     assert lease_of(world).verdict == "budget"
     assert isinstance(world["a"].error, LoginBudgetExhausted)
@@ -378,4 +378,4 @@ def test_abandoned_after_the_bank_was_asked_is_carried_through(variant: Variant)
 
 
 def test_renewed_says_nothing_of_tokens() -> None:
-    assert "secret" not in repr(Renewed(Session("secret-a", "secret-r", key=KEY, gen=1, nonce="n"), "found"))
+    assert "secret" not in repr(Renewed(TokenPair("secret-a", "secret-r", 1, "n"), "found"))

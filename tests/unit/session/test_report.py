@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from intergiro_provider.exceptions import BankUnavailable, LoginBudgetExhausted, ShadowedError
-from intergiro_provider.session.documents import Ledger, Login, Session
+from intergiro_provider.session.documents import Login, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Answer, Member, Outcome, Renewed
 from intergiro_provider.session.reasons import SOON, login_reason
 from intergiro_provider.session.report import Report
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
-SESSION = Session("secret-a", "secret-r", "k", gen=7, nonce="n")
+SESSION = TokenPair("secret-a", "secret-r", 7, "n", key="k")
 
 
 class Recorded:
@@ -155,23 +155,22 @@ def test_metrics_that_fail_cost_no_session(request: pytest.FixtureRequest) -> No
 
 
 @pytest.mark.parametrize(
-    ("session", "foreign", "unsettled", "earlier", "why", "unexpected"),
+    ("pair", "unsettled", "earlier", "why", "unexpected"),
     [
-        (None, False, False, None, "no session was stored", False),
-        (None, False, True, None, "no session was stored", False),
-        (None, False, False, SOON - 1, "no session was stored (only 1799 s after another login)", True),
-        (SESSION, False, False, SOON + 1, "the former session has ended", False),
-        (SESSION, True, True, None, "the stored session is of another host or API key", False),
-        (SESSION, False, True, 3600.0, "an earlier renewal may have lost a newer one", True),
+        (None, False, None, "no session was stored", False),
+        (None, True, None, "no session was stored", False),
+        (None, False, SOON - 1, "no session was stored (only 1799 s after another login)", True),
+        (SESSION, False, SOON + 1, "the former session has ended", False),
+        (SESSION, True, 3600.0, "an earlier renewal may have lost a newer one", True),
     ],
 )
 def test_why_a_login_was_made(
-    session: Session | None, foreign: bool, unsettled: bool, earlier: float | None, why: str, unexpected: bool
+    pair: TokenPair | None, unsettled: bool, earlier: float | None, why: str, unexpected: bool
 ) -> None:
     logins = [Login(10_000.0, "mine", 13_600.0)]
     if earlier is not None:
         logins.insert(0, Login(10_000.0 - earlier, "other", 13_000.0))
-    said, surprising = login_reason(session, foreign, unsettled, Ledger(tuple(logins)), "mine")
+    said, surprising = login_reason(pair, unsettled, LoginHistory(tuple(logins)), "mine")
 
     assert said.endswith(why)
     assert surprising is unexpected

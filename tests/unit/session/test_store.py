@@ -5,23 +5,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
+import traceback
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from intergiro_provider.exceptions import IntergiroValueError, ShadowedError, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Ledger, Login, Session
-from intergiro_provider.session.store import VariableStore, session_variable
+from intergiro_provider.exceptions import ShadowedError, StoreUnavailable
+from intergiro_provider.session import store as store_module
+from intergiro_provider.session.codec import Codec, DocumentError
+from intergiro_provider.session.documents import Lease, Login, LoginHistory, Slot, TokenPair, session_name
+from intergiro_provider.session.store import VariableStore
 
-SESSION = Session("eyJ.access", "refresh-1", key="k", gen=4, nonce="n4", login_at=12.5, writer="host:1")
-LEASE = Lease(4, "n5", owner="host:1", floor=3, verdict="bank", verdict_at=1.0, verdict_until=2.5, refused_at=9.0)
-LEDGER = Ledger((Login(10.0, "n1", 3640.0), Login(20.0, "n2", 4220.5)))
+CODEC = Codec("https://bank.example", "0b9d1c1e-key")
+SESSION = TokenPair(
+    "eyJ.access", "refresh-1", 4, "n4", login_at=12.5, writer="host:1", connections=("a", "b"), key=CODEC.key
+)
+LEASE = Lease(4, "n5", holder="host:1", floor=3, verdict="bank", at=1.0, exact=True, verdict_until=2.5, refused_at=9.0)
+LEDGER = LoginHistory((Login(10.0, "n1", 3640.0), Login(20.0, "n2", 4220.5)))
 
 
 @pytest.fixture
 def store(airflow_db: Path, request: pytest.FixtureRequest) -> VariableStore:
-    return VariableStore(f"intergiro_session_{abs(hash(request.node.name))}")
+    return VariableStore(CODEC, f"intergiro_session_{abs(hash(request.node.name))}")
 
 
 def rows(name: str) -> dict[str, tuple[str, str]]:
@@ -42,8 +51,10 @@ def put(key: str, value: str) -> None:
         session.add(Variable(key=key, val=value))
 
 
-@pytest.mark.parametrize(("slot", "document"), [("session", SESSION), ("lease", LEASE), ("ledger", LEDGER)])
-def test_a_document_comes_back_as_it_was(store: VariableStore, slot: str, document: Session | Lease | Ledger) -> None:
+@pytest.mark.parametrize(("slot", "document"), [("session", SESSION), ("lease", LEASE), ("logins", LEDGER)])
+def test_a_document_comes_back_as_it_was(
+    store: VariableStore, slot: str, document: TokenPair | Lease | LoginHistory
+) -> None:
     assert store.read(slot) is None
     assert store.is_absent(slot)
 
@@ -56,7 +67,7 @@ def test_a_document_comes_back_as_it_was(store: VariableStore, slot: str, docume
 def test_each_document_is_a_variable_of_its_own_with_a_description(store: VariableStore) -> None:
     store.write("session", SESSION)
     store.write("lease", LEASE)
-    store.write("ledger", LEDGER)
+    store.write("logins", LEDGER)
     store.write("session", SESSION)
 
     stored = rows(store.name)
@@ -65,46 +76,77 @@ def test_each_document_is_a_variable_of_its_own_with_a_description(store: Variab
     assert {json.loads(value)["kind"] for value, _ in stored.values()} == {"session", "lease", "logins"}
 
 
-def test_a_session_seeded_by_a_person_is_two_tokens(store: VariableStore) -> None:
-    put(store.name, json.dumps({"access_token": "a", "refresh_token": "r"}))
+def test_the_description_names_the_connections(store: VariableStore) -> None:
+    store.write("session", SESSION)
+    assert "the connection a, b." in rows(store.name)[store.name][1]
 
-    session = store.read("session")
 
-    assert isinstance(session, Session)
-    assert session.seeded
-    assert (session.access_token, session.refresh_token, session.gen) == ("a", "r", 0)
+def test_no_token_is_in_what_is_stored(store: VariableStore) -> None:
+    store.write("session", SESSION)
+    text, _ = rows(store.name)[store.name]
+    assert "eyJ.access" not in text
+    assert "refresh-1" not in text
+    # Airflow masks values of these names.
+    assert {"access_token", "refresh_token"} <= json.loads(text).keys()
+
+
+def changed(**fields: object) -> str:
+    document = json.loads(CODEC.encode("session", SESSION)) | fields
+    return json.dumps({name: value for name, value in document.items() if value is not ...})
+
+
+CLEAR = "secret-token-value"
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "",
-        "secret-token-value",
-        "[]",
-        '{"refresh_token": "secret-token-value"}',
-        '{"access_token": "secret-token-value\\n", "refresh_token": "r"}',
-        '{"access_token": "Bearer secret-token-value", "refresh_token": "r"}',
-        '{"access_token": "secret-token-valu\\u00e9", "refresh_token": "r"}',
-        '{"access_token": "", "refresh_token": "secret-token-value"}',
-        LEASE.encode(),
-        SESSION.encode().replace('"session"', '"other"'),
-        SESSION.encode().replace('"v": 1', '"v": 2'),
-        SESSION.encode().replace('"gen": 4', '"gen": "4"'),
-        SESSION.encode().replace('"gen": 4', '"gen": true'),
-        SESSION.encode().replace('"key": "k", ', ""),
+        ("", "not a JSON object"),
+        (CLEAR, "not a JSON object"),
+        ("[]", "not a JSON object"),
+        (json.dumps({"access_token": CLEAR, "refresh_token": CLEAR}), "kind is not 'session'"),
+        (changed(access_token=CLEAR), "cannot be decrypted"),
+        (changed(refresh_token=CLEAR), "cannot be decrypted"),
+        (changed(access_token="***", refresh_token="***"), "holds \\*\\*\\* in the place of a token.*UI"),
+        (Codec("https://bank.example", "another").encode("session", SESSION), "cannot be decrypted"),
+        (Codec("https://else.example", "0b9d1c1e-key").encode("session", SESSION), "cannot be decrypted"),
+        (CODEC.encode("session", replace(SESSION, access_token="two words")), "cannot be sent in a header"),
+        (CODEC.encode("lease", LEASE), "kind is not 'session'"),
+        (changed(v=1, access_token=CLEAR), "v is not 2: another version"),
+        (changed(gen="4", writer=CLEAR), "field gen is missing or wrong"),
+        (changed(gen=True), "field gen is missing or wrong"),
+        (changed(gen=...), "field gen is missing or wrong"),
+        (changed(nonce=""), "field nonce is missing or wrong"),
+        (changed(access_token=...), "field access_token is missing or wrong"),
     ],
 )
-def test_a_broken_variable_is_not_an_absent_one(store: VariableStore, text: str) -> None:
-    put(store.name + "x" * (hash(text) % 7), text)
-    broken = VariableStore(store.name + "x" * (hash(text) % 7))
+def test_a_broken_variable_is_not_an_absent_one(airflow_db: Path, text: str, says: str) -> None:
+    broken = VariableStore(CODEC, f"intergiro_session_{uuid.uuid4().hex}")
+    put(broken.name, text)
 
-    with pytest.raises(StoreUnavailable) as caught:
+    with pytest.raises(
+        StoreUnavailable, match=f"{broken.name} cannot be used: .*{says}.*Delete the Variable"
+    ) as caught:
         broken.read("session")
 
-    assert broken.name in str(caught.value)
-    assert "secret-token-value" not in str(caught.value)
-    assert "eyJ.access" not in str(caught.value)
-    assert caught.value.__cause__ is None
+    # Neither the message nor anything that a traceback with locals shows.
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    shown = str([frame.locals for frame in frames if frame.filename == store_module.__file__])
+    assert not any(token in str(caught.value) + shown for token in (CLEAR, "eyJ.access", "refresh-1"))
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("slot", "text", "says"),
+    [
+        ("lease", '{"kind": "lease", "v": 2, "gen": 1, "nonce": "n", "verdict": "of guilt"}', "field verdict"),
+        ("logins", '{"kind": "logins", "v": 2, "logins": [{"at": 1, "nonce": "n"}]}', "field logins\\[0\\]"),
+        ("logins", '{"kind": "logins", "v": 2, "logins": {}}', "field logins"),
+    ],
+)
+def test_a_broken_lease_or_history_is_not_an_absent_one(slot: Slot, text: str, says: str) -> None:
+    with pytest.raises(DocumentError, match=says):
+        CODEC.decode(slot, text)
 
 
 def test_an_environment_variable_that_hides_the_variable_is_an_error(
@@ -184,7 +226,7 @@ def test_an_unreachable_database_is_an_error_without_the_statement(
     with pytest.raises(StoreUnavailable) as caught:
         store.write("session", SESSION)
     assert SESSION.access_token not in str(caught.value)
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 class TaskVariables:
@@ -214,7 +256,7 @@ class TestInATaskBeforeAirflow33:
         return variables
 
     def test_before_the_first_login_the_session_is_absent(self, variables: TaskVariables) -> None:
-        store = VariableStore("s")
+        store = VariableStore(CODEC, "s")
         assert store.read("session") is None
         assert store.is_absent("session")
         assert list(variables.held) == ["s_witness"]
@@ -222,18 +264,18 @@ class TestInATaskBeforeAirflow33:
 
     def test_another_task_may_have_looked_at_the_same_time(self, variables: TaskVariables) -> None:
         variables.held["s_witness"], variables.refused = "readable", True
-        assert VariableStore("s").is_absent("session")
+        assert VariableStore(CODEC, "s").is_absent("session")
 
     def test_what_cannot_be_read_is_not_absent(self, variables: TaskVariables) -> None:
-        variables.held["s"] = SESSION.encode()
+        variables.held["s"] = CODEC.encode("session", SESSION)
         variables.readable = False
         with pytest.raises(StoreUnavailable, match="cannot be read at present"):
-            VariableStore("s").is_absent("session")
+            VariableStore(CODEC, "s").is_absent("session")
 
     def test_one_that_comes_to_light_is_not_absent(
         self, variables: TaskVariables, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        variables.held["s"] = SESSION.encode()
+        variables.held["s"] = CODEC.encode("session", SESSION)
         variables.readable = False
         write = variables.set
 
@@ -242,32 +284,22 @@ class TestInATaskBeforeAirflow33:
             variables.readable = True
 
         monkeypatch.setattr(variables, "set", recover)
-        assert not VariableStore("s").is_absent("session")
+        assert not VariableStore(CODEC, "s").is_absent("session")
 
     def test_once_there_is_a_lease_nothing_is_written(self, variables: TaskVariables) -> None:
-        variables.held["s_lease"] = LEASE.encode()
-        assert VariableStore("s").is_absent("session")
+        variables.held["s_lease"] = CODEC.encode("lease", LEASE)
+        assert VariableStore(CODEC, "s").is_absent("session")
         assert list(variables.held) == ["s_lease"]
 
 
-def test_the_default_name_follows_the_connection_and_avoids_masked_words() -> None:
-    assert session_variable("intergiro_default") == "intergiro_session_intergiro_default"
-    hashed = session_variable("bank_api_key")
-    assert hashed.startswith("intergiro_session_")
-    assert "api_key" not in hashed
-    assert hashed != session_variable("bank_secret")
-    assert session_variable("bank", "shared_bank") == "shared_bank"
-    with pytest.raises(IntergiroValueError, match="`session_variable`"):
-        session_variable("bank", "bank_token")
+def test_a_session_is_named_by_origin_and_key() -> None:
+    names = {session_name(Codec(origin, key).key) for origin in ("https://a", "https://b") for key in ("k1", "k2")}
+    assert len(names) == 4
+    assert all(re.fullmatch("intergiro_session_[0-9a-f]{16}", name) for name in names)
+    assert session_name(Codec("https://a", "k1").key) in names
 
 
 def test_the_documents_do_not_show_tokens() -> None:
     assert "eyJ.access" not in repr(SESSION)
     assert "refresh-1" not in repr(SESSION)
     assert os.environ["AIRFLOW_HOME"]
-
-
-def test_a_session_stored_before_it_named_its_login_is_read() -> None:
-    document = json.loads(SESSION.encode())
-    assert document.pop("login") == ""
-    assert Session.decode(json.dumps(document)) == SESSION

@@ -7,26 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from intergiro_provider.exceptions import IntergiroAuthError, LockMismatch, LoginBudgetExhausted, ShadowedError
-from intergiro_provider.session.documents import Lease, Ledger, Login, Verdict
+from intergiro_provider.exceptions import LockMismatch, ShadowedError
+from intergiro_provider.session.documents import Lease, Login, LoginHistory, Verdict
 from tests.unit.session.actors import Variant
-from tests.unit.session.bank import EPOCH, Bank
+from tests.unit.session.bank import Bank
 from tests.unit.session.faults import Fault, Script, read
 from tests.unit.session.scene import (
     KEY,
     LIFE,
     TIMINGS,
     calls,
-    end_sessions,
-    lease_of,
     put,
     scene,
-    seeded,
+    session_of,
     stored,
     with_session,
 )
 
-# Strict locks.
+# Distributed locks.
 
 
 def test_strict_lock_needs_no_waiting(variant: Variant) -> None:
@@ -68,78 +66,19 @@ def test_other_lock_may_use_what_is_alive(variant: Variant) -> None:
     assert not world["a"].errors
 
 
-# Another key.
+# A session that a person has deleted or restored.
 
 
-def test_session_of_another_key_is_never_used(variant: Variant) -> None:
-    world = scene(variant, "a")
-    pair = with_session(world, age=10.0, key="key-0")
-    world.run(30.0)
-    assert calls(world) == ["a:LogIn"]
-    assert pair.newest
-    assert (stored(world).key, stored(world).gen) == (KEY, 6)
-
-
-def test_key_that_was_changed_meanwhile_is_looked_up(variant: Variant) -> None:
-    world = scene(variant, "a")
-    with_session(world, age=10.0, key="key-2")
-    world["a"].connection_key = "key-2"
-    world.run(30.0)
-    assert calls(world) == []
-    assert world["a"].successes
-
-
-def test_two_keys_on_one_variable_stop_at_the_budget(variant: Variant) -> None:
-    world = scene(variant, "ab", keys={"b": "key-2"}, patience=60.0).run(3500.0)
-    assert len(world.bank.logins) == 3
-    assert isinstance(world["a"].error or world["b"].error, LoginBudgetExhausted)
-
-
-def test_verdict_on_another_key_is_not_mine(variant: Variant) -> None:
-    world = scene(variant, "ab", keys={"a": "key-0"}, gap=10.0)
-    world.bank.refused_keys.add("key-0")
-    world.run(60.0)
-    assert isinstance(world["a"].error, IntergiroAuthError)
-    assert world["b"].successes
-
-
-# A session that a person put there.
-
-
-def test_seeded_session_is_used_at_once_and_renewed_later(variant: Variant) -> None:
-    world = scene(variant, "ab")
-    pair = world.bank.log_in(KEY, 0.0, person=True)
-    put(world, seeded(pair))
-    world.run(LIFE - 20.0)
-    assert stored(world).seeded
-    world.run(LIFE + 30.0)
-    assert [call.split(":")[1] for call in calls(world)] == ["Probe", "Refresh"]
-    assert (stored(world).key, stored(world).gen, stored(world).seeded) == (KEY, 1, False)
-    assert world.bank.logins == []
-
-
-def test_session_seeded_over_an_older_one_is_found_by_those_who_have_that_in_memory(variant: Variant) -> None:
+def test_restored_session_is_found_by_those_who_have_a_newer_one_in_memory(variant: Variant) -> None:
+    """What was restored is of another login than the newer one, which has ended."""
     world = scene(variant, "ab", bank=Bank("single", LIFE))
     with_session(world, age=LIFE - 100.0)
     world.run(50.0)
-    put(world, seeded(world.bank.log_in(KEY, 50.0, person=True)))
+    put(world, session_of(world.bank.log_in(KEY, 50.0, person=True), gen=3, nonce="n3"))
     world.run(3000.0)
     assert world.bank.logins == []
     assert world.bank.refused_ended == 0
     assert not any(worker.errors for worker in world.workers)
-
-
-def test_seeded_session_ends_the_verdict_on_the_former_one(variant: Variant) -> None:
-    world = scene(variant, "a", patience=30.0)
-    with_session(world)
-    world.variables.apply("ledger", Ledger(tuple(Login(EPOCH, f"x{n}", EPOCH + 3600.0) for n in range(3))))
-    end_sessions(world, 0.0)
-    world.run(20.0)
-    assert lease_of(world).verdict == "budget"
-    put(world, seeded(world.bank.log_in(KEY, -LIFE, person=True)))
-    world.run(90.0)
-    assert world["a"].successes
-    assert calls(world)[-1] == "a:Refresh"
 
 
 def test_restored_session_is_marked_then_given_up(variant: Variant) -> None:
@@ -181,10 +120,11 @@ def test_session_without_a_refresh_token_is_followed_by_a_login(variant: Variant
 # Something hides the Variables.
 
 
-def test_hidden_session_is_found_out_before_the_bank_is_asked_if_seeded(variant: Variant) -> None:
+def test_hidden_session_is_found_out_before_the_bank_is_asked_if_older_than_its_lease(variant: Variant) -> None:
     world = scene(variant, "a")
-    pair = world.bank.log_in(KEY, -LIFE - 1.0, person=True)
-    world.variables.shadow["session"] = seeded(pair)
+    with_session(world)
+    world.variables.shadow["session"] = stored(world)
+    world.variables.apply("lease", Lease(gen=6, nonce="n7", verdict="free"))
     world.run(30.0)
     assert isinstance(world["a"].error, ShadowedError)
     assert "a:Refresh" not in calls(world)
@@ -200,10 +140,12 @@ def test_hidden_session_that_was_renewed_is_kept_in_memory_and_reported(variant:
     assert world["a"].successes
 
 
-@pytest.mark.parametrize("slot", ["lease", "ledger"])
+@pytest.mark.parametrize("slot", ["lease", "logins"])
 def test_hidden_lease_or_ledger_is_found_out_before_the_bank_is_asked(variant: Variant, slot: str) -> None:
     world = scene(variant, "a")
-    world.variables.shadow[slot] = Lease(gen=-1, nonce="old") if slot == "lease" else Ledger((Login(0.0, "old", 0.0),))
+    world.variables.shadow[slot] = (
+        Lease(gen=-1, nonce="old") if slot == "lease" else LoginHistory((Login(0.0, "old", 0.0),))
+    )
     world.run(60.0)
     assert isinstance(world["a"].error, ShadowedError)
     assert calls(world) == []

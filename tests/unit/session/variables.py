@@ -28,7 +28,7 @@ class Variables:
     """
 
     def __init__(self, world: World, leg: float) -> None:
-        self.documents: dict[str, Any] = {"session": None, "lease": None, "ledger": None}
+        self.documents: dict[str, Any] = {"session": None, "lease": None, "logins": None}
         self.shadow: dict[str, Any] = {}
         self.mode: Mode = "up"  # down: all fails; readonly: writes fail; blind: reads see nothing, the rest fails
         self._world = world
@@ -75,7 +75,7 @@ class Variables:
     def write(self, worker: Worker, effect: Write, fault: Fault | None) -> None:
         world = self._world
         if worker.lock_lost and effect.slot == "lease":
-            # The driver makes sure of the strict lock before each lease write and each bank call.
+            # The driver makes sure of the distributed lock before each lease write and each bank call.
             self._fail(worker, 0.01)
             return
         kind = fault.kind if fault is not None else ""
@@ -125,8 +125,8 @@ class Variables:
             world.note(writer.name if writer else "person", f"Write {slot}{' COPY' if copy else ''} {document}")
         if slot == "session":
             world.checks.session_written(self.documents[slot], document, writer, copy)
-        elif slot == "ledger" and writer is not None and document is not None:
-            world.checks.ledger_written(self.documents[slot], document, writer, copy)
+        elif slot == "logins" and writer is not None and document is not None:
+            world.checks.logins_written(self.documents[slot], document, writer, copy)
         elif slot == "lease" and writer is not None:
             world.checks.lease_written(writer, copy)
         self.documents[slot] = document

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from intergiro_provider.exceptions import IntergiroAuthError, LoginBudgetExhausted
-from intergiro_provider.session.documents import Lease, Session
+from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.effects import (
     BankTime,
     ConfirmAbsent,
@@ -31,11 +31,10 @@ from tests.unit.session.faults import Fault, Kind
 from tests.unit.session.world import World
 
 KEY = "key-1"
-OTHER_KEY = "key-0"
 CALM = 400.0
 """No fault comes after this many seconds, in a walk that is no race."""
 
-START = ("cold", "live", "expired", "expired", "ended", "seeded", "restored", "leased", "foreign")
+START = ("cold", "live", "expired", "expired", "ended", "seeded", "restored", "leased", "deleted", "deleted first")
 
 
 @dataclass(slots=True)
@@ -78,14 +77,14 @@ class Aimed:
         return None
 
 
-SLOTS = ("session", "lease", "ledger")
+SLOTS = ("session", "lease", "logins")
 PLACES: tuple[tuple[type[Any], str | None, int, tuple[Kind, ...]], ...] = (
     (Write, "lease", 4, ("kill", "kill_after", "pause", "pause_after", "fail", "fail_applied", "slow", "slow", "slow")),
     (Write, "session", 3, ("kill", "kill_after", "pause", "pause_after", "fail", "fail_applied", "slow", "slow")),
-    (Write, "ledger", 2, ("kill", "kill_after", "pause", "pause_after", "fail", "fail_applied", "slow")),
+    (Write, "logins", 2, ("kill", "kill_after", "pause", "pause_after", "fail", "fail_applied", "slow")),
     (Read, "session", 12, ("kill", "pause", "pause_after", "missing", "missing", "fail")),
     (Read, "lease", 10, ("kill", "pause", "pause_after", "missing", "missing", "fail")),
-    (Read, "ledger", 4, ("kill", "pause", "pause_after", "missing", "fail")),
+    (Read, "logins", 4, ("kill", "pause", "pause_after", "missing", "fail")),
     (ConfirmAbsent, None, 2, ("kill", "fail", "pause_after")),
     (Probe, None, 2, ("kill", "kill_after", "pause", "pause_after", "dropped", "unsent", "busy")),
     (Refresh, None, 2, ("kill", "kill_after", "pause", "pause_after", "lost", "dropped", "unsent", "busy", "garbled")),
@@ -100,10 +99,10 @@ PLACES: tuple[tuple[type[Any], str | None, int, tuple[Kind, ...]], ...] = (
 RACES: tuple[tuple[type[Any], str | None, int, tuple[Kind, ...]], ...] = (
     (Write, "lease", 4, ("slow", "slow", "slow", "fail_applied", "pause")),
     (Write, "session", 2, ("slow", "fail_applied", "pause")),
-    (Write, "ledger", 2, ("slow", "pause")),
+    (Write, "logins", 2, ("slow", "pause")),
     (Read, "lease", 4, ("pause_after", "missing")),
     (Read, "session", 4, ("pause_after", "missing")),
-    (Read, "ledger", 2, ("pause", "missing")),
+    (Read, "logins", 2, ("pause", "missing")),
     (ConfirmAbsent, None, 4, ("pause_after",)),
     (Refresh, None, 2, ("pause_after", "garbled")),
     (LogIn, None, 2, ("pause_after",)),
@@ -135,20 +134,21 @@ def prepare(world: World, start: str, rng: random.Random) -> None:
     bank, life = world.bank, world.bank.access_life
     if start == "cold":
         return
-    age = {"live": 0.5 * life, "seeded": rng.choice((0.5, 1.1)) * life}.get(start, life + 1.0)
-    key = OTHER_KEY if start == "foreign" else KEY
-    pair = bank.log_in(key, -age, person=True)
+    pair = bank.log_in(KEY, -(0.5 * life if start == "live" else life + 1.0), person=True)
     if start == "restored":
         bank.session_life = math.inf
         pair_now = _next_pair(bank, pair)
         world.variables.apply("session", session_of(pair_now, gen=6, nonce="n6"))
-    gen = {"seeded": 0, "restored": 4}.get(start, 5)
-    nonce = "" if start == "seeded" else f"n{gen}"
-    world.variables.apply("session", session_of(pair, gen=gen, nonce=nonce, key="" if start == "seeded" else key))
-    if start in ("live", "expired", "ended", "restored", "foreign"):
+    gen = 4 if start == "restored" else 5
+    if not start.startswith("deleted"):
+        world.variables.apply("session", session_of(pair, gen=gen, nonce=f"n{gen}"))
+    if start == "deleted first":
+        # As the first login leaves it.
+        world.variables.apply("lease", Lease(gen=0, nonce="n1", verdict="done"))
+    elif start != "leased":
         lease_gen = 5 if start == "restored" else 4
         world.variables.apply("lease", Lease(gen=lease_gen, nonce=f"n{lease_gen + 1}"))
-    elif start == "leased":
+    else:
         # Somebody died with this lease in hand.
         world.variables.apply("lease", Lease(gen=gen, nonce="dead"))
     if start == "ended":
@@ -163,17 +163,12 @@ def _next_pair(bank: Bank, pair: Pair) -> Pair:
     return newer
 
 
-def session_of(pair: Pair, *, gen: int, nonce: str, key: str = KEY, lock: str | None = None) -> Session:
-    return Session(pair.access, pair.refresh, key=key, gen=gen, nonce=nonce, lock=lock, writer="before")
+def session_of(pair: Pair, *, gen: int, nonce: str) -> TokenPair:
+    return TokenPair(pair.access, pair.refresh, gen, nonce, writer="before")
 
 
 def _delete_session(world: World) -> None:
     world.variables.apply("session", None)
-
-
-def _seed_session(world: World) -> None:
-    pair = world.bank.log_in(KEY, world.t, person=True)
-    world.variables.apply("session", Session(pair.access, pair.refresh))
 
 
 def _end_sessions(world: World) -> None:
@@ -201,7 +196,7 @@ def draw_event(world: World, rng: random.Random) -> None:
     """Something that befalls the whole world."""
     when = rng.uniform(0.0, CALM / 2)
     until = min(CALM, when + rng.choice((2.0, 20.0, 100.0)))
-    what = rng.choice(("store", "store", "bank", "bank", "end", "end", "delete", "seed", "test", "lock"))
+    what = rng.choice(("store", "store", "bank", "bank", "end", "end", "delete", "test", "lock"))
     if what == "store":
         world.at(when, _store_mode, world, rng.choice(("down", "readonly", "blind")))
         world.at(until, _store_mode, world, "up")
@@ -214,7 +209,6 @@ def draw_event(world: World, rng: random.Random) -> None:
         event: Callable[[World], None] = {
             "end": _end_sessions,
             "delete": _delete_session,
-            "seed": _seed_session,
             "test": _test_connection,
         }[what]
         world.at(when, event, world)

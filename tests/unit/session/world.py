@@ -15,12 +15,12 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from intergiro_provider.exceptions import IntergiroAuthError, IntergiroError, StoreUnavailable
-from intergiro_provider.session.documents import Session
+from intergiro_provider.session.documents import TokenPair
 from intergiro_provider.session.effects import (
     Abandoned,
     BankTime,
+    CheckKey,
     ConfirmAbsent,
-    CurrentKey,
     LogIn,
     NewNonce,
     Now,
@@ -87,14 +87,13 @@ class World:
         self._nonces = 0
         self._connect()
         for worker in self.workers:
-            worker.connection_key = worker.bank_key = worker.member.key
             self.start(worker, worker.begins)
 
     def _connect(self) -> None:
         self._effects: dict[type[Any], Callable[..., None]] = {
             Now: self._now,
             NewNonce: self._nonce,
-            CurrentKey: self._key,
+            CheckKey: self._key,
             Sleep: self._sleep,
             Acquire: self._acquire,
             Read: self.variables.read,
@@ -177,7 +176,7 @@ class World:
     def _task(self, worker: Worker) -> Generator[Any, Any, None]:
         session = worker.cache
         if session is None:
-            session = (yield from self._renew(worker, None)).session
+            session = (yield from self._renew(worker, None)).pair
         alive = False
         for _ in range(RENEWALS + 1):
             if (yield Use(session.access_token)):
@@ -186,17 +185,17 @@ class World:
             if alive:
                 break
             renewed = yield from self._renew(worker, session)
-            session, alive = renewed.session, renewed.how == "alive"
+            session, alive = renewed.pair, renewed.how == "alive"
         raise IntergiroAuthError("a permission, not expiry")
 
-    def _renew(self, worker: Worker, rejected: Session | None) -> Generator[Any, Any, Renewed]:
+    def _renew(self, worker: Worker, rejected: TokenPair | None) -> Generator[Any, Any, Renewed]:
         self.checks.renewal_begins(worker)
         since = self.t
         try:
             while worker.member.lock is not None and not (yield Acquire()):
                 yield Sleep(self.timings.poll)
                 if self.t - since > self.timings.wait:
-                    raise StoreUnavailable("the strict lock was never free")
+                    raise StoreUnavailable("the distributed lock was never free")
             renewal = worker.renewal = self.variant.protocol(worker.member, rejected, self.variant.timings)
             renewed = yield from renewal.run(self.t - since)
         except IntergiroError:
@@ -206,8 +205,8 @@ class World:
             self._unlock(worker)
         self.checks.renewal_ends(worker)
         worker.renewed.append((self.t, renewed))
-        self.note(worker.name, f"RENEWED {renewed.how} gen {renewed.session.gen} stored={renewed.stored}")
-        worker.cache = renewed.session
+        self.note(worker.name, f"RENEWED {renewed.how} gen {renewed.pair.gen} stored={renewed.stored}")
+        worker.cache = renewed.pair
         return renewed
 
     def _unlock(self, worker: Worker) -> None:
@@ -291,9 +290,8 @@ class World:
         self._nonces += 1
         self.answer(worker, fault, 0.0, f"{worker.name}{self._nonces}")
 
-    def _key(self, worker: Worker, effect: CurrentKey, fault: Fault | None) -> None:
-        worker.bank_key = worker.connection_key
-        self.answer(worker, fault, self.rng.uniform(0.01, 0.1), worker.bank_key)
+    def _key(self, worker: Worker, effect: CheckKey, fault: Fault | None) -> None:
+        self.answer(worker, fault, self.rng.uniform(0.01, 0.1), not worker.key_changed)
 
     def _sleep(self, worker: Worker, effect: Sleep, fault: Fault | None) -> None:
         self.answer(worker, fault, self.slept(effect), None)

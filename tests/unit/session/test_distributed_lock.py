@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which strict lock a connection stands for, and what is said where it cannot be had."""
+"""Which distributed lock a connection stands for, and what is said where it cannot be had."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pytest
 
 from intergiro_provider.exceptions import IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.intergiro import IntergiroHook
-from intergiro_provider.session.strict import StrictLock, open_lock
+from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.locks import open_lock
 
 NAME = "intergiro_session_x"
 SECRET = "n0t-for-logs"
-Connect = Callable[..., StrictLock]
+Connect = Callable[..., DistributedLock]
 
 
 def closed_port() -> int:
@@ -32,7 +33,7 @@ def closed_port() -> int:
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
     """The lock of a connection with these fields."""
 
-    def make(name: str = NAME, **fields: Any) -> StrictLock:
+    def make(name: str = NAME, **fields: Any) -> DistributedLock:
         monkeypatch.setenv("AIRFLOW_CONN_LOCK", json.dumps({"host": "db.example", "password": SECRET, **fields}))
         return open_lock("lock", name, IntergiroHook.get_connection)
 
@@ -126,7 +127,7 @@ def test_a_service_that_is_down_is_named_without_a_secret(
         lock.check()
 
 
-class Fake(StrictLock):
+class Fake(DistributedLock):
     """A lock whose service says what the test wants."""
 
     drivers = ("tests",)
@@ -146,7 +147,7 @@ class Fake(StrictLock):
             raise said
         return said
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         raise OSError("nobody there")
 
 

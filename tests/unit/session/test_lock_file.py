@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from intergiro_provider.session.locks import HostLock
+from intergiro_provider.session.lock_file import LockFile
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_at_a_time() -> None:
-    first, second, other = HostLock("session"), HostLock("session"), HostLock("another")
+    first, second, other = LockFile("session"), LockFile("session"), LockFile("another")
 
     assert first.try_acquire()
     assert not second.try_acquire()
@@ -35,8 +35,8 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         f"""
         import tempfile, time
         tempfile.tempdir = {str(tmp_path)!r}
-        from intergiro_provider.session.locks import HostLock
-        lock = HostLock("session")
+        from intergiro_provider.session.lock_file import LockFile
+        lock = LockFile("session")
         assert lock.try_acquire()
         print("held", flush=True)
         time.sleep(60)
@@ -45,10 +45,10 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        assert not HostLock("session").try_acquire()
+        assert not LockFile("session").try_acquire()
         process.kill()
         process.wait()
-        lock = HostLock("session")
+        lock = LockFile("session")
         assert lock.try_acquire()
         lock.release()
 
@@ -58,8 +58,8 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
         f"""
         import os, signal, tempfile, time
         tempfile.tempdir = {str(tmp_path)!r}
-        from intergiro_provider.session.locks import HostLock
-        lock = HostLock("session")
+        from intergiro_provider.session.lock_file import LockFile
+        lock = LockFile("session")
         assert lock.try_acquire()
         if os.fork() == 0:
             print("forked", os.getpid(), flush=True)
@@ -71,10 +71,10 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
         assert parent.stdout is not None
         child = int(parent.stdout.readline().split()[1])
         try:
-            assert not HostLock("session").try_acquire()
+            assert not LockFile("session").try_acquire()
             parent.kill()
             parent.wait()
-            lock = HostLock("session")
+            lock = LockFile("session")
             assert lock.try_acquire()
             lock.release()
         finally:
@@ -82,10 +82,10 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
 
 
 def test_a_file_that_was_replaced_meanwhile_is_not_the_lock() -> None:
-    first = HostLock("session")
+    first = LockFile("session")
     assert first.try_acquire()
     os.unlink(first.path)
-    second = HostLock("session")
+    second = LockFile("session")
 
     assert second.try_acquire()
     assert os.fstat(second._descriptor or 0).st_ino == os.stat(second.path).st_ino
@@ -95,14 +95,14 @@ def test_a_file_that_was_replaced_meanwhile_is_not_the_lock() -> None:
 
 def test_where_no_file_can_be_opened_everybody_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
-    lock = HostLock("session")
+    lock = LockFile("session")
 
     assert lock.try_acquire()
     lock.release()
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    lock = HostLock("session")
+    lock = LockFile("session")
     target = tmp_path / "target"
     os.symlink(target, lock.path)
 
