@@ -25,6 +25,7 @@ from intergiro_provider.api.writes import (
     raise_if_unreadable,
 )
 from intergiro_provider.exceptions import IntergiroAuthError, IntergiroValueError, OutcomeUnknown, UnreadableResponse
+from intergiro_provider.query import warn_of_unknown_filters, whole_query
 from intergiro_provider.session.driver import SharedSession
 
 CONNECTIONS = 128
@@ -76,11 +77,14 @@ class IntergiroClient:
         :raises IntergiroError: there is no session, or the request is not possible.
         """
         options = options or {}
+        arguments = _body_arguments(method, data, arguments)
+        if isinstance(query := arguments.get("params"), (Mapping, type(None))):
+            endpoint, arguments["params"] = whole_query(endpoint, query)
+            if method == "GET":
+                warn_of_unknown_filters(endpoint, arguments["params"])
         url = self.settings.url(endpoint)
         try:
-            request = self.session.prepare_request(
-                requests.Request(method, url, headers=headers, **_body_arguments(method, data, arguments))
-            )
+            request = self.session.prepare_request(requests.Request(method, url, headers=headers, **arguments))
         except (requests.RequestException, TypeError, ValueError) as error:
             if isinstance(error, IntergiroValueError):
                 raise

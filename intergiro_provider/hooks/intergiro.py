@@ -24,6 +24,7 @@ from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
 from intergiro_provider.api.transport import PassesOverHints
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.metrics import AirflowMetrics
+from intergiro_provider.query import warn_of_unknown_filters, whole_query
 from intergiro_provider.session.codec import Codec
 from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import session_name
@@ -308,7 +309,9 @@ class IntergiroHook(HttpHook):
         """
         from intergiro_provider.pull.pages import decoded, iter_pages
 
-        for page in iter_pages(self.page_fetcher(endpoint), query):
+        path, query = whole_query(endpoint, query)
+        warn_of_unknown_filters(path, query)
+        for page in iter_pages(self.page_fetcher(path), query):
             yield [decoded(record) for record in page.records]
 
     def iter_records(self, endpoint: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:

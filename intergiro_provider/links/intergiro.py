@@ -41,11 +41,13 @@ class IntergiroManifestLink(BaseOperatorLink):
         return str(XCom.get_value(ti_key=ti_key, key=self._key) or "")
 
     @classmethod
-    def persist(cls, context: Context, manifest: ObjectStoragePath) -> None:
-        """Store the link for the task that is running; an empty one, too, or Airflow 3 logs that it has found none."""
-        ti = context.get("ti")
-        if ti is not None:
-            ti.xcom_push(key=cls._key, value=console_url(manifest))
+    def persist(cls, context: Context, manifest: ObjectStoragePath) -> bool:
+        """Store the link for the task that is running; return whether there is one."""
+        ti, url = context.get("ti"), console_url(manifest)
+        if ti is None or not url:
+            return False
+        ti.xcom_push(key=cls._key, value=url)
+        return True
 
 
 class IntergiroPortalLink(BaseOperatorLink):

@@ -15,6 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError
 from intergiro_provider.links.intergiro import IntergiroPortalLink
+from intergiro_provider.operators.rendering import RenderedFields
+from intergiro_provider.query import is_pending, whole_query
 from intergiro_provider.retry_policy import wait_as_told
 from intergiro_provider.tracebacks import message_only
 
@@ -34,7 +36,7 @@ OPTIONS = frozenset({
 """What `extra_options` may hold."""
 
 
-class IntergiroOperator(BaseOperator):
+class IntergiroOperator(RenderedFields, BaseOperator):
     """Call one endpoint and return what it answers, decoded from JSON; None if it answers nothing (204).
 
     To pull a list of any length, use
@@ -90,6 +92,7 @@ class IntergiroOperator(BaseOperator):
         self.response_filter = response_filter
         self.extra_options = extra_options
         self.intergiro_conn_id = intergiro_conn_id
+        whole_query(endpoint, None if is_pending(query) else query)
         self._check_body()
         self._check_options()
         wait_as_told(self)
@@ -116,7 +119,7 @@ class IntergiroOperator(BaseOperator):
 
         self._check_body()
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method=self.method.upper())
-        headers = dict(self.headers) if self.headers else None
+        headers = {name: value if value is None else str(value) for name, value in (self.headers or {}).items()}
         options = dict(self.extra_options or {})
         response = hook.run(self.endpoint, None, headers, options, params=self.query, json=self.json)
         try:

@@ -144,6 +144,8 @@ def _check_lookback(lookback: Any) -> None:
 
 def _instant(name: str, value: Any) -> datetime:
     """One bound as an aware datetime in UTC, cut to the millisecond."""
+    if isinstance(value, int) and 10_000_000 <= value <= 99_999_999:
+        value = str(value)  # Jinja's native rendering makes an integer of 20260131
     if isinstance(value, str):
         value = _parse(name, value)
     if isinstance(value, date) and not isinstance(value, datetime):

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StorageError
+from intergiro_provider.pull.query import STORES
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 _UPLOAD_BLOCK = 8 << 20  # what an object store's client keeps in memory per open file; some take 50 MiB by default
 _LOCK_WAIT = 60.0  # seconds; the lock is held for a few renames
 _LOCK_POLL = 0.05
-# A place there needs no making, and asking for it could make a bucket of a name that was mistyped.
-_STORES_WITHOUT_DIRECTORIES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"})
 
 
 @contextmanager
@@ -151,9 +150,8 @@ class Directory:
         self.local = bool(getattr(fs, "local_file", False))
         """Whether files can be renamed in one step, and :meth:`lock` excludes others."""
         protocols = fs.protocol
-        self._is_store = not _STORES_WITHOUT_DIRECTORIES.isdisjoint(
-            [protocols] if isinstance(protocols, str) else protocols
-        )
+        # A place there needs no making, and asking for it could make a bucket of a name that was mistyped.
+        self._is_store = not STORES.isdisjoint([protocols] if isinstance(protocols, str) else protocols)
 
     def __str__(self) -> str:
         return self._root if self.local else str(self._fs.unstrip_protocol(self._root))

@@ -40,6 +40,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     :param first_id: id of the first record, None if there is none. :param last_id: id of the last.
     :param created_from: first instant of the interval, ``YYYY-MM-DDTHH:MM:SS.mmmZ``; None without bounds.
     :param created_to: the instant at which it had ended, written alike.
+    :param complete_until: records created before this instant were there to be pulled: `created_to`, or when the pull
+        began if that was earlier; None without bounds.
     :param query: filters and order of the pull, those in ``endpoint`` included; without bounds and page size. None: an
         older version has written the manifest.
     :param schema: what the records hold: a field's name → ``string``, ``int53``, ``int64``, ``int128``, ``double``,
@@ -56,6 +58,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     last_id: str | int | None
     created_from: str | None
     created_to: str | None
+    complete_until: str | None = None
     query: dict[str, Any] | None = None
     schema: Any = None
     provider_version: str = __version__

@@ -23,7 +23,7 @@ from intergiro_provider.exceptions import (
     is_final,
 )
 from intergiro_provider.pull import claims
-from intergiro_provider.pull.bounds import Interval
+from intergiro_provider.pull.bounds import Interval, format_instant
 from intergiro_provider.pull.checkpoint import Checkpoint, Resume, WindowState
 from intergiro_provider.pull.files import Format, get_format
 from intergiro_provider.pull.manifest import Manifest
@@ -338,7 +338,8 @@ class Pull:
             last_id=filled[-1].last_id if filled else None,
             created_from=interval.created_from if interval else None,
             created_to=interval.created_to if interval else None,
-            query=filters_of(self._request.endpoint, self._request.query),
+            complete_until=format_instant(min(interval.end, self._began)) if interval else None,
+            query=filters_of(self._request.query),
             schema=to_plain(schema) if parts else {},
         )
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseSensorOperator, conf
 
 from intergiro_provider.links.intergiro import IntergiroPortalLink
+from intergiro_provider.operators.rendering import RenderedFields
+from intergiro_provider.query import is_pending, whole_query
 from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class IntergiroSensor(BaseSensorOperator):
+class IntergiroSensor(RenderedFields, BaseSensorOperator):
     """GET an endpoint again and again, until a check says yes to what it answers.
 
     To wait for a record, let the query describe it, and the ready check see whether there is one:
@@ -72,6 +74,7 @@ class IntergiroSensor(BaseSensorOperator):
         self.response_check = response_check
         self.query = query
         self.intergiro_conn_id = intergiro_conn_id
+        whole_query(endpoint, None if is_pending(query) else query)
         if problem := _problem(response_check, deferrable):
             from intergiro_provider.exceptions import IntergiroValueError
 
@@ -109,9 +112,8 @@ class IntergiroSensor(BaseSensorOperator):
 
         check = imported(self.response_check) if isinstance(self.response_check, str) else self.response_check
         try:
-            response = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id).run(
-                self.endpoint, dict(self.query or {})
-            )
+            hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id)
+            response = hook.run(self.endpoint, params=self.query)
         except AirflowFailException:
             raise
         except IntergiroError as error:

@@ -8,7 +8,7 @@ writes files is imported when the task runs, and errors where they are raised.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ from airflow import __version__ as _airflow_version
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from intergiro_provider.links.intergiro import IntergiroManifestLink, IntergiroPortalLink
-from intergiro_provider.pull.query import check_format, is_pending, page_query, refuse_bounds_in
+from intergiro_provider.operators.rendering import RenderedFields
+from intergiro_provider.pull.query import check_format, checked_location, page_query, refuse_bounds_in
+from intergiro_provider.query import is_pending, warn_of_unknown_filters, whole_query
 from intergiro_provider.retry_policy import wait_as_told
 from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
     from requests import Response
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 airflow_version = tuple(int(number) for number in _airflow_version.split(".")[:2])
 
 
-class IntergiroToObjectStorageOperator(BaseOperator):
+class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
     """Pull a list, or an interval of it, into files, and return the manifest that names them.
 
     The result is a directory with the parts ``part-<n>-<pull id>.jsonl[.gz|.zst]``, one record a line, byte
@@ -86,7 +88,8 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         3.3 on, which keeps the state of assets.
     :param intergiro_conn_id: the connection. (templated)
     :return: the manifest: ``{version, pull_id, endpoint, parts: [{path, rows, bytes, sha256}], rows, bytes,
-        first_id, last_id, created_from, created_to, provider_version}``; a part's path is relative to ``path``.
+        first_id, last_id, created_from, created_to, complete_until, provider_version}``; a part's path is relative to
+        ``path``. ``complete_until`` is ``created_to``, or, if that was in the future, when the pull began.
     """
 
     template_fields: Sequence[str] = (
@@ -94,7 +97,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
     )  # fmt: skip
     template_fields_renderers = {"query": "json"}  # noqa: RUF012 - Airflow's form
     ui_color = "#d9e8f6"
-    operator_extra_links = (IntergiroManifestLink(), IntergiroPortalLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (IntergiroManifestLink(), IntergiroPortalLink())
 
     _pull: Pull | None = None
     _lineage: Lineage | None = None
@@ -144,12 +147,12 @@ class IntergiroToObjectStorageOperator(BaseOperator):
 
             raise IntergiroValueError(f"`max_parallel_windows` has to be a whole number, 1 or more, not {windows!r}")
         bounds = (self.created_from, self.created_to)
-        if not is_pending(self.query):
-            query = self.query or {}
-            if not is_pending(query.get("limit")):
-                page_query(query)
-            if bounds != (None, None):
-                refuse_bounds_in(query)
+        _, query = whole_query(self.endpoint, None if is_pending(self.query) else self.query)
+        page_query(query)
+        if bounds != (None, None):
+            refuse_bounds_in(query)
+        if not is_pending(self.path):
+            checked_location(self.path)
         if None in bounds or not any(map(is_pending, bounds)):
             from intergiro_provider.pull.bounds import parse_interval
 
@@ -184,6 +187,9 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         began = datetime.now(UTC)
         path = object_storage_path(self.path)
         self._thread = threading.get_ident()
+        links = self.operator_extra_links
+        # Airflow 3 stores an XCom for each link when the task has ended, an empty one where there is no link.
+        self.operator_extra_links = [link for link in links if not isinstance(link, IntergiroManifestLink)]
         try:
             manifest, interval = self._run(context, path)
         except PullStopped:
@@ -193,7 +199,8 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             self._thread = self._pull = None
         self._announce(context, manifest)
         self._move_watermark(context, interval, began)
-        self._link(context, path)
+        if self._link(context, path):
+            self.operator_extra_links = links
         return manifest.to_dict()
 
     def _run(self, context: Context, path: ObjectStoragePath) -> tuple[Manifest, Interval | None]:
@@ -202,10 +209,12 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
         from intergiro_provider.transfers.lineage import Lineage
 
+        endpoint, query = whole_query(self.endpoint, self.query)
+        warn_of_unknown_filters(endpoint, query)
         target = self._target(path, context)
         request = PullRequest(
-            endpoint=self.endpoint,
-            query=self.query or {},
+            endpoint=str(self.endpoint),
+            query=query,
             interval=self._interval(context, target),
             file_format=self.file_format,
             compression=self.compression,
@@ -219,7 +228,7 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         def answered(response: Response) -> None:
             pull.answered(response.status_code, retry_after_of(response.headers))
 
-        ask = hook.page_fetcher(self.endpoint, answered)
+        ask = hook.page_fetcher(endpoint, answered)
 
         def fetch(query: dict[str, Any]) -> bytes:
             body = ask(query)
@@ -237,15 +246,32 @@ class IntergiroToObjectStorageOperator(BaseOperator):
         from intergiro_provider.pull.bounds import parse_interval, read_instant
 
         if self.watermark is None:
-            return parse_interval(self.created_from, self.created_to, self.lookback)
+            interval = parse_interval(self.created_from, self.created_to, self.lookback)
+            return interval and self._not_in_the_future(interval)
         from intergiro_provider.pull.watermark import STATE_KEY, increment
 
         asked = parse_interval(self.created_from, self.created_to)
         assert asked is not None
         stored = context["asset_state_store"][self.watermark].get(STATE_KEY)
         watermark = None if stored is None else read_instant("watermark", stored)
-        interval = increment(asked, watermark, target.result(), self.lookback)
+        interval = self._not_in_the_future(increment(asked, watermark, target.result(), self.lookback))
         self.log.info("This increment is from %s to %s.", *interval)
+        return interval
+
+    def _not_in_the_future(self, interval: Interval) -> Interval:
+        from intergiro_provider.exceptions import IntergiroValueError
+
+        now = datetime.now(UTC)
+        if interval.start >= now:
+            raise IntergiroValueError(
+                f"`created_from` ({interval.created_from}) is in the future, so there is nothing to pull yet. Run the "
+                f"task after `created_to` ({interval.created_to})"
+            )
+        if interval.end > now:
+            self.log.warning(
+                "`created_to` (%s) is in the future: records that are created from now on are not in the result, whose "
+                "manifest says so in `complete_until`. Run the task again after that time.", interval.created_to,
+            )  # fmt: skip
         return interval
 
     def _announce(self, context: Context, manifest: Manifest) -> None:
@@ -277,19 +303,20 @@ class IntergiroToObjectStorageOperator(BaseOperator):
             return None  # between two tries, a record could move to behind the place where the next goes on
         settings = hook.settings
         asked_for = fingerprint(
-            settings.url(self.endpoint), settings.key, self.path, request.query, request.interval,
+            settings.url(self.endpoint), settings.key, checked_location(self.path), request.query, request.interval,
             request.file_format, request.compression,
         )  # fmt: skip
         return Resume(store, asked_for, self.log)
 
-    def _link(self, context: Context, path: ObjectStoragePath) -> None:
+    def _link(self, context: Context, path: ObjectStoragePath) -> bool:
         from intergiro_provider.pull.manifest import MANIFEST_NAME
 
         self.log.info("Published: %s", path / MANIFEST_NAME)
         try:
-            IntergiroManifestLink.persist(context, path / MANIFEST_NAME)
+            return IntergiroManifestLink.persist(context, path / MANIFEST_NAME)
         except Exception as error:  # the result is published: that is no failure
             self.log.warning("There is no link to the manifest: %s.", type(error).__name__)
+            return False
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Tell OpenLineage which list was read, which directory was written, with which fields and how many rows."""

@@ -5,8 +5,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.pull.query import checked_location
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a", "s3n"), "apache-airflow-providers-amazon[s3fs]"),
+    **dict.fromkeys(("gs", "gcs"), "apache-airflow-providers-google"),
+    **dict.fromkeys(("abfs", "abfss", "adl"), "apache-airflow-providers-microsoft-azure"),
+}
+"""What brings a file system, and the extra that it needs."""
 
 
 def object_storage_path(given: object) -> ObjectStoragePath:
@@ -16,24 +26,19 @@ def object_storage_path(given: object) -> ObjectStoragePath:
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from intergiro_provider.exceptions import IntergiroValueError
-
-    location = str(given).strip()
-    if "://" not in location and not location.startswith("/"):
-        raise IntergiroValueError(
-            f"`path` has to be a URL such as s3://conn_id@bucket/directory, or an absolute path, not {given!r}"
-        )
+    location = checked_location(given)
     try:
         path = ObjectStoragePath(location)
         _ = path.fs
     except (ImportError, ValueError) as error:
+        scheme = location.partition("://")[0]
         # What universal-pathlib 0.3 says to Airflow 2.11.0 and 3.0, which allow it and do not work with it.
-        remedy = (
-            "install universal-pathlib<0.3, which this Airflow needs"
+        package = (
+            "universal-pathlib<0.3, which this Airflow needs"
             if isinstance(error, TypeError)
-            else "install the Airflow provider that brings it"
+            else _PACKAGES.get(scheme, "the Airflow provider that brings it")
         )
         raise IntergiroValueError(
-            f"`path`: there is no file system for {location.partition('://')[0]}:// here ({error}); {remedy}"
+            f"`path`: there is no file system for {scheme}:// here ({error}). Install {package}"
         ) from error
     return path

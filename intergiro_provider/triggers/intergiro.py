@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
 from intergiro_provider.pull.query import newest_query
+from intergiro_provider.query import whole_query
 from intergiro_provider.triggers.events import SUCCESS, check_failed_event, error_event, is_final
 from intergiro_provider.triggers.polling import ask, in_thread, pause
 
@@ -155,7 +156,7 @@ class IntergiroEventTrigger(_EventTrigger):
             self.query = json.loads(json.dumps(dict(query or {})))
         except (TypeError, ValueError):
             raise IntergiroValueError("`query` has to be JSON: text, numbers, booleans, lists of them") from None
-        newest_query(self.query)
+        self._newest()
         self.poll_interval = poll_interval
         self.intergiro_conn_id = intergiro_conn_id
         self._homeless = False
@@ -199,12 +200,13 @@ class IntergiroEventTrigger(_EventTrigger):
         if seen is not None and not is_position(seen):
             self.log.warning("What the asset's state store holds under %s is no position: starting anew.", self._key())
             seen = None
-        page = next(
-            iter_pages(
-                lambda query: ask(self.intergiro_conn_id, self.endpoint, query).content, newest_query(self.query)
-            )
-        )
+        path, newest = self._newest()
+        page = next(iter_pages(lambda query: ask(self.intergiro_conn_id, path, query).content, newest))
         return compare(page, seen)
+
+    def _newest(self) -> tuple[str, dict[str, Any]]:
+        path, query = whole_query(self.endpoint, self.query)
+        return path, newest_query(query)
 
     def _pause(self, errors: int, error: Exception) -> float:
         if is_final(error):

@@ -60,7 +60,7 @@ def ask(conn_id: str, endpoint: str, query: Mapping[str, Any] | None) -> request
 
     hook = IntergiroHook(intergiro_conn_id=conn_id, method="GET")
     with contextlib.closing(hook.get_conn()):
-        return hook.run(endpoint, dict(query or {}), extra_options={"retry": False})
+        return hook.run(endpoint, params=query, extra_options={"retry": False})
 
 
 def pause(errors: int, error: BaseException) -> float:

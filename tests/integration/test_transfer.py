@@ -111,13 +111,30 @@ class TestInterval:
         assert written(tmp_path)[1] == (expected if sort_type == "ASC" else expected[::-1])
         assert (manifest["created_from"], manifest["created_to"]) == (start, end)
 
+    def test_the_query_of_the_endpoint_obeys_the_rules_of_query(self, bank: Sandbox, tmp_path: Path) -> None:
+        records = bank.records("/v3/transactions")
+        pull(tmp_path, endpoint="transactions?statuses=pending&limit=7", query={"sort_by": "created_at"})
+        assert sorted(written(tmp_path)[1]) == sorted(r for r in records if json.loads(r)["status"] == "pending")
+        queries = [r["query"] for r in bank.requests() if "limit=7&" in r["query"]]
+        assert [query.count("limit=") for query in queries] == [1] * len(queries) != []
+
+    def test_the_manifest_says_until_when_it_can_be_complete(self, bank: Sandbox, tmp_path: Path) -> None:
+        start = json.loads(bank.records()[0])["created_at"]
+        past = pull(tmp_path, created_from=start, created_to=json.loads(bank.records()[-9])["created_at"])
+        assert past["complete_until"] == past["created_to"]
+        before = datetime.now(UTC)
+        future = pull(tmp_path, created_from=start, created_to="2999-01-01")
+        assert future["created_to"] == "2999-01-01T00:00:00.000Z"
+        assert before - timedelta(seconds=1) <= datetime.fromisoformat(future["complete_until"]) <= datetime.now(UTC)
+        assert pull(tmp_path)["complete_until"] is None
+
     def test_days_share_the_records_out(self, bank: Sandbox, tmp_path: Path) -> None:
         everything = bank.records()
         first = datetime.fromisoformat(json.loads(everything[0])["created_at"]).replace(
             hour=0, minute=0, second=0, microsecond=0
         )
         found: list[bytes] = []
-        for number in range(0, 40, 8):
+        for number in range(0, 32, 8):
             day = first + timedelta(days=number)
             pull(tmp_path / str(number), query=OLDEST_FIRST, created_from=day, created_to=day + timedelta(days=8))
             found += written(tmp_path / str(number))[1]
@@ -195,6 +212,10 @@ class TestFailure:
         "arguments",
         [
             {"query": {"limit": "101"}},
+            {"endpoint": "transactions?{{ x }}=[]&account_ids=", "query": {"a": 1}},
+            {"path": "file://rel/x"},
+            {"created_from": "{{ x }}", "created_to": "2999-01-02", "endpoint": "transactions?created_to=x"},
+            {"created_from": "2999-01-01", "created_to": "2999-01-02"},
             {"created_from": "{{ x }}", "created_to": "{{ y }}"},
             {"endpoint": "https://elsewhere.example/v3/transactions"},
         ],

@@ -33,6 +33,33 @@ def test_data_is_the_query_of_a_get(sandbox: Sandbox, connect: Connect) -> None:
     assert "sort_type=ASC" in query
 
 
+def test_the_query_of_the_endpoint_and_the_other_one_are_one(sandbox: Sandbox, connect: Connect) -> None:
+    hook = connect()
+    hook.run("transactions?statuses=a%20b&limit=2", {"created_from": None, "flag": True, "sort_type": "ASC"})
+    assert sandbox.requests()[-1]["query"] == "statuses=a+b&limit=2&flag=true&sort_type=ASC"
+    list(hook.iter_records("transactions?limit=100", {"statuses": ["pending"]}))
+    assert {"limit=100", "statuses=pending"} <= set(sandbox.requests()[-1]["query"].split("&"))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "query"),
+    [("transactions", {"account_ids": []}), ("transactions?limit=1", {"limit": 2}), ("transactions?account_ids=", {})],
+)
+def test_a_query_that_would_ask_for_more_than_was_meant_is_refused(
+    sandbox: Sandbox, connect: Connect, endpoint: str, query: dict[str, Any]
+) -> None:
+    hook = connect()
+    for call in (hook.run, lambda *arguments: list(hook.iter_records(*arguments))):
+        with pytest.raises(x.IntergiroValueError, match=r"`(account_ids|limit)`"):
+            call(endpoint, query)
+    assert sandbox.requests() == []
+
+
+def test_records_in_an_order_that_changes_are_refused(connect: Connect) -> None:
+    with pytest.raises(x.IntergiroValueError, match="`sort_by` is `updated_at`"):
+        next(connect().iter_records("transactions", {"sort_by": "updated_at"}))
+
+
 def test_every_request_says_who_we_are(sandbox: Sandbox, connect: Connect) -> None:
     hook = connect(headers={"X-Team": "data"})
     hook.run("accounts")

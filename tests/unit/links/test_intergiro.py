@@ -56,23 +56,25 @@ class TestConsole:
 
 
 @pytest.mark.parametrize(
-    ("url", "link"),
+    ("url", "expected"),
     [
-        ("file:///data/x", ""),
-        ("gs://lake/x", "https://console.cloud.google.com/storage/browser/_details/lake/x"),
+        ("file:///data/x", {}),
+        (
+            "gs://lake/x",
+            {"_link_IntergiroManifestLink": "https://console.cloud.google.com/storage/browser/_details/lake/x"},
+        ),
     ],
 )
-def test_a_link_is_stored_even_where_it_leads_nowhere(url: str, link: str) -> None:
-    """Airflow 3 asks for it when the task ends, and logs an error where there is none."""
-    stored = {}
+def test_only_a_link_that_leads_somewhere_is_stored(url: str, expected: dict[str, str]) -> None:
+    stored: dict[str, str] = {}
 
     class Task:
         def xcom_push(self, key: str, value: str) -> None:
             stored[key] = value
 
     context: Any = {"ti": Task()}
-    IntergiroManifestLink.persist(context, ObjectStoragePath(url))
-    assert stored == {"_link_IntergiroManifestLink": link}
+    assert IntergiroManifestLink.persist(context, ObjectStoragePath(url)) is bool(expected)
+    assert stored == expected
 
 
 def test_the_portal_is_where_the_provider_info_says() -> None:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 OURS = {
-    "exceptions", "links", "links.intergiro", "operators", "operators.intergiro", "pull", "pull.query", "retry_policy",
-    "sensors", "sensors.intergiro", "tracebacks", "transfers", "transfers.intergiro_to_object_storage",
+    "exceptions", "links", "links.intergiro", "operators", "operators.intergiro", "operators.rendering", "pull",
+    "pull.query", "query", "retry_policy", "sensors", "sensors.intergiro", "tracebacks", "transfers",
+    "transfers.intergiro_to_object_storage",
 }  # fmt: skip
 """All of this package that a DAG file needs which leaves its bounds to templates."""
 

@@ -81,6 +81,9 @@ class TestReadingBounds:
         with pytest.raises(IntergiroValueError, match="`created_from` has to be an aware datetime or a str"):
             parse_interval(bound, "2026-02-01")
 
+    def test_a_date_that_native_rendering_has_made_a_number_is_that_date(self) -> None:
+        assert parse_interval(20260131, 20260201) == parse_interval("20260131", "20260201") == interval(*DAY)
+
     def test_one_bound_is_refused(self) -> None:
         with pytest.raises(IntergiroValueError, match="`created_from` is given without `created_to`"):
             parse_interval("2026-01-31", None)

@@ -36,7 +36,7 @@ class TestResult:
         assert stored == manifest.to_dict()
         assert list(stored) == [
             "version", "pull_id", "endpoint", "parts", "rows", "bytes", "first_id", "last_id",
-            "created_from", "created_to", "query", "schema", "provider_version",
+            "created_from", "created_to", "complete_until", "query", "schema", "provider_version",
         ]  # fmt: skip
         assert list(stored["parts"][0]) == ["path", "rows", "bytes", "sha256"]
         assert stored["version"] == 1

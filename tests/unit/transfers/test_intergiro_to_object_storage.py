@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath
 
 from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.pull.bounds import Interval
+from intergiro_provider.pull.query import checked_location
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
 from intergiro_provider.transfers.location import object_storage_path
 
@@ -74,6 +77,13 @@ class TestConstruction:
             ({"max_parallel_windows": "4"}, "`max_parallel_windows`"),
             ({"max_parallel_windows": True}, "`max_parallel_windows`"),
             ({"query": {"limit": 101}}, "`limit`"),
+            ({"endpoint": "transactions?limit=101"}, "`limit`"),
+            ({"query": {"sort_by": "updated_at"}}, "`sort_by` is `updated_at`"),
+            ({"endpoint": "transactions?sort_by=updated_at&x={{ ds }}"}, "`sort_by` is `updated_at`"),
+            ({"query": {"account_ids": []}}, "`account_ids` in the query is an empty list"),
+            ({"query": "limit=5"}, "`query` has to be a dict"),
+            ({"endpoint": "x?created_from=2026-01-01", **DAY}, "`created_from` is given twice"),
+            ({"path": "file://rel/x"}, "relative to the directory of the process"),
             ({"query": {"ending_before": "x"}}, "`ending_before`"),
             ({"query": {"created_from": "2026-01-01"}, **DAY}, "`created_from`"),
             ({"created_from": "2026-01-31"}, "`created_to`"),
@@ -111,11 +121,65 @@ class TestConstruction:
         assert made.query == {"account_ids": ["A"], "limit": "L"}
 
 
+class TestFuture:
+    NOW = datetime.now(UTC)
+
+    def judged(self, start: timedelta, end: timedelta) -> Interval:
+        return operator()._not_in_the_future(Interval(self.NOW + start, self.NOW + end))
+
+    def test_an_interval_that_has_not_begun_is_refused(self) -> None:
+        with pytest.raises(IntergiroValueError, match="`created_from` .* is in the future"):
+            self.judged(timedelta(hours=1), timedelta(hours=2))
+
+    @pytest.mark.parametrize(("end", "warned"), [(-1, False), (1, True)])
+    def test_an_interval_that_has_not_ended_is_pointed_out(
+        self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], end: int, warned: bool
+    ) -> None:
+        self.judged(timedelta(hours=-2), timedelta(hours=end))
+        said = caplog.text + capfd.readouterr().out  # Airflow 3's operators log past the logging module
+        assert ("`created_to`" in said and "`complete_until`" in said) is warned
+
+
 class TestPath:
-    @pytest.mark.parametrize("path", ["", "data/x", "./x", "transactions", "None"])
-    def test_a_relative_path_is_refused(self, path: str) -> None:
-        with pytest.raises(IntergiroValueError, match="`path` has to be a URL"):
-            object_storage_path(path)
+    @pytest.mark.parametrize(
+        ("path", "location"),
+        [
+            ("s3://conn@lake//y/", "s3://conn@lake/y"),
+            ("S3://lake/y//z", "s3://lake/y/z"),
+            ("gs://lake", "gs://lake"),
+            ("file:///data/x", "file:///data/x"),
+            ("file:////data//x/", "file:///data/x"),
+            ("file://localhost/data/x", "file:///data/x"),
+            ("local:///data/x", "local:///data/x"),
+            ("//data/x/ ", "/data/x"),
+            ("memory://x//y", "memory://x/y"),
+        ],
+    )
+    def test_one_form_for_one_directory(self, path: str, location: str) -> None:
+        assert checked_location(path) == location
+
+    @pytest.mark.parametrize(
+        ("path", "said"),
+        [
+            *[(path, "`path` has to be a URL") for path in ("", "data/x", "./x", "transactions", "None")],
+            *[(path, "is relative") for path in ("file://rel/x", "local://rel", "file://~/x", "file://./x")],
+            *[(path, "names no directory") for path in ("file:///", "file://", "/", "local:////", "file://localhost/")],
+            *[(path, "names no bucket") for path in ("s3:///x", "s3:////lake/x", "gs://conn@/x")],
+            ("s3://lake/../x", "`.` and `..`"),
+        ],
+    )
+    def test_what_is_no_place_is_refused(self, path: str, said: str) -> None:
+        for use in (object_storage_path, lambda path: operator(path=path)):
+            with pytest.raises(IntergiroValueError, match=re.escape(said)):
+                use(path)
+
+    def test_the_package_of_a_store_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(location: str) -> None:
+            raise ImportError("no s3fs")
+
+        monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", refuse)
+        with pytest.raises(IntergiroValueError, match=r"Install apache-airflow-providers-amazon\[s3fs\]"):
+            object_storage_path("s3://lake/x")
 
     def test_an_unknown_protocol_is_refused(self) -> None:
         with pytest.raises(IntergiroValueError, match="`path`: there is no file system for nosuch://"):
@@ -129,7 +193,7 @@ class TestPath:
             raise Incompatible("ObjectStoragePath(...) detected protocol file which is incompatible")
 
         monkeypatch.setattr("airflow.providers.common.compat.sdk.ObjectStoragePath", refuse)
-        with pytest.raises(IntergiroValueError, match="install universal-pathlib<0.3"):
+        with pytest.raises(IntergiroValueError, match="Install universal-pathlib<0.3"):
             object_storage_path("file:///x")
 
 
