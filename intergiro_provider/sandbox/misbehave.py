@@ -7,14 +7,20 @@ import asyncio
 import json
 import socket
 import struct
-
-from starlette.responses import Response
-from starlette.types import Receive, Send
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Any
 
 from intergiro_provider.sandbox.faults import Fault
-from intergiro_provider.sandbox.responses import JSON, as_json, error, too_many
+from intergiro_provider.sandbox.replies import JSON, Reply, error
 
-HTML = "text/html"
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+HTML = "text/html; charset=utf-8"
 _BROKEN = {
     "noise": b"\x00\x01{[)(\x02not json at all",
     "html": b"<html><body><h1>Scheduled maintenance</h1></body></html>",
@@ -30,6 +36,11 @@ class Wire:
     def __init__(self, transport: asyncio.Transport | None, receive: Receive, send: Send) -> None:
         self._transport, self._receive, self._send = transport, receive, send
 
+    async def reply(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole answer."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
     async def drop(self, *, reset: bool) -> None:
         """Close the connection, whatever was or was not sent; `reset` makes the peer see a reset instead of an end."""
         if self._transport is not None:
@@ -44,12 +55,10 @@ class Wire:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def part(self, response: Response, fraction: float, *, reset: bool) -> None:
-        """Send the headers, which announce the whole body, and this fraction of it; then drop."""
-        headers, body = response.raw_headers, bytes(response.body)
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        part = body[: int(len(body) * fraction)]
-        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+    async def part(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, reset: bool) -> None:
+        """Send the head, which announces more, and this much of the body; then drop."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
         if reset:
             await asyncio.sleep(0.02)  # a reset overtakes what is still in the socket's buffer
         await self.drop(reset=reset)
@@ -64,8 +73,8 @@ class Wire:
             await self.drop(reset=False)
 
 
-def replaced(fault: Fault, now: float) -> Response | None:
-    """The response that a fault gives instead of the bank's; None for a fault that acts on the wire.
+def replaced(fault: Fault, now: float) -> Reply | None:
+    """The answer that a fault gives instead of the bank's; None for a fault that acts on the wire.
 
     :param now: epoch seconds of the bank's Date header.
     """
@@ -81,38 +90,52 @@ def replaced(fault: Fault, now: float) -> Response | None:
         case "answer":
             body = params["body"]
             text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-            headers = {"content-type": JSON} | {name.lower(): value for name, value in params["headers"].items()}
-            return Response(text.encode(), params["status"], headers)
+            headers = {name.lower(): value for name, value in params["headers"].items()}
+            return Reply(params["status"], text.encode(), headers.pop("content-type", JSON), headers)
         case "redirect":
-            return Response(b"", params["status"], {"location": params["to"]})
+            return Reply(params["status"], b"", HTML, {"location": params["to"]})
     return None
 
 
-def spoiled(fault: Fault, response: Response) -> Response:
-    """A good response after a fault has changed its content."""
-    body = bytes(response.body)
+def spoiled(fault: Fault, reply: Reply) -> Reply:
+    """A good answer after a fault has changed its content."""
     match fault.kind:
         case "garbled":
             how = fault.params["how"]
-            broken = body[: max(len(body) * 2 // 3, 1)] if how == "cut" else _BROKEN[how]
-            return Response(broken, response.status_code, media_type=HTML if how == "html" else JSON)
+            body = reply.body[: max(len(reply.body) * 2 // 3, 1)] if how == "cut" else _BROKEN[how]
+            return replace(reply, body=body, content_type=HTML if how == "html" else JSON)
         case "empty_page":
-            return Response(b'{"data":[],"has_more":true}', response.status_code, media_type=JSON)
+            return replace(reply, body=b'{"data":[],"has_more":true}', rows=0)
         case "repeat_record":
-            answer = json.loads(body)
+            answer = json.loads(reply.body)
             # Re-encoding is good enough here: nobody keeps a page that has a record twice.
             answer["data"] += answer["data"][-1:]
-            return as_json(answer)
-    return response
+            return replace(reply, body=json.dumps(answer, ensure_ascii=False).encode())
+    return reply
 
 
-def _status(status: int, body: str, headers: dict[str, str]) -> Response:
+def too_many(seconds: float, form: str, now: float) -> Reply:
+    """429, with Retry-After as `seconds`, as a `date` or not at all (`none`)."""
+    headers = {}
+    if form == "seconds":
+        headers["retry-after"] = f"{seconds:g}"
+    elif form == "date":
+        headers["retry-after"] = formatdate(now + seconds, usegmt=True)
+    return error(429, "too_many_requests", "Too many requests.", headers=headers)
+
+
+def http_date(now: float) -> str:
+    """Epoch seconds as a Date header."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
+
+
+def _status(status: int, body: str, headers: dict[str, str]) -> Reply:
     match body:
         case "html":
             page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>gateway</body></html>"
-            return Response(page, status, headers, media_type=HTML)
+            return Reply(status, page.encode(), HTML, headers)
         case "text":
-            return Response(f"error {status}", status, headers, media_type="text/plain")
+            return Reply(status, f"error {status}".encode(), "text/plain; charset=utf-8", headers)
         case "empty":
-            return Response(b"", status, headers, media_type=JSON)
+            return Reply(status, b"", JSON, headers)
     return error(status, "fault", f"The sandbox was asked to answer {status}.", headers=headers)

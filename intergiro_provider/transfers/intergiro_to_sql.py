@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
+from intergiro_provider.tracebacks import message_only
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -71,6 +73,7 @@ class IntergiroToSqlOperator(BaseOperator):
 
             raise IntergiroValueError("give either `sql_conn_id` (PostgreSQL) or `database` (a DuckDB file)")
 
+    @message_only
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and return what that changed."""
         from intergiro_provider.load.source import Source

@@ -246,8 +246,9 @@ class TestLog:
     def test_frames(self, bank: Sandbox) -> None:
         with pytest.raises(IntergiroNotFound) as caught:
             call("transactions/nosuch")
-        files = [entry.filename for entry in traceback.extract_tb(caught.value.__traceback__)]
-        assert sum("intergiro_provider" in file for file in files) == 1
+        frames = traceback.extract_tb(caught.value.__traceback__)
+        assert [frame.filename for frame in frames if "intergiro_provider" in frame.filename] == []
+        assert frames[-1].name == f"IntergiroNotFound: {caught.value}"
         assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
     def test_errors_of_a_check_keep_theirs(self, bank: Sandbox) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.sandbox.caller import MOVE, PAY, Caller, Reply, field
+from intergiro_provider.sandbox.replies import Reply
+from tests.unit.sandbox.caller import MOVE, PAY, Caller, field
 
 RETURN = {"return_url": "https://example.com/back?x=1"}
 
