@@ -153,8 +153,8 @@ class Duck(Warehouse):
 
     def _read(self, name: str, found: Type, wanted: Type) -> str:
         """An expression for a column of the files as the target has it."""
-        column, found = quoted(name), self.normal(found)
-        if has_text(found):
+        column, stored, found = quoted(name), found, self.normal(found)
+        if has_text(found) or found != stored:  # else a structure keeps fields that the table has not
             column = f"CAST({column} AS {self.sql(found)})"
         return self.converted(column, found, wanted)
 
@@ -182,13 +182,18 @@ class Duck(Warehouse):
                 f"maximum_object_size = {2 * longest + (1 << 20)})"
             )
 
+    def fill(self, source: Source, columns: Mapping[str, Type]) -> int:
+        self.stage(source, columns)
+        names = ", ".join(map(quoted, columns))
+        rows = self.count(f"INSERT INTO {self.target.table} ({names}) SELECT {names} FROM {STAGE}")
+        self._refuse_repeated_ids(self.target.table)
+        return rows
+
     def merge(self, columns: Mapping[str, Type], staged: Mapping[str, Type], stamp: tuple[str, str]) -> tuple[int, int]:
         table = self.target.table
         names = ", ".join(map(quoted, columns))
         new = ", ".join(f"s.{quoted(name)}" if name in staged else "NULL" for name in columns)
-        self._refuse_repeated_ids()
-        if self.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None and not self.target.history:
-            return self.count(f"INSERT INTO {table} ({names}) SELECT {new} FROM {STAGE} s"), 0
+        self._refuse_repeated_ids(STAGE)
         differs = " OR ".join(
             f"t.{quoted(name)} IS DISTINCT FROM {f's.{quoted(name)}' if name in staged else 'NULL'}"
             for name in columns
@@ -206,8 +211,8 @@ class Duck(Warehouse):
                 self.append_history(columns, rows, stamp, operation)
         return total - changed, changed
 
-    def _refuse_repeated_ids(self) -> None:
-        rows, ids = self.execute(f"SELECT count(*), count(DISTINCT id) FROM {STAGE}").fetchone()
+    def _refuse_repeated_ids(self, table: str) -> None:
+        rows, ids = self.execute(f"SELECT count(*), count(DISTINCT id) FROM {table}").fetchone()
         if rows != ids:
             raise LoadError(f"{self.target.name}: the pull holds {rows - ids} record(s) twice; pull the interval again")
 

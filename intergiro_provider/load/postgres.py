@@ -112,12 +112,19 @@ class Postgres(Warehouse):
             for name, type_ in columns.items()
         )
         self.execute(f"CREATE TEMP TABLE {STAGE} ({described}) ON COMMIT DROP")
+        self._copy_into(STAGE, source, columns)
+        self.execute(f"ANALYZE {STAGE} (id)")
+
+    def fill(self, source: Source, columns: Mapping[str, Type]) -> int:
+        self._copy_into(self.target.table, source, columns)
+        return source.manifest.rows
+
+    def _copy_into(self, table: str, source: Source, columns: Mapping[str, Type]) -> None:
         names = ", ".join(map(quoted, columns))
-        statement = f"COPY {STAGE} ({names}) FROM STDIN (FORMAT csv, QUOTE '\"', ESCAPE '\\', NULL 'null')"
+        statement = f"COPY {table} ({names}) FROM STDIN (FORMAT csv, QUOTE '\"', ESCAPE '\\', NULL 'null')"
         with ExitStack() as stack:
             blocks = self._parquet(source, columns, stack) if source.is_parquet else self._lines(source, columns)
             self._copy(statement, blocks)
-        self.execute(f"ANALYZE {STAGE} (id)")
 
     def _lines(self, source: Source, columns: Mapping[str, Type]) -> Iterator[bytes]:
         lines = Lines(columns, source.fields)

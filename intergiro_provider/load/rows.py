@@ -30,6 +30,7 @@ _PYTHON: dict[Type, Any] = {
 """All others are passed on as the JSON text that they are."""
 
 _encode_lines = msgspec.json.Encoder().encode_lines
+_NULL = msgspec.Raw(b"null")
 _NUL = b"\0"  # JSON has none
 _CONTROL = {b"\\n": b"\n", b"\\t": b"\t", b"\\r": b"\r", b"\\b": b"\b", b"\\f": b"\f"}
 _ODD_ESCAPE = re.compile(rb"\\[^\"\\]").search
@@ -42,7 +43,13 @@ def to_csv(rows: Iterable[Sequence[Any]]) -> bytes:
     if not lines:
         return lines
     block = lines[1:-2].replace(b"]\n[", b"\n") + b"\n"
-    return _resolved(block) if _ODD_ESCAPE(block) else block
+    pieces, start = [], 0
+    while found := _ODD_ESCAPE(block, start):  # in one line of five; looking at whole blocks takes twice as long
+        begin = block.rfind(b"\n", start, found.start()) + 1 or start
+        end = block.find(b"\n", found.end())
+        pieces += [block[start:begin], _resolved(block[begin:end])]
+        start = end
+    return b"".join([*pieces, block[start:]]) if pieces else block
 
 
 def _resolved(block: bytes) -> bytes:
@@ -64,15 +71,26 @@ class Lines:
     def __init__(self, columns: Mapping[str, Type], found: Mapping[str, Type]) -> None:
         fields = [f"f{number}" for number in range(len(columns))]
         types = {name: _PYTHON.get(type_, msgspec.Raw) for name, type_ in columns.items()}
-        record = msgspec.defstruct(
-            "Record",
-            [(field, type_, None) for field, type_ in zip(fields, types.values(), strict=True)],
-            rename=dict(zip(fields, columns, strict=True)),
-            gc=False,
-        )
-        self._decode = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]
-        self._values = attrgetter(*fields, fields[0])  # a tuple even of one; the last is cut off below
-        self._raw = [number for number, type_ in enumerate(columns.values()) if type_ not in _PYTHON]
+        self._values: Callable[[Any], tuple[Any, ...]]
+        try:
+            record = msgspec.defstruct(
+                "Record",
+                [(field, type_, None) for field, type_ in zip(fields, types.values(), strict=True)],
+                rename=dict(zip(fields, columns, strict=True)),
+                gc=False,
+            )
+            self._decode = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]
+            get = attrgetter(*fields)
+            self._values = get if len(fields) > 1 else lambda record: (get(record),)
+        except ValueError:  # a name that msgspec does not take: with a quotation mark, say
+            self._decode = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+            decoders = [
+                (name, _text if type_ is msgspec.Raw else msgspec.json.Decoder(type_).decode)
+                for name, type_ in types.items()
+            ]
+            self._values = lambda found: (*(decode(found.get(name, _NULL)) for name, decode in decoders),)
+            fields = []
+        self._raw = [field for field, type_ in zip(fields, types.values(), strict=False) if type_ is msgspec.Raw]
 
     def csv(self, lines: bytes) -> bytes:
         """Return the lines as CSV.
@@ -88,16 +106,14 @@ class Lines:
                 "a record does not fit the schema in the pull's manifest; pull the interval again, and report this as "
                 "a bug if it fails again"
             )
-        columns: list[Sequence[Any]] = list(zip(*map(self._values, records), strict=True))
-        del columns[-1]
-        for number in self._raw:
-            columns[number] = [*map(_text, columns[number])]
-        return to_csv(zip(*columns, strict=True))
+        for field in self._raw:
+            for record, raw in zip(records, map(attrgetter(field), records), strict=True):
+                if raw is not None:
+                    setattr(record, field, _text(raw))
+        return to_csv(map(self._values, records))
 
 
-def _text(raw: msgspec.Raw | None) -> str | None:
-    if raw is None:  # the record has no such field
-        return None
+def _text(raw: msgspec.Raw) -> str | None:
     text = str(raw, "utf-8")
     return None if text == "null" else text
 

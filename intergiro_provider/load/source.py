@@ -27,6 +27,10 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_SUSPECT = re.compile(
+    rb"\\u(?:0000|[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F](?<!\\u[dD][89abAB]..\\u[dD][c-fC-F])))", re.DOTALL
+).search
+"""Finds NUL and halves, but not in the neighbourhood of an escaped backslash."""
 _ORDER = ("sort_by", "sort_type")
 
 
@@ -86,9 +90,11 @@ class Source:
                 raise self._spoiled(part, "rows" if rows != part.rows else "SHA-256")
 
     def _clean(self, block: bytes) -> bytes:
+        if b"\\\\u" not in block and not _SUSPECT(block):
+            return block
         lines = block.split(b"\n")
         for number, line in enumerate(lines):
-            if b"\\u" in line and (b"\\u0000" in line or b"\\ud" in line or b"\\uD" in line):
+            if b"\\\\u" in line or (b"\\u" in line and _SUSPECT(line)):
                 lines[number] = _ESCAPE.sub(self._replace, line)
         return b"\n".join(lines)
 

@@ -162,6 +162,10 @@ class Warehouse(ABC):
         """Fill :data:`STAGE` with what the parts hold, in these columns of the target."""
 
     @abstractmethod
+    def fill(self, source: Source, columns: Mapping[str, Type]) -> int:
+        """Put what the parts hold into the target, which is empty; return how many rows that are."""
+
+    @abstractmethod
     def merge(self, columns: Mapping[str, Type], staged: Mapping[str, Type], stamp: tuple[str, str]) -> tuple[int, int]:
         """Bring the staged rows into the target; return how many were inserted, and how many changed.
 
@@ -213,7 +217,10 @@ class Warehouse(ABC):
             if self.target.history and have:
                 self._prepare_history(have)
         vanished = inserted = changed = 0
-        if have:
+        if have and not self.target.history and self._is_empty():
+            with self.doing("filling the table"):
+                inserted = self.fill(source, staged)
+        elif have:
             with self.doing("staging the rows"):
                 self.stage(source, staged)
             with self.doing("deleting vanished rows"):
@@ -329,6 +336,9 @@ class Warehouse(ABC):
             )
         what = "get columns" if self.target.on_new_field == "add" else "are not loaded"
         log.warning("%s: new fields %s: %s", self.target.name, what, names)
+
+    def _is_empty(self) -> bool:
+        return self.execute(f"SELECT 1 FROM {self.target.table} LIMIT 1").fetchone() is None
 
     def _is_small(self, column: str) -> bool:
         """Whether a double holds every integer of a column."""
