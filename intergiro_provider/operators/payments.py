@@ -8,12 +8,22 @@ the task runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from intergiro_provider.links.intergiro import IntergiroPortalLink
+from intergiro_provider.operators.payment_arguments import (
+    check_api,
+    decoded,
+    earlier_since,
+    has_fixed_order,
+    hidden_field,
+    in_currency_of_account,
+    object_path,
+    shown,
+)
 from intergiro_provider.retry_policy import wait_as_told
 from intergiro_provider.tracebacks import message_only
 
@@ -27,33 +37,6 @@ if TYPE_CHECKING:
     from intergiro_provider.payments.single import SinglePayment
 
 
-class Hidden:
-    """A rendered argument that Airflow must not store with the task's rendered fields."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return "<hidden>"
-
-
-def _hidden(name: str) -> Any:
-    """Return a template field whose rendered value is kept out of Airflow's database."""
-
-    def read(operator: Any) -> Any:
-        return vars(operator).get(f"_{name}_given")
-
-    def write(operator: Any, value: Any) -> None:
-        rendered = "_is_made" in vars(operator) and value is not None and not isinstance(value, Hidden)
-        vars(operator)[f"_{name}_given"] = Hidden(value) if rendered else value
-
-    return property(read, write)
-
-
-def _shown(value: Any) -> Any:
-    return value.value if isinstance(value, Hidden) else value
-
-
 class _PaymentBase(BaseOperator):
     """What both operators share: where the payment stands, and its record."""
 
@@ -64,6 +47,12 @@ class _PaymentBase(BaseOperator):
     payment_scope: str
     record_path: Any
     intergiro_conn_id: str
+
+    def _check_scope(self) -> None:
+        if self.payment_scope != "run":
+            from intergiro_provider.payments.keys import check_scope
+
+            check_scope(self.payment_key, self.payment_scope, self.record_path)
 
     def _position(self, context: Context) -> Position:
         from intergiro_provider.exceptions import IntergiroValueError
@@ -76,7 +65,7 @@ class _PaymentBase(BaseOperator):
             )
         key = check_payment_key(self.payment_key)
         map_index = getattr(ti, "map_index", -1)
-        if key is None and map_index is not None and map_index >= 0 and not _has_fixed_order(self, context):
+        if key is None and map_index is not None and map_index >= 0 and not has_fixed_order(self, context):
             raise IntergiroValueError(
                 f"The mapped task {self.task_id} has no `payment_key`. Its items come from another task, whose next "
                 "run may bring them in another order, and then an item could be paid twice. Set `payment_key` to what "
@@ -87,15 +76,15 @@ class _PaymentBase(BaseOperator):
             self.payment_scope,
         )  # fmt: skip
 
-    def _record(self, hook: IntergiroHook, position: Position) -> Record:
+    def _record(self, hook: IntergiroHook, position: Position, suffix: str = "") -> Record:
         from intergiro_provider.payments.keys import record_name
         from intergiro_provider.payments.record import Record
         from intergiro_provider.pull.directory import Directory
 
-        name = record_name(hook.settings.origin, self.intergiro_conn_id, position)
+        name = record_name(hook.settings.origin, self.intergiro_conn_id, position) + suffix
         if self.record_path is None:
             return Record(None, name)
-        path = _object_path(self.record_path)
+        path = object_path(self.record_path, "`record_path`")
         return Record(Directory(path.fs, path.path), name)
 
     def _described(self, position: Position, context: Context, approved_by: Any, approved_plan: Any) -> dict[str, Any]:
@@ -162,8 +151,8 @@ class IntergiroPaymentOperator(_PaymentBase):
         "account_id", "amount", "reference", "currency", "counterparty", "target_account_id", "payment_key",
         "record_path", "approved_plan", "approved_by", "intergiro_conn_id",
     )  # fmt: skip
-    counterparty = _hidden("counterparty")
-    reference = _hidden("reference")
+    counterparty = hidden_field("counterparty")
+    reference = hidden_field("reference")
 
     def __init__(
         self,
@@ -205,19 +194,13 @@ class IntergiroPaymentOperator(_PaymentBase):
         self.approved_plan = approved_plan
         self.approved_by = approved_by
         self.intergiro_conn_id = intergiro_conn_id
-        self._check()
-        wait_as_told(self)
-        self._is_made = True
-
-    def _check(self) -> None:
-        if self.payment_scope != "run":
-            from intergiro_provider.payments.keys import check_scope
-
-            check_scope(self.payment_key, self.payment_scope, self.record_path)
-        if isinstance(self.amount, float):
+        self._check_scope()
+        if isinstance(amount, float):
             from intergiro_provider.payments.amounts import minor_units
 
-            minor_units(self.amount, None)
+            minor_units(amount, None)
+        wait_as_told(self)
+        self._is_made = True
 
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
@@ -232,9 +215,9 @@ class IntergiroPaymentOperator(_PaymentBase):
         payment = self._payment()
         check_approval(self.approved_plan, payment.digest)
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="POST")
-        _check_api(hook, "3d", "IntergiroBulkPaymentOperator")
+        check_api(hook, "3d", "IntergiroBulkPaymentOperator")
         if payment.currency or self.only_plan:
-            payment = _in_currency_of_account(hook, payment)
+            payment = in_currency_of_account(hook, payment)
         if self.only_plan:
             return plan_of(1, totals_of([(payment.currency, payment.amount)]), payment.digest)
         position = self._position(context)
@@ -252,8 +235,8 @@ class IntergiroPaymentOperator(_PaymentBase):
         from intergiro_provider.payments.plan import read_payment
 
         return read_payment(
-            self.operation, self.account_id, self.amount, _shown(self.reference), self.currency,
-            _decoded(_shown(self.counterparty)), self.target_account_id,
+            self.operation, self.account_id, self.amount, shown(self.reference), self.currency,
+            decoded(shown(self.counterparty)), self.target_account_id,
         )  # fmt: skip
 
     def _single(
@@ -267,7 +250,7 @@ class IntergiroPaymentOperator(_PaymentBase):
             key_trusted_for=self.key_trusted_for,
             settle=self.settle,
             last_try=int(getattr(ti, "try_number", 1) or 1) > int(getattr(ti, "max_tries", 0) or 0),
-            earlier_since=first_sent or _earlier_since(context),
+            earlier_since=first_sent or earlier_since(context),
         )
         return SinglePayment(
             hook.client,
@@ -282,101 +265,114 @@ class IntergiroPaymentOperator(_PaymentBase):
         raise error
 
 
-def _has_fixed_order(operator: BaseOperator, context: Context) -> bool:
-    """Return whether the items of a mapped task stand in the DAG file."""
-    dag: Any = context.get("dag")
-    try:
-        mapped = dag.get_task(operator.task_id)
-        values = mapped._get_specified_expand_input().value
-        if mapped.get_closest_mapped_task_group() is not None:
-            return False
-    except Exception:  # an unmapped task in a mapped group, or no DAG at hand: nothing is known about the order
-        return False
-    items = list(values.values()) if isinstance(values, Mapping) else [values]
-    return all(isinstance(item, (list, tuple, dict)) and not _refers(item) for item in items)
+class IntergiroBulkPaymentOperator(_PaymentBase):
+    """Hand in SEPA payments in EUR from one account, through the 2d API. A person approves them in the portal.
 
+    .. code-block:: python
 
-def _refers(value: Any) -> bool:
-    """Return whether a literal holds results of other tasks."""
-    if isinstance(value, Mapping):
-        return any(map(_refers, value.values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_refers, value))
-    return hasattr(value, "resolve")
+        IntergiroBulkPaymentOperator(
+            task_id="pay_wages",
+            account_id="{{ var.value.wages_account }}",
+            items="s3://audit@payments/wages/{{ ds }}.jsonl",
+            record_path="s3://audit@payments/records",
+        )
 
+    More than 1,000 items are split into batches, by a plan that is written before anything is sent and that does not
+    depend on the items' order. The bank knows no idempotency key for batches: one whose outcome is hidden is looked up
+    by the `correlation_ids` of its items, and the task fails with OutcomeUnknown where that decides nothing.
 
-def _earlier_since(context: Context) -> datetime | None:
-    """Return when an earlier try of this task instance may have begun; None in its first try."""
-    ti: Any = context["ti"]
-    if int(getattr(ti, "try_number", 1) or 1) <= 1:
-        return None
-    run: Any = context.get("dag_run")
-    names = ["start_date"]
-    if getattr(run, "clear_number", 1) != 0:  # a clear sets a new start
-        names += ["run_after", "logical_date", "execution_date"]
-    moments = [moment for name in names if isinstance(moment := getattr(run, name, None), datetime)]
-    return min(moments, default=datetime.now(UTC) - timedelta(days=7))
+    Returns ``{key, count, totals, sha256, batches}``, or with `dry_run` the plan ``{count, totals, sha256}``.
 
-
-def _in_currency_of_account(hook: IntergiroHook, payment: Payment) -> Payment:
-    """Return the payment with the currency of its account, which must be the stated one.
-
-    :raises IntergiroValueError: the account has another currency.
+    :param account_id: the account that pays. (templated)
+    :param items: dicts of `counterparty` (``{"name", "iban", "bic"}``), `amount` (an int in cents, or text or Decimal
+        beside ``"currency": "EUR"``), `reference`, and if wanted `correlation_id`; or the URL of a file of JSON lines
+        of them. Not stored with the task's rendered fields. (templated)
+    :param record_path: directory for the write-ahead record, an ObjectStoragePath URL. (templated)
+    :param payment_key: what identifies the bulk payment, such as a payroll's id; None: the task instance. (templated)
+    :param payment_scope: where `payment_key` is unique: ``run``, ``dag`` or ``ever``.
+    :param settle: how long after a request its payments may still appear in the bank's list.
+    :param resend_after: how long after a request a batch of which the bank shows nothing is sent again; None: never.
+    :param dry_run: send nothing, return the plan.
+    :param approved_plan: the ``sha256`` of the plan that was approved; another plan is refused. (templated)
+    :param approved_by: who approved it, for the record. (templated)
+    :param intergiro_conn_id: the connection. (templated)
     """
-    from dataclasses import replace
 
-    from intergiro_provider.exceptions import IntergiroNotFound, IntergiroValueError
-    from intergiro_provider.hooks.intergiro import IntergiroHook
+    template_fields: Sequence[str] = (
+        "account_id", "items", "payment_key", "record_path", "approved_plan", "approved_by", "intergiro_conn_id",
+    )  # fmt: skip
+    items = hidden_field("items")
 
-    reader = IntergiroHook(intergiro_conn_id=hook.intergiro_conn_id)
-    try:
-        account = reader.run(f"accounts/{payment.account_id}").json()
-    except IntergiroNotFound:
-        account = next((a for a in reader.iter_records("accounts") if a.get("id") == payment.account_id), None)
-    currency = str((account or {}).get("currency") or "").upper()
-    if not currency:
-        raise IntergiroValueError("`account_id` is not an account of this connection. Nothing was sent.")
-    if payment.currency not in (None, currency):
-        raise IntergiroValueError(
-            f"`currency` is {payment.currency!r}, but the account is in {currency}. Nothing was sent. Correct one of "
-            "them: the bank takes the amount in the account's currency."
-        )
-    return replace(payment, currency=currency)
+    def __init__(
+        self,
+        *,
+        account_id: str,
+        items: Any,
+        record_path: str,
+        payment_key: str | None = None,
+        payment_scope: str = "run",
+        settle: timedelta = timedelta(minutes=10),
+        resend_after: timedelta | None = None,
+        dry_run: bool = False,
+        approved_plan: str | None = None,
+        approved_by: Any = None,
+        intergiro_conn_id: str = "intergiro_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.account_id = account_id
+        self.items = items
+        self.record_path = record_path
+        self.payment_key = payment_key
+        self.payment_scope = payment_scope
+        self.settle = settle
+        self.resend_after = resend_after
+        self.only_plan = dry_run
+        self.approved_plan = approved_plan
+        self.approved_by = approved_by
+        self.intergiro_conn_id = intergiro_conn_id
+        self._check_scope()
+        wait_as_told(self)
+        self._is_made = True
 
+    @message_only
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Hand the items in, or return the plan."""
+        from intergiro_provider.exceptions import IntergiroValueError
+        from intergiro_provider.hooks.intergiro import IntergiroHook
+        from intergiro_provider.payments.batches import read_plan
+        from intergiro_provider.payments.bulk import BulkPayment
+        from intergiro_provider.payments.keys import idempotency_key
+        from intergiro_provider.payments.plan import check_approval
 
-def _check_api(hook: IntergiroHook, api: str, instead: str) -> None:
-    from intergiro_provider.exceptions import IntergiroValueError
+        plan = read_plan(self.account_id, self._given())
+        check_approval(self.approved_plan, plan.digest)
+        if self.only_plan:
+            return plan.summary()
+        if self.record_path is None:
+            raise IntergiroValueError("`record_path` is None; a bulk payment needs it. Nothing was sent.")
+        hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="POST")
+        check_api(hook, "2d", "IntergiroPaymentOperator")
+        position = self._position(context)
+        result = BulkPayment(
+            hook.client,
+            plan,
+            idempotency_key(hook.settings.key, position),
+            self._record(hook, position),
+            self._record(hook, position, "-plan"),
+            self.settle,
+            self.resend_after,
+            self._described(position, context, self.approved_by, self.approved_plan),
+        ).make()
+        self.log.info("%d items are handed in, in %d batches.", result["count"], len(result["batches"]))
+        return result
 
-    if hook.settings.api != api:
-        raise IntergiroValueError(
-            f"The connection {hook.intergiro_conn_id!r} is for the {hook.settings.api} API, and this operator needs "
-            f"`api` {api!r}. Use another connection, or {instead}. Nothing was sent."
-        )
+    def _given(self) -> Any:
+        """Return the items, read from their file if that is what is given."""
+        from intergiro_provider.payments.batches import read_lines
 
-
-def _decoded(value: Any) -> Any:
-    """Return an argument that a template has rendered to JSON, or to a dict's repr, as the dict."""
-    if not isinstance(value, str):
-        return value
-    import ast
-    import json
-
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(value)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    return value
-
-
-def _object_path(location: Any) -> Any:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    from intergiro_provider.exceptions import IntergiroValueError
-
-    text = str(location).strip()
-    if "://" not in text and not text.startswith("/"):
-        raise IntergiroValueError(
-            f"`record_path` is {text!r}; it must be a URL such as s3://conn_id@bucket/directory, or an absolute path."
-        )
-    return ObjectStoragePath(text)
+        given = decoded(shown(self.items))
+        if not isinstance(given, str):
+            return given
+        with object_path(given, "`items`").open("rb") as file:
+            return list(read_lines(file))

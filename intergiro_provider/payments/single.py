@@ -33,6 +33,7 @@ from intergiro_provider.exceptions import (
 from intergiro_provider.payments import look_up
 from intergiro_provider.payments.plan import Payment
 from intergiro_provider.payments.record import OPEN, Record, last_sent, parsed
+from intergiro_provider.payments.sending import answered_object, check_prompt
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,6 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 LOOK_BACK = timedelta(days=7)
 """How far back a payment is looked for when the bank says that it has one under the key of a first request."""
-SENDING = timedelta(seconds=30)
-"""How long a process may take from its record to its request."""
 
 
 @dataclass
@@ -188,11 +187,7 @@ class SinglePayment:
         repeated = self._is_open()
         attempt = {"sent_at": self.record.time(), "outcome": "sent"}
         self.record.save(state="sent", attempts=[*self._attempts(), attempt])
-        if self.now() - (parsed(attempt["sent_at"]) or self.now()) > SENDING:
-            raise IntergiroError(
-                f"Nothing was sent for payment {self.key}: its record took too long to write, and another process may "
-                "have taken over. The task can be retried."
-            )
+        check_prompt(attempt["sent_at"], self.now(), f"payment {self.key}")
         body = {"request_id": self.key, **self.payment.body}
         try:
             response = self.client.request(
@@ -212,7 +207,7 @@ class SinglePayment:
         """Conclude from a response."""
         status = response.status_code
         if 200 <= status < 300:
-            answer = _object(response)
+            answer = answered_object(response)
             if answer is None:
                 raise self._hidden(IntergiroResponseError(f"status {status} with a body that is not a payment"), status)
             return self._conclude(answer, "answered", status)
@@ -264,7 +259,7 @@ class SinglePayment:
         """Return what the record says, unless the bank has rejected the payment since."""
         payment_id = self.record.content.get("payment_id")
         try:
-            transaction = _object(self.client.request("GET", f"transactions/{payment_id}")) or {}
+            transaction = answered_object(self.client.request("GET", f"transactions/{payment_id}")) or {}
         except IntergiroError as error:
             log.warning("Payment %s is confirmed by its record. Its present status is not known: %s", self.key, error)
             transaction = {}
@@ -336,11 +331,3 @@ def _pause(number: int, error: IntergiroError) -> float:
 def _shown(error: IntergiroError) -> str:
     status = getattr(error, "status_code", None)
     return f"status {status}" if status else "no usable response"
-
-
-def _object(response: requests.Response) -> dict[str, Any] | None:
-    try:
-        answer = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) and answer.get("id") else None

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from intergiro_provider.sandbox import consent_page
 from intergiro_provider.sandbox.app import CONTROL, App
-from intergiro_provider.sandbox.bank import route
+from intergiro_provider.sandbox.endpoints import LISTS
 from intergiro_provider.sandbox.faults import KINDS, FaultError
 from intergiro_provider.sandbox.lists import epoch_ms
 from intergiro_provider.sandbox.settings import SettingsError
@@ -48,7 +48,7 @@ class Control:
             self._route("/faults/{id:int}", "DELETE", lambda sent: {"cleared": self._app.faults.clear(sent["id"])}),
             self._route("/reset", "POST", lambda sent: self._app.reset()),
             self._route("/tokens", "GET", lambda sent: {"tokens": bank.sessions.issued}),
-            self._route("/requests", "GET", lambda sent: self._app.kept()),
+            self._route("/requests", "GET", lambda sent: self._app.record.kept()),
             self._route("/state", "GET", lambda sent: {**bank.sessions.state(), "now": bank.now()}),
             self._route("/end_sessions", "POST", lambda sent: {"ended": bank.sessions.end_sessions()}),
             self._route("/expire_access_tokens", "POST", lambda sent: {"expired": bank.sessions.expire_access()}),
@@ -74,7 +74,7 @@ class Control:
                 sent = json.loads(body) if body else {}
                 if not isinstance(sent, dict):
                     raise Wrong("the body must be a JSON object")
-                self._app.bank.catch_up()
+                await self._app.bank.catch_up()
                 return JSONResponse(act({**sent, **request.path_params}))
             except (SettingsError, FaultError, Wrong, json.JSONDecodeError) as problem:
                 return JSONResponse({"error": str(problem)}, 400)
@@ -84,7 +84,7 @@ class Control:
     def _change(self, sent: dict[str, Any]) -> dict[str, Any]:
         self._app.bank.change(sent)
         if "kept_requests" in sent:
-            self._app.keep(self._app.bank.settings.kept_requests)
+            self._app.record.keep(self._app.bank.settings.kept_requests)
         return self._app.bank.settings.as_dict()
 
     def _add(self, sent: dict[str, Any]) -> dict[str, Any]:
@@ -128,12 +128,12 @@ class Control:
 
     async def _records(self, request: Request) -> Response:
         """The truth: the bytes of a list's records in the order of creation, one a line; from <= created_at < to."""
-        self._app.bank.catch_up()
+        await self._app.bank.catch_up()
         given = request.query_params
-        to = route(given.get("path", "/v3/transactions"))
-        found = getattr(self._app.bank.data[to.api], to.name, None) if to.action == "list" else None
-        if found is None:
+        api, _, name = given.get("path", "/v3/transactions").strip("/").partition("/")
+        if name not in LISTS.get(api, ()):
             return JSONResponse({"error": "path: not one of the long lists"}, 400)
+        found = getattr(self._app.bank.data[api], name)
         bounds: list[float | None] = [None, None]
         for place, name in enumerate(("created_from", "created_to")):
             if name in given and (bound := epoch_ms(given[name])) is None:

@@ -90,7 +90,29 @@ class Bulk(Form):
     items: Annotated[list[BulkItem], Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
-F = TypeVar("F", bound=Form)
+class Open(Struct):
+    """A JSON object that may have other fields."""
+
+
+class Login(Open):
+    """POST /vN/auth/login."""
+
+    api_key: Text
+
+
+class Refresh(Open):
+    """POST /vN/auth/refresh."""
+
+    refresh_token: Text
+
+
+class ConsentMethod(Open):
+    """POST /v3/consents/{id}."""
+
+    return_url: Annotated[str, Meta(pattern="^https?://")]
+
+
+F = TypeVar("F", bound=Struct)
 
 
 def read(body: bytes, form: type[F]) -> F:

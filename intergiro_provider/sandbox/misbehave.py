@@ -7,20 +7,14 @@ import asyncio
 import json
 import socket
 import struct
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import replace
-from email.utils import formatdate
-from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Send
 
 from intergiro_provider.sandbox.faults import Fault
-from intergiro_provider.sandbox.replies import JSON, Reply, error
+from intergiro_provider.sandbox.responses import JSON, as_json, error, too_many
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-HTML = "text/html; charset=utf-8"
+HTML = "text/html"
 _BROKEN = {
     "noise": b"\x00\x01{[)(\x02not json at all",
     "html": b"<html><body><h1>Scheduled maintenance</h1></body></html>",
@@ -36,11 +30,6 @@ class Wire:
     def __init__(self, transport: asyncio.Transport | None, receive: Receive, send: Send) -> None:
         self._transport, self._receive, self._send = transport, receive, send
 
-    async def reply(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a whole answer."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
     async def drop(self, *, reset: bool) -> None:
         """Close the connection, whatever was or was not sent; `reset` makes the peer see a reset instead of an end."""
         if self._transport is not None:
@@ -55,10 +44,12 @@ class Wire:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def part(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, reset: bool) -> None:
-        """Send the head, which announces more, and this much of the body; then drop."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+    async def part(self, response: Response, fraction: float, *, reset: bool) -> None:
+        """Send the headers, which announce the whole body, and this fraction of it; then drop."""
+        headers, body = response.raw_headers, bytes(response.body)
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        part = body[: int(len(body) * fraction)]
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
         if reset:
             await asyncio.sleep(0.02)  # a reset overtakes what is still in the socket's buffer
         await self.drop(reset=reset)
@@ -73,8 +64,8 @@ class Wire:
             await self.drop(reset=False)
 
 
-def replaced(fault: Fault, now: float) -> Reply | None:
-    """The answer that a fault gives instead of the bank's; None for a fault that acts on the wire.
+def replaced(fault: Fault, now: float) -> Response | None:
+    """The response that a fault gives instead of the bank's; None for a fault that acts on the wire.
 
     :param now: epoch seconds of the bank's Date header.
     """
@@ -90,52 +81,38 @@ def replaced(fault: Fault, now: float) -> Reply | None:
         case "answer":
             body = params["body"]
             text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-            headers = {name.lower(): value for name, value in params["headers"].items()}
-            return Reply(params["status"], text.encode(), headers.pop("content-type", JSON), headers)
+            headers = {"content-type": JSON} | {name.lower(): value for name, value in params["headers"].items()}
+            return Response(text.encode(), params["status"], headers)
         case "redirect":
-            return Reply(params["status"], b"", HTML, {"location": params["to"]})
+            return Response(b"", params["status"], {"location": params["to"]})
     return None
 
 
-def spoiled(fault: Fault, reply: Reply) -> Reply:
-    """A good answer after a fault has changed its content."""
+def spoiled(fault: Fault, response: Response) -> Response:
+    """A good response after a fault has changed its content."""
+    body = bytes(response.body)
     match fault.kind:
         case "garbled":
             how = fault.params["how"]
-            body = reply.body[: max(len(reply.body) * 2 // 3, 1)] if how == "cut" else _BROKEN[how]
-            return replace(reply, body=body, content_type=HTML if how == "html" else JSON)
+            broken = body[: max(len(body) * 2 // 3, 1)] if how == "cut" else _BROKEN[how]
+            return Response(broken, response.status_code, media_type=HTML if how == "html" else JSON)
         case "empty_page":
-            return replace(reply, body=b'{"data":[],"has_more":true}', rows=0)
+            return Response(b'{"data":[],"has_more":true}', response.status_code, media_type=JSON)
         case "repeat_record":
-            answer = json.loads(reply.body)
+            answer = json.loads(body)
             # Re-encoding is good enough here: nobody keeps a page that has a record twice.
             answer["data"] += answer["data"][-1:]
-            return replace(reply, body=json.dumps(answer, ensure_ascii=False).encode())
-    return reply
+            return as_json(answer)
+    return response
 
 
-def too_many(seconds: float, form: str, now: float) -> Reply:
-    """429, with Retry-After as `seconds`, as a `date` or not at all (`none`)."""
-    headers = {}
-    if form == "seconds":
-        headers["retry-after"] = f"{seconds:g}"
-    elif form == "date":
-        headers["retry-after"] = formatdate(now + seconds, usegmt=True)
-    return error(429, "too_many_requests", "Too many requests.", headers=headers)
-
-
-def http_date(now: float) -> str:
-    """Epoch seconds as a Date header."""
-    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
-
-
-def _status(status: int, body: str, headers: dict[str, str]) -> Reply:
+def _status(status: int, body: str, headers: dict[str, str]) -> Response:
     match body:
         case "html":
             page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>gateway</body></html>"
-            return Reply(status, page.encode(), HTML, headers)
+            return Response(page, status, headers, media_type=HTML)
         case "text":
-            return Reply(status, f"error {status}".encode(), "text/plain; charset=utf-8", headers)
+            return Response(f"error {status}", status, headers, media_type="text/plain")
         case "empty":
-            return Reply(status, b"", JSON, headers)
+            return Response(b"", status, headers, media_type=JSON)
     return error(status, "fault", f"The sandbox was asked to answer {status}.", headers=headers)

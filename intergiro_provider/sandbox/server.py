@@ -15,8 +15,9 @@ from typing import Any
 
 import uvicorn
 
-from intergiro_provider.sandbox.app import App, Connections
+from intergiro_provider.sandbox.app import App
 from intergiro_provider.sandbox.bank import Bank
+from intergiro_provider.sandbox.connections import Connections
 from intergiro_provider.sandbox.control import Control
 from intergiro_provider.sandbox.settings import Settings
 

@@ -3,17 +3,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-from intergiro_provider.sandbox.bank import Bank, route
-from intergiro_provider.sandbox.replies import Reply, Request
+from starlette.types import ASGIApp
+
+from intergiro_provider.sandbox.app import App
+from intergiro_provider.sandbox.bank import Bank
+from intergiro_provider.sandbox.middleware import captured, replay
 from intergiro_provider.sandbox.settings import DEFAULT_API_KEY, Settings
 
 KEYS = (DEFAULT_API_KEY, "reader:transactions", "payer:payments+accounts")
 REQUEST_ID = "0b8f2f6e-4d35-4a5e-9d27-7b3a7d1c9e10"
 PAY, MOVE, BULK = "/v3/transactions/pay", "/v3/transactions/move", "/v1/bulk_payments"
 PAYEE = {"name": "Åsa", "account": {"iban": "SE4550000000058398257466", "bic": "ESSESESS"}}
+
+
+class Reply(NamedTuple):
+    """What came back."""
+
+    status: int
+    body: bytes
 
 
 class Caller:
@@ -23,6 +35,7 @@ class Caller:
         self.time = 1_763_942_400.0
         given = {"api_keys": KEYS, "transactions": 50, "now": "2025-11-24", **settings}
         self.bank = Bank(Settings().changed(given), clock=lambda: self.time)
+        self.app = App(self.bank)
         self.tokens = {
             (api, key): self.bank.sessions.login(api, key)["access_token"]
             for api in ("v1", "v3")
@@ -31,10 +44,7 @@ class Caller:
 
     def call(self, method: str, path: str, sent: Any = None, key: str = DEFAULT_API_KEY) -> Reply:
         token = self.tokens[path.split("/")[1], key]
-        body = b"" if sent is None else json.dumps(sent).encode()
-        request = Request(method, path, {}, {"authorization": f"Bearer {token}"}, body)
-        to = route(path)
-        return self.bank.refuse(request, to) or self.bank.answer(request, to)
+        return send(self.app, method, path, sent, authorization=f"Bearer {token}")
 
     def ids(self, path: str) -> list[str]:
         return [row["id"] for row in json.loads(self.call("GET", path).body)["data"]]
@@ -66,10 +76,27 @@ class Caller:
         return [row["id"] for row in self.bank.data[api].accounts.values if row["currency"] == currency]
 
     def transactions(self, api: str = "v3", **query: str) -> list[dict[str, Any]]:
-        path, headers = f"/{api}/transactions", {"authorization": f"Bearer {self.tokens[api, DEFAULT_API_KEY]}"}
-        request = Request("GET", path, {name: [value] for name, value in query.items()}, headers)
-        found: list[dict[str, Any]] = json.loads(self.bank.answer(request, route(path)).body)["data"]
+        found: list[dict[str, Any]] = json.loads(self.call("GET", f"/{api}/transactions?{urlencode(query)}").body)[
+            "data"
+        ]
         return found
+
+
+def send(app: ASGIApp, method: str, url: str, sent: Any = None, **headers: str) -> Reply:
+    """One request to an application, without a wire."""
+    body = b"" if sent is None else json.dumps(sent).encode()
+    path, _, query = url.partition("?")
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()]
+        + [(b"host", b"sandbox"), (b"content-length", str(len(body)).encode())],
+        "client": ("127.0.0.1", 1),
+    }
+    response = asyncio.run(captured(app, scope, replay(body)))
+    return Reply(response.status_code, bytes(response.body))
 
 
 def field(reply: Reply) -> str:

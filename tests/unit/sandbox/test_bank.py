@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from intergiro_provider.sandbox.bank import Bank, route
-from intergiro_provider.sandbox.replies import Request
+from intergiro_provider.sandbox.app import App
+from intergiro_provider.sandbox.bank import Bank
 from intergiro_provider.sandbox.settings import Settings
-from tests.unit.sandbox.caller import Caller
+from tests.unit.sandbox.caller import Caller, send
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_single_records(path: str) -> None:
         ("GET", "/v3/bulk_payments", 404),
         ("POST", "/v3/transactions", 405),
         ("DELETE", "/v3/cards", 405),
-        ("GET", "/v3/transactions/pay", 405),
+        ("GET", "/v3/transactions/pay", 404),
         ("GET", "/v3/events/nobody", 404),
         ("GET", "/v3/individuals/nobody/payment_methods", 404),
         ("GET", "/v3/accounts/nothing/bank_details", 404),
@@ -80,10 +80,7 @@ def test_paths_that_lead_nowhere(method: str, path: str, status: int) -> None:
     ],
 )
 def test_paths_outside_of_both_apis(path: str, status: int, code: str) -> None:
-    bank, to = Bank(Settings()), route(path)
-    request = Request("GET", path)
-    assert bank.refuse(request, to) is None
-    answer = bank.answer(request, to)
+    answer = send(App(Bank(Settings())), "GET", path)
     assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (status, code)
 
 
@@ -91,9 +88,7 @@ def test_paths_outside_of_both_apis(path: str, status: int, code: str) -> None:
 @pytest.mark.parametrize("sent", ["", "Bearer", "Bearer nonsense", "Basic x"])
 def test_without_a_token_everything_is_401(path: str, sent: str) -> None:
     bank = Bank(Settings())
-    answer = bank.refuse(Request("GET", path, headers={"authorization": sent}), route(path))
-    assert answer is not None
-    assert answer.status == 401
+    assert send(App(bank), "GET", path, authorization=sent).status == 401
     assert bank.counters.unauthorized == 1
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from intergiro_provider.sandbox.replies import Reply
-from tests.unit.sandbox.caller import MOVE, PAY, Caller, field
+from tests.unit.sandbox.caller import MOVE, PAY, Caller, Reply, field
 
 RETURN = {"return_url": "https://example.com/back?x=1"}
 

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of the payment operators: what Airflow may store of them, and what they are checked against.
+
+A light module, as the operators are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from intergiro_provider.hooks.intergiro import IntergiroHook
+    from intergiro_provider.payments.plan import Payment
+
+
+class Hidden:
+    """A rendered argument that Airflow must not store with the task's rendered fields."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def hidden_field(name: str) -> Any:
+    """Return a template field whose rendered value is kept out of Airflow's database."""
+
+    def read(operator: Any) -> Any:
+        return vars(operator).get(f"_{name}_given")
+
+    def write(operator: Any, value: Any) -> None:
+        rendered = "_is_made" in vars(operator) and value is not None and not isinstance(value, Hidden)
+        vars(operator)[f"_{name}_given"] = Hidden(value) if rendered else value
+
+    return property(read, write)
+
+
+def shown(value: Any) -> Any:
+    """Return the value of an argument that may be hidden."""
+    return value.value if isinstance(value, Hidden) else value
+
+
+def has_fixed_order(operator: BaseOperator, context: Context) -> bool:
+    """Return whether the items of a mapped task stand in the DAG file."""
+    dag: Any = context.get("dag")
+    try:
+        mapped = dag.get_task(operator.task_id)
+        values = mapped._get_specified_expand_input().value
+        if mapped.get_closest_mapped_task_group() is not None:
+            return False
+    except Exception:  # an unmapped task in a mapped group, or no DAG at hand: nothing is known about the order
+        return False
+    items = list(values.values()) if isinstance(values, Mapping) else [values]
+    return all(isinstance(item, (list, tuple, dict)) and not _refers(item) for item in items)
+
+
+def _refers(value: Any) -> bool:
+    """Return whether a literal holds results of other tasks."""
+    if isinstance(value, Mapping):
+        return any(map(_refers, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_refers, value))
+    return hasattr(value, "resolve")
+
+
+def earlier_since(context: Context) -> datetime | None:
+    """Return when an earlier try of this task instance may have begun; None in its first try."""
+    ti: Any = context["ti"]
+    if int(getattr(ti, "try_number", 1) or 1) <= 1:
+        return None
+    run: Any = context.get("dag_run")
+    names = ["start_date"]
+    if getattr(run, "clear_number", 1) != 0:  # a clear sets a new start
+        names += ["run_after", "logical_date", "execution_date"]
+    moments = [moment for name in names if isinstance(moment := getattr(run, name, None), datetime)]
+    return min(moments, default=datetime.now(UTC) - timedelta(days=7))
+
+
+def in_currency_of_account(hook: IntergiroHook, payment: Payment) -> Payment:
+    """Return the payment with the currency of its account, which must be the stated one.
+
+    :raises IntergiroValueError: the account has another currency.
+    """
+    from dataclasses import replace
+
+    from intergiro_provider.exceptions import IntergiroNotFound, IntergiroValueError
+    from intergiro_provider.hooks.intergiro import IntergiroHook
+
+    reader = IntergiroHook(intergiro_conn_id=hook.intergiro_conn_id)
+    try:
+        account = reader.run(f"accounts/{payment.account_id}").json()
+    except IntergiroNotFound:
+        account = next((a for a in reader.iter_records("accounts") if a.get("id") == payment.account_id), None)
+    currency = str((account or {}).get("currency") or "").upper()
+    if not currency:
+        raise IntergiroValueError("`account_id` is not an account of this connection. Nothing was sent.")
+    if payment.currency not in (None, currency):
+        raise IntergiroValueError(
+            f"`currency` is {payment.currency!r}, but the account is in {currency}. Nothing was sent. Correct one of "
+            "them: the bank takes the amount in the account's currency."
+        )
+    return replace(payment, currency=currency)
+
+
+def check_api(hook: IntergiroHook, api: str, instead: str) -> None:
+    """Refuse a connection for the other API.
+
+    :raises IntergiroValueError: names the operator for it.
+    """
+    from intergiro_provider.exceptions import IntergiroValueError
+
+    if hook.settings.api != api:
+        raise IntergiroValueError(
+            f"The connection {hook.intergiro_conn_id!r} is for the {hook.settings.api} API, and this operator needs "
+            f"`api` {api!r}. Use another connection, or {instead}. Nothing was sent."
+        )
+
+
+def decoded(value: Any) -> Any:
+    """Return an argument that a template has rendered to JSON, or to a dict's repr, as the dict."""
+    if not isinstance(value, str):
+        return value
+    import ast
+    import json
+
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return value
+
+
+def object_path(location: Any, name: str) -> Any:
+    """Return a place on an object store or a local disk.
+
+    :raises IntergiroValueError: it is not a URL and not an absolute path.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from intergiro_provider.exceptions import IntergiroValueError
+
+    text = str(location).strip()
+    if "://" not in text and not text.startswith("/"):
+        raise IntergiroValueError(
+            f"{name} is {text[:40]!r}; it must be a URL such as s3://conn_id@bucket/directory, or an absolute path."
+        )
+    return ObjectStoragePath(text)
