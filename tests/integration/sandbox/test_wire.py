@@ -88,6 +88,7 @@ def test_half_a_body(client: Client, reset: bool, raw: list[Raw]) -> None:
     head, _, body = received.partition(b"\r\n\r\n")
     assert f"content-length: {len(whole)}".encode() in head
     assert body == whole[: len(whole) // 4]
+    assert client.bank.counters().by_status == {"200": 2, "none": 2}
 
 
 def test_a_dropped_answer_may_have_been_executed(client: Client) -> None:
@@ -125,7 +126,7 @@ def test_a_payment_may_be_made_after_its_answer_was_lost(client: Client, kind: s
         "counterparty": {"name": "Åsa", "account_id": "x"},
     }
     handled = {} if kind == "lose_answer" else {"handled": True}
-    bank.fault(kind, "/v3/transactions/pay", times=1, commit_after=600, **handled)
+    bank.fault(kind, "/v3/transactions/pay", times=1, commit_after=1200, **handled)
 
     def post() -> int:
         url = f"{bank.url}/v3/transactions/pay"
@@ -135,7 +136,7 @@ def test_a_payment_may_be_made_after_its_answer_was_lost(client: Client, kind: s
             return 0
 
     assert post() == (503 if kind == "status" else 0)
-    bank.advance(590)
+    bank.advance(1190)  # the access token has expired: what the bank has taken, it carries out
     assert bank.counters().writes == 0
     assert not [record for record in bank.records() if json.loads(record)["reference"] == "late"]
     bank.advance(20)
@@ -226,6 +227,12 @@ def test_too_many_requests(client: Client) -> None:
     assert [answer.status_code for answer in answers] == [429, 429, 200]
     assert answers[0].headers["retry-after"] == "3"
     assert client.bank.counters().too_many_requests == 2
+
+
+def test_the_limits_of_the_settings_spare_logins(client: Client) -> None:
+    client.bank.set(requests_per_second=0.001)
+    assert [client.get(PATH).status_code for _ in range(3)] == [200, 429, 429]
+    assert client.logged_in().status_code == 200
 
 
 @pytest.mark.parametrize("how", ["cut", "noise", "html", "empty", "not_utf8"])

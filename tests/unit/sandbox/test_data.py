@@ -230,6 +230,14 @@ def test_pending_transactions_complete_when_they_are_due() -> None:
             assert row == former
 
 
+def test_data_made_later_are_those_of_the_present_moment() -> None:
+    first, later = (Data("v3", Settings(settle_after=DAY), NOW) for _ in range(2))
+    before = rows(first.transactions)
+    for data in (first, later):
+        data.settle(DAY)
+    assert rows(first.transactions) == rows(later.transactions) != before
+
+
 def test_without_settle_after_nothing_changes_by_itself() -> None:
     made = transactions()
     before = rows(made)
