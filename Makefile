@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 PY_211 := .venv-2.11/bin/python
+PY_DAGSTER := .venv-dagster/bin/python
 # What a test run leaves out. `make exhaustive` runs those.
 SELECT := not exhaustive
 # Most tests wait more than they compute. A module's tests stay together: they share a bank and a database.
@@ -16,7 +17,7 @@ ON_EVERY_AIRFLOW := $(addprefix tests/unit/,cli hooks links operators sensors tr
   test_sensor.py test_transfer.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 check lint docs screenshots test test-3.3 test-2.11 test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean pulls
+.PHONY: help setup setup-3.3 setup-2.11 setup-dagster check lint docs screenshots test test-3.3 test-2.11 test-dagster test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean pulls
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,6 +30,10 @@ setup-3.3:
 # Airflow 2.11 has no Python 3.13: without an older one its tests are skipped, loudly.
 setup-2.11:
 	@$(PYTHON) scripts/set_up.py airflow-2.11 || [ $$? -eq 3 ]
+
+# No Airflow in it.
+setup-dagster:
+	@$(PYTHON) scripts/set_up.py dagster
 
 check: lint ## lint, types and unit tests on Airflow 3.3: under a minute
 	$(PY) -m pytest tests/unit $(PARALLEL) -m "$(SELECT) and not slow"
@@ -44,7 +49,7 @@ docs: setup-3.3 ## build the documentation into build/docs/html; a warning is an
 screenshots: setup-3.3 ## take the documentation's pictures anew, with Chromium, from a running Airflow
 	INTERGIRO_SCREENSHOTS=docs/_static $(PY) -m pytest tests/system/test_browser.py
 
-test: lint docs test-3.3 test-2.11 ## everything: lint, types, documentation, unit, integration and system tests on Airflow 3.3 and 2.11
+test: lint docs test-3.3 test-2.11 test-dagster ## everything: lint, types, documentation, all tests on Airflow 3.3 and 2.11 and on Dagster
 
 # The system tests have the machine to themselves: they start Airflows of their own.
 test-3.3: setup-3.3
@@ -59,7 +64,13 @@ test-2.11: setup-2.11
 	  echo "SKIPPED: every test on Airflow 2.11, which needs Python 3.11 or 3.12"; [ -z "$$CI" ]; \
 	fi
 
+test-dagster: setup-dagster ## types and tests of dagster-intergiro, in an environment without Airflow
+	$(PY_DAGSTER) -m mypy packaging/dagster/dagster_intergiro dagster_examples
+	$(PY_DAGSTER) -m pytest tests/dagster $(PARALLEL) -m "$(SELECT)"
+
 test-lowest: ## unit and integration tests with every dependency at its lower bound
+	@$(PYTHON) scripts/set_up.py dagster-lowest
+	.venv-dagster-lowest/bin/python -m pytest tests/dagster $(PARALLEL) -m "$(SELECT)"
 	@$(PYTHON) scripts/set_up.py lowest
 	.venv-lowest/bin/python -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)"
 
@@ -105,5 +116,5 @@ pins: setup-3.3 ## resolve the pins in requirements/ anew
 	$(PY) scripts/make_pins.py
 
 clean: down ## remove the environments, caches and the demo's files
-	rm -rf .venv .venv-2.11 .venv-lowest .demo .storms .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
+	rm -rf .venv .venv-* .demo .storms .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

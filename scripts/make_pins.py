@@ -4,7 +4,8 @@
 Run by `make pins`. No index address gets into the files: whoever installs uses their own. A pin that still
 satisfies the requirements stays as it is; `make pins UPGRADE=1` takes the newest of everything.
 
-`lowest.txt` is for testing our lower bounds: every requirement in pyproject.toml at exactly its bound.
+`lowest.txt` and `dagster-lowest.txt` are for testing our lower bounds: every requirement in pyproject.toml at exactly
+its bound.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ BESIDE_THE_LOWEST = ["universal-pathlib<0.3"]
 """What Airflow 2.11.0 does not bear newer, and does not say so: its ObjectStoragePath takes no path of it."""
 
 
-def lower_bounds() -> list[str]:
+def lower_bounds(pyproject: Path) -> list[str]:
     """Return our runtime requirements, the extras' included, each at its lower bound: `requests==2.32.2`."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(pyproject.read_text())["project"]
     extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
     return [re.sub(r">=\s*([^,;\s]+)[^;]*", r"==\1", requirement) for requirement in project["dependencies"] + extras]
 
 
-def resolve(name: str, sources: list[str], stdin: str, upgrade: bool) -> None:
+def resolve(name: str, pyproject: Path, sources: list[str], stdin: str, upgrade: bool) -> None:
     """Write the pins for one environment."""
     target = REQUIREMENTS / f"{name}.txt"
     command = [
         str(Path(sys.executable).with_name("uv")),
         *("pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
         *("--no-annotate", "--custom-compile-command", "make pins"),
-        *("--group", "pyproject.toml:dev", *(["--upgrade"] if upgrade else [])),
+        *("--group", f"{pyproject}:dev", *(["--upgrade"] if upgrade else [])),
         *(*sources, "--output-file", str(target)),
     ]
     subprocess.run(command, cwd=ROOT, input=stdin, text=True, check=True)
@@ -44,11 +45,15 @@ def resolve(name: str, sources: list[str], stdin: str, upgrade: bool) -> None:
 
 
 def main() -> None:
-    """Resolve every .in file in requirements/, and the lower bounds."""
+    """Resolve the pins of every environment."""
     upgrade = bool(os.environ.get("UPGRADE"))
+    airflow, dagster = Path("pyproject.toml"), Path("packaging/dagster/pyproject.toml")
     for source in sorted(REQUIREMENTS.glob("*.in")):
-        resolve(source.stem, ["pyproject.toml", "--all-extras", str(source)], "", upgrade)
-    resolve("lowest", ["-"], "\n".join(lower_bounds() + BESIDE_THE_LOWEST), upgrade)
+        pyproject = dagster if source.stem == "dagster" else airflow
+        resolve(source.stem, pyproject, [str(pyproject), "--all-extras", str(source)], "", upgrade)
+    lowest = lower_bounds(ROOT / airflow) + BESIDE_THE_LOWEST
+    resolve("lowest", airflow, ["-"], "\n".join(lowest), upgrade)
+    resolve("dagster-lowest", dagster, ["-"], "\n".join(lower_bounds(ROOT / dagster)), upgrade)
 
 
 if __name__ == "__main__":

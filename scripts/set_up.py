@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the development environments: `.venv` (Airflow 3.3), `.venv-2.11` and `.venv-lowest` (all lower bounds).
+"""Make the development environments: `.venv` (Airflow 3.3), `.venv-2.11`, `.venv-lowest` (all lower bounds), and
+`.venv-dagster` and `.venv-dagster-lowest`, which have no Airflow.
 
     python3 scripts/set_up.py airflow-3.3 airflow-2.11
 
@@ -29,7 +30,14 @@ ENVIRONMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "airflow-3.3": (".venv", ("3.11", "3.12", "3.13", "3.14")),
     "airflow-2.11": (".venv-2.11", ("3.11", "3.12")),
     "lowest": (".venv-lowest", ("3.11", "3.12")),
+    "dagster": (".venv-dagster", ("3.11", "3.12", "3.13")),
+    "dagster-lowest": (".venv-dagster-lowest", ("3.11", "3.12")),
 }
+
+
+def project_of(name: str) -> Path:
+    """Return the folder of the distribution that an environment is for."""
+    return ROOT / "packaging" / "dagster" if name.startswith("dagster") else ROOT
 
 
 def python_version(executable: str) -> str | None:
@@ -52,10 +60,10 @@ def find_python(wanted: tuple[str, ...]) -> str | None:
     return None
 
 
-def fingerprint(pins: Path) -> str:
+def fingerprint(pins: Path, project: Path) -> str:
     """Return a hash of everything that the environment is made from."""
     digest = hashlib.sha256()
-    for path in (pins, ROOT / "pyproject.toml", Path(__file__)):
+    for path in (pins, project / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -85,7 +93,8 @@ def set_up(name: str) -> int:
     python = home / "bin" / "python"
     pins = ROOT / "requirements" / f"{name}.txt"
     stamp = home / ".set-up"
-    wanted = fingerprint(pins)
+    project = project_of(name)
+    wanted = fingerprint(pins, project)
     if stamp.is_file() and stamp.read_text() == wanted and python_version(str(python)) in versions:
         return 0
 
@@ -117,7 +126,7 @@ def set_up(name: str) -> int:
         "--python",
         python,
         "--editable",
-        ROOT,
+        project,
     )
     stamp.write_text(wanted)
     print(f"{name}: {folder} is ready after {time.monotonic() - started:.0f} s", flush=True)

@@ -106,6 +106,16 @@ class PostgresLock(DistributedLock):
 
     def _connect(self) -> None:
         self._close()
+        opened = self._open()
+        # psycopg 3 would prepare what it is often asked, which the next user of a pooled connection stumbles over.
+        if hasattr(opened, "prepare_threshold"):
+            opened.prepare_threshold = None
+        # A descriptor of our own: the driver may close its own, whose number may then be another file's, at any moment.
+        self._connection, self._wire = opened, socket.socket(fileno=os.dup(opened.fileno()))
+        _open.add(self)
+
+    def _open(self) -> Any:
+        """Return a connection of the driver, outside of a transaction."""
         source = self._source
         extra = {key: value for key, value in source.extra_dejson.items() if key != "cursor"}
         extra["connect_timeout"] = min(int(extra.get("connect_timeout") or CONNECT_TIMEOUT), LONGEST_CONNECT)
@@ -120,13 +130,7 @@ class PostgresLock(DistributedLock):
             port=source.port,
             extra=json.dumps(extra),
         )
-        opened: Any = self._hook(self._conn_id, connection=connection).get_conn()
-        # psycopg 3 would prepare what it is often asked, which the next user of a pooled connection stumbles over.
-        if hasattr(opened, "prepare_threshold"):
-            opened.prepare_threshold = None
-        # A descriptor of our own: the driver may close its own, whose number may then be another file's, at any moment.
-        self._connection, self._wire = opened, socket.socket(fileno=os.dup(opened.fileno()))
-        _open.add(self)
+        return self._hook(self._conn_id, connection=connection).get_conn()
 
     def _execute(self, statement: str, parameters: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
         cursor = self._connection.cursor()

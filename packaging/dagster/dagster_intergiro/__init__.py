@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dagster assets from the Intergiro banking APIs."""
+
+from __future__ import annotations
+
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from dagster_intergiro.assets import DagsterIntergiroTranslator, build_intergiro_asset_specs, intergiro_assets
+from dagster_intergiro.component import IntergiroComponent
+from dagster_intergiro.pulls import IntergiroPull
+from dagster_intergiro.resource import IntergiroResource
+from dagster_intergiro.sensor import build_intergiro_sensor
+
+__all__ = [
+    "DagsterIntergiroTranslator",
+    "IntergiroComponent",
+    "IntergiroPull",
+    "IntergiroResource",
+    "build_intergiro_asset_specs",
+    "build_intergiro_sensor",
+    "intergiro_assets",
+]
+
+__version__ = "0.1.0"
+
+DagsterLibraryRegistry.register("dagster-intergiro", __version__, is_dagster_package=False)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors as Dagster understands them: final ones are not retried, transient ones when the bank allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from dagster import AssetExecutionContext, Failure, OpExecutionContext, RetryRequested
+
+from dagster_intergiro import internals
+from intergiro_provider.exceptions import IntergiroError, is_final, wait_asked_for
+
+LONGEST_WAIT = 900.0
+"""Seconds for which a step waits for its retry; it occupies its process meanwhile."""
+RETRIES = 3
+"""Of a step without a retry policy."""
+PAUSE = 30.0
+"""Seconds before its first retry, where the bank asks for nothing; twice as long before each further one."""
+
+
+@contextmanager
+def dagster_errors(context: AssetExecutionContext | OpExecutionContext) -> Iterator[None]:
+    """Raise errors of this package in the form that Dagster acts on.
+
+    :raises Failure: of a final error, and of one after which the bank wants to be left alone for more than 15 minutes.
+        Dagster does not retry the step, whatever its retry policy is.
+    :raises RetryRequested: of a transient error. The step's retry policy says how often and when; the step waits at
+        least as long as the bank asks for.
+    """
+    try:
+        yield
+    except IntergiroError as error:
+        wait = wait_asked_for(error)
+        if is_final(error):
+            raise Failure(str(error), allow_retries=False) from error
+        if wait > LONGEST_WAIT:
+            at = datetime.now(UTC) + timedelta(seconds=wait)
+            raise Failure(
+                f"{error} The step is not retried before that: run it again from {at:%Y-%m-%d %H:%M:%S} UTC.",
+                allow_retries=False,
+            ) from error
+        policy, attempt = internals.retry_policy_of(context), context.retry_number
+        retries = policy.max_retries if policy else RETRIES
+        pause = policy.calculate_delay(attempt + 1) if policy else PAUSE * 2**attempt
+        context.log.warning("%s", error)
+        raise RetryRequested(retries, max(wait, min(pause, LONGEST_WAIT))) from error
