@@ -77,6 +77,9 @@ def rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, A
 class IntergiroError(AirflowException):
     """Base of all errors of this provider; retriable unless a subclass says otherwise."""
 
+    shows_cause = False
+    """Whether a task's log shows the cause with its frames: it was raised by code of the DAG's author."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Executors and supervisors pickle exceptions; the default would call __init__ with the message alone.
         return rebuild, (type(self), self.args, self.__dict__)

@@ -94,9 +94,7 @@ def get_provider_info() -> dict[str, Any]:
                     "relabeling": {"password": "API key"},
                     "placeholders": {
                         "host": "Usually empty: API and Environment name it",
-                        # The list's test button of Airflow 3.3.1 and 3.3.2 sends 0 for an empty port, and then refuses
-                        # what differs from the stored one (apache/airflow#73298).
-                        "port": 'Usually empty; 0 if the test button says "Bad Request"',
+                        "port": "Usually empty",
                         "password": "The API key, as Intergiro gave it to you",
                     },
                 },

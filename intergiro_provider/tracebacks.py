@@ -21,8 +21,8 @@ def message_only(method: F) -> F:
     """Decorate `execute`, `poke` or `execute_complete`: an :class:`IntergiroError` leaves it without our frames.
 
     Airflow's UI shows an error's frames below its message, and the end of the log first: forty of them hide it. What
-    is left are Airflow's own, and a last one whose name is the message. Errors of other classes, such as one of a
-    `response_check`, keep their frames.
+    is left are Airflow's own, and a last one whose name is the message. Errors of other classes keep their
+    frames, and so does the cause of an error that comes from the author's own function, such as a `response_check`.
     """
 
     @functools.wraps(method)
@@ -41,7 +41,7 @@ def _attempt(method: Callable[..., Any], self: Any, args: Any, kwargs: Any) -> t
     except IntergiroError as error:
         self.log.debug("Where %s was raised:", type(error).__name__, exc_info=True)
         failure = error.with_traceback(None)
-    failure.__cause__ = failure.__context__ = None
+    failure.__cause__, failure.__context__ = (failure.__cause__ if failure.shows_cause else None), None
     return None, failure
 
 

@@ -130,7 +130,7 @@ class IntergiroOperator(RenderedFields, BaseOperator):
             if hook.client.is_repeatable(response.request):
                 raise
             # The request was made. An error that Airflow retries would make it again.
-            if not isinstance(error, IntergiroError):
+            if not isinstance(error, IntergiroError) or error.shows_cause:
                 self.log.exception("The response could not be processed:")
             raise hook.client.outcome_unknown(response, _in_short(error)) from None
         if self.do_xcom_push:
@@ -141,12 +141,12 @@ class IntergiroOperator(RenderedFields, BaseOperator):
         """Return the result and how many bytes of JSON it is."""
         from intergiro_provider.hooks.callables import call
 
-        if self.response_check and not call(self.response_check, response, context):
+        if self.response_check and not call("response_check", self.response_check, response, context):
             raise IntergiroError(
                 f"response_check returned False for {_path(self.endpoint)} (status {response.status_code})"
             )
         if self.response_filter:
-            result = call(self.response_filter, response, context)
+            result = call("response_filter", self.response_filter, response, context)
             return result, _json_size(result)
         return _decoded(response, _path(self.endpoint)), len(response.content)
 

@@ -120,7 +120,7 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
             self.log.warning("%s The sensor waits on.", error)
             return False
         # Where the triggerer may have to call it, a check that asks for more than it gets there shall fail at once.
-        return bool(call(check, response, {} if self.deferrable else context))
+        return bool(call("response_check", check, response, {} if self.deferrable else context))
 
     @message_only
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:

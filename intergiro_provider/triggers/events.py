@@ -24,7 +24,7 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, AirflowFailException)
 
 
-def check_failed_event(error: Exception, path: str) -> dict[str, Any]:
+def check_failed_event(error: BaseException, path: str) -> dict[str, Any]:
     """The event of a check that raised something: what a check may want is kept, to fail at once or to be skipped.
 
     :param path: the check's import path. The error's text is left out: it may quote what the bank answered.

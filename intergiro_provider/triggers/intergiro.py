@@ -73,7 +73,7 @@ class IntergiroSensorTrigger(BaseTrigger):
         errors = 0
         while True:
             try:
-                event, errors = await in_thread(self._poll), 0
+                event, errors = await in_thread(self.intergiro_conn_id, self._poll), 0
             except Exception as error:
                 if is_final(error):
                     event = error_event(error)
@@ -96,10 +96,11 @@ class IntergiroSensorTrigger(BaseTrigger):
         check = imported(self.response_check)
         response = ask(self.intergiro_conn_id, self.endpoint, self.query)
         try:
-            return SUCCESS if call(check, response, {}) else None
+            return SUCCESS if call("response_check", check, response, {}) else None
         except Exception as error:
             self.log.error("response_check failed.", exc_info=error)
-            return check_failed_event(error, self.response_check)
+            shown = error.__cause__ if isinstance(error, IntergiroError) and error.shows_cause else None
+            return check_failed_event(shown or error, self.response_check)
 
 
 class IntergiroEventTrigger(_EventTrigger):
@@ -179,7 +180,7 @@ class IntergiroEventTrigger(_EventTrigger):
                 if not begun:
                     seen = kept = await self._in_store("get")
                     begun = True
-                position, news = await in_thread(functools.partial(self._poll, seen))
+                position, news = await in_thread(self.intergiro_conn_id, functools.partial(self._poll, seen))
                 if news is not None:
                     yield TriggerEvent({"endpoint": self.endpoint.partition("?")[0], **news})  # type: ignore[no-untyped-call]
                     await asyncio.sleep(self.HAND_OVER)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 16
-"""Requests of triggers that may be under way at once in one triggerer, as many triggers as there are."""
+"""Requests that the triggers of one connection may have under way at once in one triggerer."""
 FIRST_PAUSE = 5.0
 """Seconds after a first error; they double with each further one."""
 LONGEST_PAUSE = 300.0
@@ -30,13 +30,13 @@ LONGEST_WISH = 3600.0
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
-    # Not asyncio's own: a bank that hangs would keep every thread of it busy, and all other triggers waiting.
+def _threads(conn_id: str) -> ThreadPoolExecutor:
+    # Not asyncio's own, and one for each connection: a bank that hangs keeps all threads of its pool busy.
     return ThreadPoolExecutor(THREADS, thread_name_prefix="intergiro-trigger")
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run it in a thread, with the context of the trigger for its logs.
+async def in_thread(conn_id: str, work: Callable[[], T]) -> T:
+    """Run it in a thread of the connection's pool, with the context of the trigger for its logs.
 
     Where the trigger is cancelled, the thread goes on to its end, and so does a renewal of the session in it.
     """
@@ -48,7 +48,7 @@ async def in_thread(work: Callable[[], T]) -> T:
         work_for(loop)
         return context.run(work)
 
-    return await loop.run_in_executor(_threads(), run)
+    return await loop.run_in_executor(_threads(conn_id), run)
 
 
 def ask(conn_id: str, endpoint: str, query: Mapping[str, Any] | None) -> requests.Response:

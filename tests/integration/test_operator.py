@@ -157,8 +157,11 @@ class TestAfterAWrite:
         ("arguments", "happened"),
         [
             ({"response_check": lambda response: False}, "response_check returned False"),
-            ({"response_check": lambda response: response.json()["nosuch"]}, "its processing raised KeyError"),
-            ({"response_filter": lambda response: 1 / 0}, "its processing raised ZeroDivisionError"),
+            (
+                {"response_check": lambda response: response.json()["nosuch"]},
+                r"`response_check` \(<lambda>\) raised KeyError",
+            ),
+            ({"response_filter": lambda response: 1 / 0}, r"`response_filter` \(<lambda>\) raised ZeroDivisionError"),
             ({"extra_options": {"check_response": False}}, "something that is not JSON"),
         ],
     )
@@ -173,7 +176,7 @@ class TestAfterAWrite:
     def test_where_a_repetition_is_safe_airflow_may_retry(self, bank: Sandbox, method: str) -> None:
         bank.fault("answer", path="/v3/transactions/pay", body={"id": "t"})
         body = {"request_id": str(uuid.uuid4())} if method == "POST" else None
-        with pytest.raises(KeyError):
+        with pytest.raises(IntergiroError, match="raised KeyError"):
             call("transactions/pay", method=method, json=body, response_check=lambda response: response.json()["x"])
 
     @pytest.mark.parametrize("kind", [AirflowFailException, AirflowSkipException])
@@ -255,9 +258,10 @@ class TestLog:
         def check(response: requests.Response) -> bool:
             raise KeyError("mine")
 
-        with pytest.raises(KeyError) as caught:
+        with pytest.raises(IntergiroError, match=r"`response_check` \(check\) raised KeyError") as caught:
             call("accounts", response_check=check)
-        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "check"
+        assert isinstance(caught.value.__cause__, KeyError)
+        assert traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].name == "check"
 
 
 class TestSize:

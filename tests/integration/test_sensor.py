@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,8 +113,24 @@ class TestInAWorker:
         assert asked(bank) == 2
 
     def test_a_check_that_raises_is_the_tasks_error(self, bank: Sandbox) -> None:
-        with pytest.raises(KeyError):
-            wait(response_check=lambda response: response.json()["nosuch"])
+        def check(response: Any) -> bool:
+            raise ValueError(response.text)
+
+        with pytest.raises(IntergiroError, match=r"`response_check` \(.*check\) raised ValueError") as caught:
+            wait(response_check=check)
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert bank.records()[0].decode() not in str(caught.value)
+
+    def test_a_check_in_a_folder_that_is_younger_than_the_process(
+        self, bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plugins = tmp_path / "plugins"
+        monkeypatch.syspath_prepend(plugins)
+        with pytest.raises(IntergiroValueError, match="No module named 'made_later'.*restart the triggerer"):
+            wait(response_check="made_later.is_met")
+        plugins.mkdir()
+        (plugins / "made_later.py").write_text("def is_met(response):\n    return True\n")
+        wait(response_check="made_later.is_met")
 
     def test_a_check_that_is_nowhere(self, bank: Sandbox) -> None:
         with pytest.raises(IntergiroValueError, match="cannot be imported here"):
@@ -164,7 +181,7 @@ class TestDeferred:
             wait(deferrable=True, soft_fail=True)
 
     def test_a_check_that_wants_what_the_triggerer_has_not_fails_at_once(self, bank: Sandbox) -> None:
-        with pytest.raises(TypeError, match="ti"):
+        with pytest.raises(IntergiroError, match=r"`response_check` \(wants_context\) raised TypeError"):
             wait({"ti": object()}, deferrable=True, response_check="tests.integration.triggers.checks.wants_context")
 
     def test_its_end(self) -> None:

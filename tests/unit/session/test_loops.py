@@ -40,8 +40,8 @@ def test_a_poll_and_the_renewal_that_it_needs() -> None:
     store = AirflowsStore()
 
     async def triggerer() -> None:
-        assert await in_thread(async_to_sync(this_loop)) is asyncio.get_running_loop()
-        await in_thread(lambda: renew(store))
+        assert await in_thread("bank", async_to_sync(this_loop)) is asyncio.get_running_loop()
+        await in_thread("bank", lambda: renew(store))
         assert store.loops == {"intergiro-renewal": asyncio.get_running_loop()}
 
     asyncio.run(triggerer())

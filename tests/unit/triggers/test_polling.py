@@ -70,7 +70,7 @@ def test_threads_have_the_context_of_the_trigger_and_leave_the_loop_free() -> No
             assert released.wait(60)
             return variable.get(), threading.get_ident()
 
-        waiting = asyncio.create_task(in_thread(wait))
+        waiting = asyncio.create_task(in_thread("bank", wait))
         await asyncio.sleep(0)
         released.set()  # which could not happen if the loop were waiting
         context, thread = await waiting
@@ -84,9 +84,10 @@ def test_a_bank_that_hangs_keeps_no_thread_of_other_triggers() -> None:
     released = threading.Event()
 
     async def triggers() -> None:
-        ours = [asyncio.create_task(in_thread(lambda: released.wait(60))) for _ in range(polling.THREADS + 50)]
+        ours = [asyncio.create_task(in_thread("bank", lambda: released.wait(60))) for _ in range(polling.THREADS + 50)]
         await asyncio.sleep(0)
         assert await asyncio.wait_for(asyncio.to_thread(lambda: "others go on"), 30)
+        assert await asyncio.wait_for(in_thread("other bank", lambda: "and those of another bank"), 30)
         assert not any(task.done() for task in ours)
         released.set()
         assert all(await asyncio.gather(*ours))
