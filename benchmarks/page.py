@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.goals import Results, judged
-from benchmarks.scenarios import PEERS, SCENARIOS, SOCKETS, SideBySide
+from benchmarks.scenarios import OURS, OURS_1, PEERS, SCENARIOS, SOCKETS, SideBySide
 
 TOP = """# Benchmarks
 
@@ -40,18 +40,15 @@ HOW = """
 """
 
 LEFT = """
-`requests.Session` itself stood in the way: preparing a request, merging settings and handing the body over in pieces
+`requests.Session` itself stands in the way: preparing a request, merging settings and handing the body over in pieces
 of 10 KB cost more CPU for a page than all the rest. So a pull prepares its request once and sends it through the
-session's own pool (`intergiro_provider/api/reader.py`), whose connections write a head at once and take the usual
-answer in one read (`intergiro_provider/api/wire.py`); `http.client` makes an e-mail message of each head, and reads
-three times. Authentication, retry rules, certificates, proxies and exceptions are the same, and whatever is unusual is
-left to `http.client`: there is no second client. With several windows, threads that wait for the interpreter's lock
-take a fifth of what is left.
+session's own pool (`intergiro_provider/api/reader.py`), under the same authentication, retry rules, certificates and
+proxies.
 
-Simulated with the code that cuts the windows: 16 are at work after the first page, whose density says how, and the last
-pages cost about two round trips in which not everybody has work: 65 round trips where 62.5 are the floor. What is above
-that is what an answer takes beyond its latency: CPU of the bank and of the puller, which on few cores wait for each
-other.
+How many windows run side by side is found out as a pull goes (`intergiro_provider/pull/pace.py`). It starts with one,
+and doubles while that brings at least a quarter more pages per second. Without latency one or two are best: the work
+is then the processor's, and more threads only wait for the interpreter lock. With 20 ms, ten round trips pass until 16
+are at work.
 """
 
 
@@ -69,6 +66,8 @@ def written(results: Results) -> str:
     for name, scenario in SCENARIOS.items():
         if name in results and isinstance(scenario, SideBySide):
             lines += [f"\n## {scenario.title.capitalize()}\n", *_table(results[name]["figures"])]
+    if "limited" in results:
+        lines += ["\n## A bank with a rate limit\n", *_limited(results["limited"]["figures"])]
     if "memory" in results:
         lines += ["\n## Ten times, and a tenth of the rows\n", *_memory(results["memory"]["figures"])]
     lines.append(HOW)
@@ -112,6 +111,19 @@ def _table(figures: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"| {title} | {each['wall']:.2f} | {each['cpu']:.2f} | {each['server_cpu']:.2f} | {each['peak_mb']:.0f} | "
             f"{each['connections']} | {each['requests']} | {each['runs']} |"
+        )
+
+
+def _limited(figures: Mapping[str, Any]) -> Iterator[str]:
+    yield "The bank allows one request at a time and so many a second; means of several runs, since waits are random.\n"
+    yield "| limit | pages | ours, s | one cursor, s | ratio | ours, 429 | one cursor, 429 |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for limit, each in figures.items():
+        ours, one = each[OURS.title], each[OURS_1.title]
+        ratio = ours["wall"] / one["wall"]
+        yield (
+            f"| {limit} | {ours['pages']} | {ours['wall']:.1f} | {one['wall']:.1f} | {ratio:.2f} | "
+            f"{ours['refused']} | {one['refused']} |"
         )
 
 

@@ -9,6 +9,7 @@ import json
 import shutil
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 import msgspec
 import psutil
 
-from benchmarks.environments import BUILD, HERE, python_of, variables
+from benchmarks.environments import BUILD, HERE, ROOT, python_of, variables
 from intergiro_provider.sandbox import Sandbox
 
 LIMIT = 900.0
 """Seconds after which a run is ended."""
 SPAN = ("2026-01-01T00:00:00.000Z", "2026-01-31T00:00:00.000Z")
 """The days that hold all rows."""
+EMPTY = ("2020-01-01T00:00:00.000Z", "2020-01-02T00:00:00.000Z")
+"""A day without any."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Puller:
     :param title: for people.
     :param script: in ``pullers/``.
     :param environment: what it runs in.
-    :param windows: how many windows it pulls side by side.
+    :param windows: how many windows it pulls side by side, at the most.
+    :param fixed: whether it has that many from the beginning, instead of finding out how many pay.
+    :param tls: whether it speaks TLS with the bank.
     """
 
     title: str
@@ -41,17 +46,20 @@ class Puller:
     environment: str = "ours"
     windows: int = 1
     file_format: str = "jsonl"
+    fixed: bool = False
+    tls: bool = False
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run came to: seconds, MB of 10^6 bytes, counts; `server_cpu` is the sandbox's."""
+    """What one run came to: seconds, MB of 10^6 bytes, counts, `refused` that of 429; `server_cpu` is the sandbox's."""
 
     wall: float
     cpu: float
     peak_mb: float
     connections: int
     requests: int
+    refused: int
     server_cpu: float
     rows: int
 
@@ -66,6 +74,7 @@ class Bank:
             access_token_life=86400.0, session_life=86400.0, login_limit=1000, kept_requests=0,
         )  # fmt: skip
         self.token = ""
+        self._certificate = BUILD / "certificate.pem"
 
     def __enter__(self) -> Bank:
         self._sandbox.start()
@@ -74,29 +83,48 @@ class Bank:
         self.token = json.loads(wire.getresponse().read())["access_token"]
         wire.close()
         self._process = psutil.Process(self._sandbox.pid)
+        self._proxy = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.tls_proxy", str(self._sandbox.port), str(self._certificate)],
+            stdout=subprocess.PIPE, cwd=ROOT, text=True,
+        )  # fmt: skip
+        assert self._proxy.stdout is not None
+        self._tls_url = f"https://{self._sandbox.host}:{int(self._proxy.stdout.readline())}"
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._proxy.kill()
+        self._proxy.communicate()
         self._sandbox.stop()
 
-    def measure(self, puller: Puller, latency: float = 0.0) -> Figures:
+    def measure(
+        self,
+        puller: Puller,
+        latency: float = 0.0,
+        span: tuple[str, str] = SPAN,
+        expected: int | None = None,
+        **limits: Any,
+    ) -> Figures:
         """Run a puller once against an empty directory.
 
         :param latency: seconds added to each answer.
+        :param span: the interval to pull. :param expected: its rows; None: all.
+        :param limits: other settings of the sandbox.
         :raises RuntimeError: it failed, or has not written every row.
         """
-        self._sandbox.set(latency=latency)
+        self._sandbox.set(latency=latency, **limits)
+        expected = self.rows if expected is None else expected
         directory = BUILD / "out"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         command = [
             python_of(puller.environment),
             str(HERE / "pullers" / f"{puller.script}.py"),
-            json.dumps(self._job(puller)),
+            json.dumps(self._job(puller, span)),
         ]
+        environment = variables() | ({"REQUESTS_CA_BUNDLE": str(self._certificate)} if puller.tls else {})
         with (BUILD / "log.txt").open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables(), cwd=BUILD
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=BUILD
             )
             try:
                 measured, server_cpu = self._drive(process)
@@ -105,12 +133,16 @@ class Bank:
                 process.wait()
         counted = self._sandbox.counters()
         ids = [*_ids(directory)]
-        if not len(ids) == len(set(ids)) == self.rows:
-            raise RuntimeError(
-                f"{puller.title} wrote {len(ids)} rows, {len(set(ids))} of them distinct, not {self.rows}"
-            )
+        if not len(ids) == len(set(ids)) == expected:
+            distinct = len(set(ids))
+            raise RuntimeError(f"{puller.title} wrote {len(ids)} rows, {distinct} of them distinct, not {expected}")
         return Figures(
-            **measured, connections=counted.connections, requests=counted.requests, server_cpu=server_cpu, rows=len(ids)
+            **measured,
+            connections=counted.connections,
+            requests=counted.requests,
+            refused=counted.too_many_requests,
+            server_cpu=server_cpu,
+            rows=len(ids),
         )
 
     def say(self, script: str) -> dict[str, float]:
@@ -123,15 +155,21 @@ class Bank:
         said: dict[str, float] = json.loads(done.stdout.strip().rpartition(b"\n")[2])
         return said
 
-    def _job(self, puller: Puller) -> dict[str, Any]:
+    def _job(self, puller: Puller, span: tuple[str, str] = SPAN) -> dict[str, Any]:
+        url = self._tls_url if puller.tls else self._sandbox.url
+        connection = json.loads(self._sandbox.connection(session_variable=f"benchmark_{self._sandbox.port}"))
+        if puller.tls:
+            connection |= {"host": url, "port": None}
+            connection["extra"]["verify"] = str(self._certificate)
         return {
-            "url": self._sandbox.url,
+            "url": url,
             "token": self.token,
-            "connection": self._sandbox.connection(),
+            "connection": json.dumps(connection),
             "directory": str(BUILD / "out"),
-            "created_from": SPAN[0],
-            "created_to": SPAN[1],
+            "created_from": span[0],
+            "created_to": span[1],
             "windows": puller.windows,
+            "fixed": puller.fixed,
             "file_format": puller.file_format,
         }
 

@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.runs import Bank, Figures, Puller, median
+from benchmarks.runs import EMPTY, SPAN, Bank, Figures, Puller, median
 from intergiro_provider.exceptions import IntergiroValueError
 
-OURS_1 = Puller("ours, 1 window", "ours")
-OURS_4 = Puller("ours, 4 windows (the default)", "ours", windows=4)
-OURS_16 = Puller("ours, 16 windows", "ours", windows=16)
-OURS_32 = Puller("ours, 32 windows", "ours", windows=32)
-PARQUET = Puller("ours, 4 windows, Parquet", "ours", windows=4, file_format="parquet")
+OURS = Puller("ours", "ours", windows=16)
+OURS_1 = Puller("ours, 1 cursor", "ours")
+FIXED = tuple(Puller(f"ours, {n} windows from the beginning", "ours", windows=n, fixed=True) for n in (1, 2, 4, 8, 16))
+PARQUET = Puller("ours, Parquet", "ours", windows=16, file_format="parquet")
 BYTES = Puller("requests, bodies not decoded", "bare_requests")
 JSON = Puller("requests, json.loads", "requests_json")
 HTTP_HOOK = Puller("HttpHook in a loop", "http_hook")
@@ -26,6 +26,12 @@ DLT = Puller("dlt rest_api pipeline", "dlt_rest_api", "dlt")
 SINGER = Puller("singer-sdk tap", "singer_tap", "singer")
 AIRBYTE = Puller("airbyte-cdk low-code source", "airbyte_low_code", "airbyte")
 SOCKETS = Puller("16 bare sockets: what the sandbox can do", "sockets", windows=16)
+
+
+def over_tls(puller: Puller) -> Puller:
+    """The same, over TLS."""
+    return dataclasses.replace(puller, title=f"{puller.title}, TLS", tls=True)
+
 
 PEERS = (HTTP_HOOK, HTTP_OPERATOR, DLT_CLIENT, DLT, SINGER, AIRBYTE)
 
@@ -60,6 +66,58 @@ class SideBySide:
 
 
 @dataclass(frozen=True)
+class Limited:
+    """Ours beside one cursor where the bank allows so many requests a second, one at a time."""
+
+    title: str = "a bank with a rate limit"
+    forms: tuple[str, ...] = ("seconds", "none")
+    rates: tuple[tuple[float, int], ...] = ((1.0, 20), (2.0, 30), (5.0, 60), (20.0, 60))
+    """Requests a second, and the pages that are pulled."""
+
+    def measure(self, rows: int, rounds: int, say: Say, with_peers: bool) -> Measured:
+        """By limit, then by puller: seconds, and how often the bank said 429."""
+        found: Measured = {}
+        for rate, pages in self.rates:
+            with Bank(pages * 100) as bank:
+                for form in self.forms:
+                    limits: dict[str, Any] = {
+                        "requests_per_second": rate, "request_burst": 1.0,
+                        "retry_after": 1.0 / rate, "retry_after_form": form,
+                    }  # fmt: skip
+                    title = f"{rate:g} requests/s, {'with' if form == 'seconds' else 'without'} Retry-After"
+                    runs: dict[str, list[Figures]] = {}
+                    for _ in range(rounds):
+                        for puller in (OURS, OURS_1):
+                            figures = bank.measure(puller, 0.02, **limits)
+                            say(f"{title}, {puller.title}: {figures.wall:.2f} s, {figures.refused} times 429")
+                            runs.setdefault(puller.title, []).append(figures)
+                    # Waits are random: of few runs the mean says more than the median.
+                    found[title] = {
+                        name: {"wall": statistics.fmean(r.wall for r in each), "refused": each[0].refused,
+                               "requests": each[0].requests, "pages": pages, "runs": len(each)}
+                        for name, each in runs.items()
+                    }  # fmt: skip
+        return found
+
+
+@dataclass(frozen=True)
+class Few:
+    """Requests for a day with few records or none."""
+
+    title: str = "a day with few records"
+
+    def measure(self, rows: int, rounds: int, say: Say, with_peers: bool) -> Measured:
+        """By records."""
+        found: Measured = {}
+        for records in (0, 100):
+            with Bank(max(records, 1)) as bank:
+                figures = bank.measure(OURS, span=SPAN if records else EMPTY, expected=records)
+                say(f"{records} records: {figures.requests} requests")
+                found[str(records)] = dataclasses.asdict(figures)
+        return found
+
+
+@dataclass(frozen=True)
 class Growth:
     """Our peak memory for few rows and for a hundred times as many."""
 
@@ -70,7 +128,7 @@ class Growth:
         found: Measured = {}
         for name, count in (("few", rows // 10), ("many", rows * 10)):
             with Bank(count) as bank:
-                for puller in (OURS_4, PARQUET):
+                for puller in (OURS, PARQUET):
                     if puller.file_format == "parquet" and not writes_parquet():
                         continue
                     figures = bank.measure(puller)
@@ -94,17 +152,23 @@ class Small:
         return said
 
 
-Scenario = SideBySide | Growth | Small
+Scenario = SideBySide | Limited | Few | Growth | Small
 
 SCENARIOS: Mapping[str, Scenario] = {
     "parse": Small("DAG files", "parsing"),
     "auth": Small("authentication", "authentication"),
     "pieces": Small("one page", "pieces"),
+    "few": Few(),
     "0ms": SideBySide(
-        "no latency", 0.0, (OURS_4, BYTES, JSON, HTTP_OPERATOR, HTTP_HOOK, OURS_1, DLT_CLIENT), (DLT, SINGER, AIRBYTE)
+        "no latency",
+        0.0,
+        (OURS, *FIXED, BYTES, JSON, HTTP_OPERATOR, HTTP_HOOK, OURS_1, DLT_CLIENT),
+        (DLT, SINGER, AIRBYTE),
     ),
-    "20ms": SideBySide("20 ms", 0.02, (OURS_16, SOCKETS), (OURS_4, BYTES, JSON, *PEERS)),
-    "100ms": SideBySide("100 ms", 0.1, (OURS_32,), (BYTES,)),
+    "20ms": SideBySide("20 ms", 0.02, (OURS, FIXED[-1], SOCKETS), (*FIXED[:-1], BYTES, JSON, *PEERS)),
+    "100ms": SideBySide("100 ms", 0.1, (OURS, FIXED[-1]), (BYTES,)),
+    "tls": SideBySide("20 ms, over TLS", 0.02, (over_tls(OURS),), (over_tls(BYTES),)),
+    "limited": Limited(),
     "memory": Growth(),
 }
 

@@ -27,7 +27,8 @@ class Job:
     :param connection: an Airflow connection to the bank, as JSON.
     :param directory: for the result: JSON lines, or pages as they came.
     :param created_from: bounds of the interval, which holds all rows.
-    :param windows: how many are pulled side by side, by those that can.
+    :param windows: how many are pulled side by side at the most, by those that can.
+    :param fixed: whether it is that many from the beginning.
     """
 
     url: str
@@ -38,6 +39,7 @@ class Job:
     created_to: str
     windows: int = 1
     file_format: str = "jsonl"
+    fixed: bool = False
 
     @property
     def endpoint(self) -> str:

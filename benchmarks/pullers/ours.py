@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from clock import Job, run
 
@@ -16,10 +17,12 @@ def prepare(job: Job) -> Callable[[], object]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
-    from intergiro_provider.pull import pull
+    from intergiro_provider.pull import pace, pull
     from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
 
     _ = pull
+    if job.fixed:
+        _fix(pace.Pace, job.windows)
     _ = ObjectStoragePath(f"file://{job.directory}").fs  # imports the file systems of every installed provider
     operator = IntergiroToObjectStorageOperator(
         task_id="pull",
@@ -32,6 +35,17 @@ def prepare(job: Job) -> Callable[[], object]:
     )
     IntergiroHook().run("accounts")
     return lambda: operator.execute({})
+
+
+def _fix(kind: Any, limit: int) -> None:
+    """Let each pull begin with this limit, and keep it."""
+    begin = kind.__init__
+
+    def begin_high(pace: Any, *arguments: Any, **named: Any) -> None:
+        begin(pace, *arguments, **named)
+        pace.limit = limit
+
+    kind.__init__, kind._learn = begin_high, lambda *_: False
 
 
 if __name__ == "__main__":

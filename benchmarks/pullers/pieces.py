@@ -29,9 +29,9 @@ def main() -> None:
     from intergiro_provider.pull.files import to_lines
 
     hook = IntergiroHook()
-    fetch = hook.page_fetcher("transactions")
-    body = fetch(job.query)
-    records = pages._read(body, "")[0].records
+    get_page = hook.page_getter("transactions", bytes)
+    body = get_page(job.query)
+    records = pages.read_page(body).records
     lines = to_lines(records)
     token = {"Authorization": hook.run("accounts").request.headers["Authorization"]}
     session = requests.Session()
@@ -41,10 +41,10 @@ def main() -> None:
     work: dict[str, Callable[[], object]] = {
         "requests.Session.get": lambda: session.get(job.endpoint, params=job.query).content,
         "IntergiroHook.run": lambda: hook.run("transactions", job.query).content,
-        "ours: the request, with authentication and retry rules": lambda: fetch(job.query),
+        "ours: the request, with authentication and retry rules": lambda: get_page(job.query),
         "urllib3 alone": lambda: pool.urlopen("GET", target, headers=token, retries=False).data,
         "json.loads": lambda: json.loads(body),
-        "ours: records, ids and times found with msgspec": lambda: pages._read(body, ""),
+        "ours: records, ids and times found with msgspec": lambda: pages.read_page(body),
         "ours: lines": lambda: to_lines(records),
         "ours: SHA-256": lambda: hashlib.sha256(lines),
     }

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter
 
 from intergiro_provider.api.auth import IntergiroAuth
-from intergiro_provider.api.errors import described, error_of, unreachable
+from intergiro_provider.api.errors import described, error_of, retry_after_of, unreachable
 from intergiro_provider.api.http import NO_RESPONSE, ApiSession, Transmit
 from intergiro_provider.api.reader import ListReader
 from intergiro_provider.api.retries import certainly_unsent, retrying
@@ -27,6 +27,8 @@ from intergiro_provider.api.writes import (
 from intergiro_provider.exceptions import IntergiroAuthError, IntergiroValueError, OutcomeUnknown, UnreadableResponse
 from intergiro_provider.query import warn_of_unknown_filters, whole_query
 from intergiro_provider.session.driver import SharedSession
+
+T = TypeVar("T")
 
 CONNECTIONS = 128
 """Connections that a client keeps open at most; a pull opens as many as it has windows."""
@@ -163,31 +165,35 @@ class IntergiroClient:
         happened = f"an earlier attempt ended with {doubt}, and the last one with status {status}"
         return outcome_unknown(self.settings, request, happened, status)
 
-    def page_fetcher(
-        self, endpoint: str | None, answered: Callable[[requests.Response], None] | None = None
-    ) -> Callable[[Mapping[str, Any]], bytes]:
+    def page_getter(
+        self,
+        endpoint: str | None,
+        read: Callable[[bytes], T],
+        answered: Callable[[int, float | None], None] = lambda status, retry_after: None,
+    ) -> Callable[[Mapping[str, Any]], T]:
         """Return what requests a list page by page, under the same rules as :meth:`request` with less work per page.
 
-        :param answered: told of every response, including those after which the request is repeated.
-        :return: takes a query and returns the body of the response; threads may share it.
+        :param read: reads the body of a page; where it raises :class:`.UnreadableResponse`, the request is repeated.
+        :param answered: told the status and the `Retry-After`, in seconds, of every response, before it is decided
+            whether the request is repeated. What it raises ends the request.
+        :return: takes a query and returns the page; threads may share it.
         """
-        url = self.settings.url(endpoint)
-        reader = ListReader(self.session, url)
+        reader = ListReader(self.session, self.settings.url(endpoint))
 
-        def fetch(query: Mapping[str, Any]) -> bytes:
-            body = b""
+        def get_page(query: Mapping[str, Any]) -> T:
+            pages = []
 
             def transmit(request: requests.PreparedRequest) -> requests.Response:
-                nonlocal body
-                response, body = reader.get(request)
-                if answered is not None:
-                    answered(response)
+                response = reader.send(request)
+                answered(response.status_code, retry_after_of(response.headers))
+                if response.ok:
+                    pages.append(read(response.content))
                 return response
 
             self.deliver(reader.request(query), transmit)
-            return body
+            return pages[-1]
 
-        return fetch
+        return get_page
 
     def check(self, response: requests.Response) -> None:
         """Raise the error that a response stands for.

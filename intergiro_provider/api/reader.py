@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One list, asked for page by page: what is the same for every page is worked out once.
+"""The requests for the pages of one list: what is the same for every page is prepared once.
 
-A ``requests.Session`` merges, copies, encodes and looks up everything anew for each request, and hands the body over in
-small pieces; that is more work than the rest of a pull together (``docs/benchmarks.md``). Here the request is prepared
-once and sent through the session's own pool of connections (:mod:`.wire`): the same certificates, proxies and
-authentication, and, since ``HTTPAdapter.send`` does it, the same exceptions.
+A ``requests.Session`` merges settings, prepares and encodes everything again for each request. Here the request is
+prepared once, and a page is sent through the session's own pool of connections: the same certificates, proxies and
+authentication, and, since ``HTTPAdapter.send`` does it, the same exceptions (``docs/benchmarks.md`` has the figures).
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.hooks import default_hooks
 
 from intergiro_provider.api.http import ApiSession
-from intergiro_provider.api.wire import WholeAnswer, shorter
 
 
 class ListReader:
@@ -38,23 +36,20 @@ class ListReader:
         self._url, _, self._fixed = (template.url or "").partition("#")[0].partition("?")
         self._adapter: tuple[int, BaseAdapter | None] = (0, None)
 
-    def get(self, request: requests.PreparedRequest) -> tuple[requests.Response, bytes]:
-        """Ask once. Statuses are not checked, but a 401 is answered with a renewal, and redirects are followed.
+    def send(self, request: requests.PreparedRequest) -> requests.Response:
+        """Send a request once and return the response with its body.
 
-        :return: the answer, and its body.
-        :raises requests.RequestException: no answer, or only a part of it.
+        Statuses are not checked, but after a 401 the session is renewed, and redirects are followed.
+
+        :raises requests.RequestException: there is no response, or only a part of it.
         """
         self._session.part_from_parent()
         response = self._session.get_page(self._current_adapter(), request)
         if response.is_redirect:
             response.close()
-            response = self._session.send(request)
-        elif isinstance(response.raw, WholeAnswer):
-            response.raw.release_conn()
-            return response, response.raw.whole
-        elif response.ok:
-            response._content = b"".join(response.iter_content(None))  # at once, not in pieces of 10 KB
-        return response, response.content
+            return self._session.send(request)
+        response._content = b"".join(response.iter_content(None))  # at once, not in pieces of 10 KB
+        return response
 
     def request(self, query: Mapping[str, Any]) -> requests.PreparedRequest:
         """Prepare the request for one page."""
@@ -77,7 +72,7 @@ class ListReader:
     def _new_adapter(self) -> BaseAdapter:
         adapter = self._session.get_adapter(self._url)
         if not isinstance(adapter, HTTPAdapter) or type(adapter).send is not HTTPAdapter.send:
-            return adapter  # somebody's own, which may do more than we know
+            return adapter  # the user's own, which may do more than is known here
         return _OnePool(adapter, self._template, self._session)
 
 
@@ -98,7 +93,6 @@ class _OnePool(HTTPAdapter):
             request, session.verify, proxies=session.proxies, cert=session.cert
         )
         adapter.cert_verify(pool, request.url, session.verify, session.cert)  # type: ignore[no-untyped-call]
-        pool.ConnectionCls = shorter(pool.ConnectionCls)
         self._pool = pool
         url = request.url or ""
         self._path_at = url.index("/", url.index("://") + 3)

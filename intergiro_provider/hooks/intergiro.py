@@ -10,7 +10,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from airflow.providers.common.compat.sdk import AirflowException, conf
@@ -33,6 +33,8 @@ from intergiro_provider.session.effects import Member, Outcome
 from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.store import VariableStore, uses_execution_api
 from intergiro_provider.session.timings import Timings
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -281,11 +283,14 @@ class IntergiroHook(HttpHook):
         """
         return self.client.request(self.method, endpoint, data, headers, extra_options, **request_kwargs)
 
-    def page_fetcher(
-        self, endpoint: str | None, answered: Callable[[requests.Response], None] | None = None
-    ) -> Callable[[Mapping[str, Any]], bytes]:
-        """As :meth:`.IntergiroClient.page_fetcher`."""
-        return self.client.page_fetcher(endpoint, answered)
+    def page_getter(
+        self,
+        endpoint: str | None,
+        read: Callable[[bytes], T],
+        answered: Callable[[int, float | None], None] = lambda status, retry_after: None,
+    ) -> Callable[[Mapping[str, Any]], T]:
+        """As :meth:`.IntergiroClient.page_getter`."""
+        return self.client.page_getter(endpoint, read, answered)
 
     def check_response(self, response: requests.Response) -> None:
         """Raise the error that a response stands for; its body is not logged.
@@ -307,11 +312,11 @@ class IntergiroHook(HttpHook):
         :return: one list of records per page.
         :raises IntergiroResponseError: for an answer that is not a page, or a cursor that stands still.
         """
-        from intergiro_provider.pull.pages import decoded, iter_pages
+        from intergiro_provider.pull.pages import decoded, iter_pages, read_page
 
         path, query = whole_query(endpoint, query)
         warn_of_unknown_filters(path, query)
-        for page in iter_pages(self.page_fetcher(path), query):
+        for page in iter_pages(self.page_getter(path, read_page), query):
             yield [decoded(record) for record in page.records]
 
     def iter_records(self, endpoint: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ from intergiro_provider.payments import look_up
 from intergiro_provider.payments.batches import CURRENCY, Batch, BulkPlan
 from intergiro_provider.payments.record import OPEN, Record, last_sent, parsed
 from intergiro_provider.payments.sending import answered_object, check_prompt
+from intergiro_provider.pull.pages import read_page
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class BulkPayment:
             log.info("Looking for batch %d in %.0f s, when late payments would have appeared.", number + 1, seconds)
             self.sleep(seconds)
         since = min((moment for each in attempts if (moment := parsed(each["sent_at"]))), default=sent)
-        fetch = self.client.page_fetcher("transactions")
+        fetch = self.client.page_getter("transactions", read_page)
         if not look_up.filter_works(fetch, since):
             raise self._unknown(number, "the bank's list ignores `correlation_ids`, so that nothing can be looked up")
         return look_up.find_items(fetch, batch.amounts, since)

@@ -16,9 +16,9 @@ from intergiro_provider.exceptions import PaymentMismatch, looks_like_an_id
 from intergiro_provider.payments.payees import same_iban
 from intergiro_provider.payments.plan import Payment
 from intergiro_provider.payments.record import parsed
-from intergiro_provider.pull.pages import decoded, iter_pages
+from intergiro_provider.pull.pages import Page, decoded, iter_pages
 
-FetchPage = Callable[[Mapping[str, Any]], bytes]
+FetchPage = Callable[[Mapping[str, Any]], Page]
 CLOCKS = timedelta(minutes=15)
 """By how much the bank's clock may be behind ours."""
 CHUNK = 50

@@ -34,6 +34,7 @@ from intergiro_provider.payments import look_up
 from intergiro_provider.payments.plan import Payment
 from intergiro_provider.payments.record import OPEN, Record, last_sent, parsed
 from intergiro_provider.payments.sending import answered_object, check_prompt
+from intergiro_provider.pull.pages import Page, read_page
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class SinglePayment:
             self._settle()
         try:
             # Where the key is trusted, a bank that does not answer now need not be waited for.
-            fetch = self._fetch_once if trusted else self.client.page_fetcher("transactions")
+            fetch = self._fetch_once if trusted else self.client.page_getter("transactions", read_page)
             found = look_up.find_payment(fetch, self.payment, self.key, first)
         except IntergiroError as error:
             if not trusted or isinstance(error, PaymentMismatch):
@@ -167,8 +168,8 @@ class SinglePayment:
             raise self._unknown(f"the transactions {', '.join(found.similar[:5])} are equal to it and show no key")
         return found.payment
 
-    def _fetch_once(self, query: Mapping[str, Any]) -> bytes:
-        return self.client.request("GET", "transactions", dict(query), options={"retry": False}).content
+    def _fetch_once(self, query: Mapping[str, Any]) -> Page:
+        return read_page(self.client.request("GET", "transactions", dict(query), options={"retry": False}).content)
 
     def _settle(self) -> None:
         """Wait until a payment of the last request would have appeared."""
@@ -229,7 +230,7 @@ class SinglePayment:
         """Conclude from a refusal that may be about the key and not about the payment."""
         self._note("refused", "unknown", status)
         since = self._first_sent() if repeated else self.now() - LOOK_BACK
-        fetch = self.client.page_fetcher("transactions")
+        fetch = self.client.page_getter("transactions", read_page)
         found = look_up.find_payment(fetch, self.payment, self.key, since).payment
         if found is None and len(self._attempts()) > 1:
             self._settle()

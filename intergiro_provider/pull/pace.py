@@ -1,77 +1,219 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many requests may be under way at once: fewer after the bank has said 429, more again later."""
+"""How many pages are worked on at once: found out as the pull goes.
+
+The limit starts at one and doubles while that pays, as in TCP's slow start. What a limit is worth follows from Little's
+law: pages per second are the pages under way divided by the time that each takes, from its request until it is written.
+That time also holds waits for the interpreter lock and for a busy bank, so a limit beyond what either can do is given
+up again. A limit that does not pay is tried again later, each time after twice as many rounds.
+
+A 429 while the limit is above one halves it, or takes back its last growth, and is no failure of the request: the
+caller asks again. From then on the limit grows by one at a time, after a pause (additive increase, multiplicative
+decrease). With a limit of one it is the bank's rate limit, which a single cursor would meet, too: the pull goes on as
+the bank allows it, and only after many refusals in a row are they a failure.
+"""
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-GOOD_ANSWERS = 16
-"""So many answers without a 429, and one request more may be under way."""
+GAIN = 0.25
+"""A doubled limit has to bring so many more pages per second, as a share; a smaller step in proportion."""
+SLOWER = 3.0
+"""A page that takes so many times as long as it did at the same limit shows that the bank slows down."""
+FIRST_ROUNDS, LAST_ROUNDS = 4, 64
+"""Rounds that a limit stays after a larger one did not pay, the first time and at the most."""
+HOLD = 20.0
+"""After a 429 the limit does not grow for so many times as long as the bank asked to wait, so that trying costs 5 %."""
+LONGEST_HOLD = 160.0
+"""As :data:`HOLD`, which doubles with each 429 that the limit has caused."""
+IN_A_ROW = 24
+"""Refusals without any other response between them that are waited for here; later ones count as failed attempts."""
+SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 60.0
-"""Seconds; a bank that asks for more is tried again after these by the one request that it refused."""
+"""Seconds; a bank that asks for a longer wait is asked again after these."""
+
+
+class Crowded(Exception):
+    """The bank has answered 429: it gets requests faster than it allows.
+
+    :param seconds: to wait before the request is sent again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Turn(threading.local):
+    """What a thread knows of the page that it works on.
+
+    :param limit_number: which limit it was under. :param is_full: whether as many as allowed were under way.
+    :param is_warm: whether it is not the thread's first, which opens a connection.
+    """
+
+    began = 0.0
+    limit_number = 0
+    is_full = False
+    is_warm = False
 
 
 class Pace:
-    """Shared by the threads of a pull: each asks for leave before its next page.
+    """Shared by the threads of a pull, each of which works on a page in a :meth:`turn` of its own.
 
-    :param most: requests under way at once, at the best of times.
+    :param most: the highest limit.
+    :param on_growth: called after the limit has grown.
     """
 
-    def __init__(self, most: int, log: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        self.allowed = most
+    def __init__(
+        self,
+        most: int,
+        log: Any,
+        clock: Callable[[], float] = time.monotonic,
+        on_growth: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.limit = 1
         self._most = most
         self._log = log
         self._clock = clock
+        self._on_growth = on_growth
         self._changed = threading.Condition()
         self._under_way = 0
-        self._good = 0
-        self._not_before = 0.0
+        self._limit_number = 0
+        self._turn = _Turn()
+        self._samples: list[float] = []
+        self._former: tuple[int, float] | None = None
+        """While a higher limit is on trial: the one before, and its pages per second."""
+        self._usual = 0.0
+        """Seconds for a page at this limit, at the best; 0: unknown."""
+        self._patience = FIRST_ROUNDS
+        self._rounds = 0
+        """So many more rounds before a higher limit is tried."""
+        self._hold_until = 0.0
+        self._hold = HOLD
+        self._is_limited = False
+        self._refusals = 0
+        """In a row."""
+        self._is_refused = False
+        """Whether a higher limit has led to a 429: it grows by one from then on."""
         self._stopped = False
 
     @contextmanager
-    def leave(self) -> Iterator[None]:
-        """Wait until another request may be sent, and count it while it is under way."""
-        with self._changed:
-            while not self._stopped:
-                now = self._clock()
-                if now < self._not_before:
-                    self._changed.wait(self._not_before - now)
-                elif self._under_way >= self.allowed:
-                    self._changed.wait()
-                else:
-                    break
-            self._under_way += 1
+    def turn(self) -> Iterator[None]:
+        """Wait until another page may be worked on, and count it until it is done."""
+        self._acquire()
         try:
             yield
-        finally:
-            with self._changed:
-                self._under_way -= 1
-                self._changed.notify()
+        except BaseException:
+            self._release()
+            raise
+        seconds = self._clock() - self._turn.began
+        with self._changed:
+            grown = self._fits() and self._learn(seconds)
+        self._turn.is_warm = True
+        self._release()
+        if grown:
+            self._on_growth()
 
     def answered(self, status: int, retry_after: float | None) -> None:
-        """Take note of an answer."""
+        """Take note of a response to a request of this thread.
+
+        :raises Crowded: it is a 429: ask again after :meth:`back_off`. Not raised after many in a row.
+        """
+        if status != 429:
+            self._refusals = 0
+            return
         with self._changed:
-            if status != 429:
-                self._good += 1
-                if self._good >= GOOD_ANSWERS and self.allowed < self._most:
-                    self._good = 0
-                    self.allowed += 1
-                    self._changed.notify()
-                return
-            now = self._clock()
-            # Those under way with the one that was refused are refused together: that is one warning, not many.
-            if now >= self._not_before and self.allowed > 1:
-                self.allowed = (self.allowed + 1) // 2
-                self._log.info("The bank asks for fewer requests (429): %d at once from now on.", self.allowed)
-            self._good = 0
-            self._not_before = max(self._not_before, now + min(max(retry_after or 0.0, 0.5), LONGEST_PAUSE))
+            self._refusals += 1
+            if retry_after is None:
+                retry_after = min(0.5 * 2 ** (self._refusals // 8), 2.0)
+            seconds = min(max(retry_after, SHORTEST_PAUSE), LONGEST_PAUSE)
+            crowded = self._turn.limit_number != self._limit_number or self.limit > 1 or self._under_way > 1
+            # Requests that are refused together are one reason to send fewer, not many.
+            if self._turn.limit_number == self._limit_number:
+                if self.limit > 1:
+                    self._set_limit(self._former[0] if self._former else self.limit // 2)
+                    self._log.info("The bank asks for fewer requests (429): %d at once from now on.", self.limit)
+                    self._is_refused = True
+                elif not self._is_limited:
+                    self._log.info("The bank limits requests (429): the pull goes on as fast as that allows.")
+                    self._is_limited = True
+                self._hold_until = self._clock() + self._hold * seconds
+                self._hold = min(2 * self._hold, LONGEST_HOLD) if crowded else self._hold
+        if crowded or self._refusals <= IN_A_ROW:
+            raise Crowded(seconds)
+
+    def back_off(self, seconds: float) -> None:
+        """Let others have this thread's turn for so long, then wait for another."""
+        self._release()
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped, seconds)
+        finally:
+            self._acquire()
 
     def stop(self) -> None:
         """Let nobody wait any longer."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def _acquire(self) -> None:
+        with self._changed:
+            while not self._stopped and self._under_way >= self.limit:
+                self._changed.wait()
+            self._under_way += 1
+            self._turn.limit_number = self._limit_number
+            self._turn.is_full = self._under_way >= self.limit
+        self._turn.began = self._clock()
+
+    def _release(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify()
+
+    def _fits(self) -> bool:
+        """Whether the turn that ends shows how long a page takes while as many as allowed are under way."""
+        turn = self._turn
+        is_full = turn.is_full and self._under_way >= self.limit
+        return is_full and turn.is_warm and turn.limit_number == self._limit_number
+
+    def _learn(self, seconds: float) -> bool:
+        """Take note of a page that came while as many as allowed were under way; whether the limit has grown."""
+        self._samples.append(seconds)
+        enough = max(self.limit // 2, 2) if self._former else max(self.limit, 8) if self.limit > 1 else 1
+        if len(self._samples) < enough:
+            return False
+        each = statistics.median_low(self._samples)
+        self._samples = []
+        rate = self.limit / each if each > 0 else float("inf")
+        if self._former is not None:
+            limit, before = self._former
+            if rate < before * (1 + GAIN * (self.limit / limit - 1)):
+                self._set_limit(limit)
+                self._rounds, self._patience = self._patience, min(2 * self._patience, LAST_ROUNDS)
+                return False
+            self._former, self._usual = None, each
+        self._usual = min(self._usual or each, each)
+        if self.limit > 1 and each > SLOWER * self._usual:
+            self._set_limit(self.limit // 2)
+            return False
+        if self._rounds > 0:
+            self._rounds -= 1
+            return False
+        if self.limit >= self._most or self._clock() < self._hold_until:
+            return False
+        former = self.limit, rate
+        self._set_limit(min(self.limit + (1 if self._is_refused else self.limit), self._most))
+        self._former = former
+        return True
+
+    def _set_limit(self, limit: int) -> None:
+        self.limit = limit
+        self._limit_number += 1
+        self._samples, self._former, self._usual = [], None, 0.0
+        self._changed.notify_all()

@@ -18,12 +18,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from intergiro_provider.exceptions import IntergiroResponseError
+from intergiro_provider.exceptions import (
+    IntergiroNotFound,
+    IntergiroResponseError,
+    IntergiroValidationError,
+    UnreadableResponse,
+)
 from intergiro_provider.pull import lenient
 from intergiro_provider.pull.query import page_query
 
 RecordId = str | int
-Fetch = Callable[[dict[str, Any]], bytes]
 
 
 class Page(NamedTuple):
@@ -32,51 +36,73 @@ class Page(NamedTuple):
     :param records: each record's bytes as the bank sent them.
     :param created_at: beside each record its ``created_at``: a datetime where it reads as one, else whatever
         it is, else None.
-    :param first_id: id of the first record; None if the page is empty or its records have no ids.
-    :param last_id: id of the last record, where the next page starts.
+    :param ids: beside each record its id; None where it has none that could be one.
     :param has_more: whether the bank has a next page.
     """
 
     records: list[msgspec.Raw]
     created_at: list[Any]
-    first_id: RecordId | None
-    last_id: RecordId | None
+    ids: list[RecordId | None]
     has_more: bool
 
+    @property
+    def first_id(self) -> RecordId | None:
+        """The id of the first record; None if the page is empty or that record has no id."""
+        return self.ids[0] if self.ids else None
 
-def iter_pages(fetch: Fetch, query: Mapping[str, Any] | None = None) -> Iterator[Page]:
+    @property
+    def last_id(self) -> RecordId | None:
+        """The id of the last record, after which the next page starts."""
+        return self.ids[-1] if self.ids else None
+
+
+GetPage = Callable[[dict[str, Any]], Page]
+"""Takes a query and returns the page that the bank gives for it."""
+
+
+def iter_pages(get_page: GetPage, query: Mapping[str, Any] | None = None) -> Iterator[Page]:
     """Yield a list's pages, in the bank's order, one in memory at a time.
 
-    :param fetch: takes a query, makes the request and returns the body of the answer.
     :param query: the query of the first page. ``limit`` is 100 if absent, and left out of the query if None;
         ``starting_after`` begins in the middle of the list.
     :raises IntergiroValueError: at once, before any request, for a ``limit`` or a cursor that cannot work.
     :raises IntergiroResponseError: while iterating, for a page that breaks the rules; its records are not
         yielded.
     """
-    return _follow(fetch, page_query(query))
+    return _follow(get_page, page_query(query))
 
 
-def _follow(fetch: Fetch, query: dict[str, Any]) -> Iterator[Page]:
+def _follow(get_page: GetPage, query: dict[str, Any]) -> Iterator[Page]:
     cursor: Any = query.get("starting_after")
     former: set[RecordId] = {cursor} if cursor is not None else set()
-    circle = _CircleDetector()
+    cursors = set(former)
     number = 0
     while True:
         number += 1
         where = f"page {number}" + (f" (starting after {cursor!r})" if cursor is not None else "")
-        page, ids = _read(fetch(dict(query)), where)
-        former = _refuse_repetition(ids, former, where)
+        try:
+            page = get_page(dict(query))
+        except (IntergiroValidationError, IntergiroNotFound) as error:
+            if number == 1:
+                raise
+            raise IntergiroResponseError(
+                f"The bank refused {where} of the list with status {error.status_code}: the record that the page "
+                "before ended with is probably gone. Airflow can retry the task, which then starts from the beginning."
+            ) from None
+        except IntergiroResponseError as error:
+            raise type(error)(f"{where} of the list: {error}") from None
+        former = _refuse_repetition(page, former, where)
         if page.has_more:
-            cursor = _next_cursor(page, circle, where)
+            cursor = _next_cursor(page, cursors, where)
             query["starting_after"] = cursor
         yield page
         if not page.has_more:
             return
 
 
-def _refuse_repetition(ids: list[RecordId], former: set[RecordId], where: str) -> set[RecordId]:
+def _refuse_repetition(page: Page, former: set[RecordId], where: str) -> set[RecordId]:
     """Compare a page's ids with each other and with the page before; return them for the next comparison."""
+    ids = [identity for identity in page.ids if identity is not None]
     here = set(ids)
     if len(here) != len(ids):
         twice = next(i for n, i in enumerate(ids) if i in ids[:n])
@@ -85,13 +111,12 @@ def _refuse_repetition(ids: list[RecordId], former: set[RecordId], where: str) -
         again = next(i for i in ids if i in former)
         raise IntergiroResponseError(
             f"{where} of the list repeats the record {again!r} of the page before: the list changed its "
-            "order while it "
-            "was read (sort by `created_at`, which does not change), or the bank's cursor is broken"
+            "order while it was read (sort by `created_at`, which does not change), or the bank's cursor is broken"
         )
     return here
 
 
-def _next_cursor(page: Page, circle: _CircleDetector, where: str) -> RecordId:
+def _next_cursor(page: Page, cursors: set[RecordId], where: str) -> RecordId:
     if not page.records:
         raise IntergiroResponseError(f"{where} of the list says `has_more` but holds no data")
     last = page.last_id
@@ -99,33 +124,12 @@ def _next_cursor(page: Page, circle: _CircleDetector, where: str) -> RecordId:
         raise IntergiroResponseError(
             f"{where} of the list says `has_more`, but its last record has no `id` to go on from"
         )
-    if circle.closes(last):
+    if last in cursors:
         raise IntergiroResponseError(
             f"{where} of the list ends at the record {last!r}, as an earlier page did: the cursor does not move on"
         )
+    cursors.add(last)
     return last
-
-
-class _CircleDetector:
-    """Notices that a sequence repeats itself, in constant memory (Brent's algorithm).
-
-    It keeps one earlier value, and moves it up whenever the number of steps since then has doubled: a circle
-    of any length, entered at any time, is noticed within a few rounds.
-    """
-
-    def __init__(self) -> None:
-        self._kept: RecordId | None = None
-        self._steps = 0
-        self._next_move = 1
-
-    def closes(self, value: RecordId) -> bool:
-        """Take the next value; True if it is the one that is kept."""
-        if value == self._kept:
-            return True
-        self._steps += 1
-        if self._steps == self._next_move:
-            self._kept, self._steps, self._next_move = value, 0, self._next_move * 2
-        return False
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -134,12 +138,12 @@ class _Head(msgspec.Struct, gc=False):
 
 
 class _Envelope(msgspec.Struct, gc=False):
-    data: list[msgspec.Raw]
+    data: list[msgspec.Raw] | None
     has_more: bool
 
 
 class _HeadsEnvelope(msgspec.Struct, gc=False):
-    data: list[_Head]
+    data: list[_Head] | None
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -147,48 +151,56 @@ _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_envelope_heads = msgspec.json.Decoder(_HeadsEnvelope).decode
 _decode_array_heads = msgspec.json.Decoder(list[_Head]).decode
 _decode_any = msgspec.json.Decoder().decode
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def _read(body: bytes, where: str) -> tuple[Page, list[RecordId]]:
-    """Read one answer; return the page and the ids that its records have.
+def read_page(body: bytes) -> Page:
+    """Read the body of a response as a page.
 
-    ``raise … from None`` throughout: a decoder's own exception can carry the answer, which is the user's
-    data.
+    ``raise … from None`` throughout: a decoder's own exception can carry the body, which is the user's data.
+
+    :raises UnreadableResponse: it is not JSON.
+    :raises IntergiroResponseError: it is JSON, but not a page.
     """
-    in_envelope = body.lstrip()[:1] == b"{"
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     try:
         if not body.isascii():
             body.decode()  # msgspec passes over strings that it does not decode, and so over broken UTF-8
         try:
-            if in_envelope:
-                envelope = _decode_envelope(body)
-                records, has_more = envelope.data, envelope.has_more
-            else:
-                records, has_more = _decode_array(body), False
-            ids, created_at = _heads(body, in_envelope, records)
+            records, has_more = _split(body)
+            ids, created_at = _heads(body, records)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            records, more = lenient.split(body)
-            has_more = bool(more)
+            patched, restore = lenient.without_halves(body)
+            records, has_more = _split(patched)
+            records = [msgspec.Raw(restore(bytes(record))) for record in records]
             ids, created_at = _odd_heads(records)
     except msgspec.ValidationError:
         raise IntergiroResponseError(
-            f"{where} of the list is JSON, but neither an array nor "
-            f"{{data: [...], has_more: true or false}}: "
+            "the response is JSON, but neither an array nor {data: [...], has_more: true or false}: "
             "is this the endpoint of a list?"
         ) from None
     except (ValueError, RecursionError):
-        raise IntergiroResponseError(f"{where} of the list is not JSON, or was cut off ({len(body)} bytes)") from None
-
-    first, last = (ids[0], ids[-1]) if ids else (None, None)
-    page = Page(records=records, created_at=created_at, first_id=first, last_id=last, has_more=has_more)
-    return page, [i for i in ids if i is not None]
+        raise UnreadableResponse(f"the response is not JSON, or was cut off ({len(body)} bytes)") from None
+    return Page(records, created_at, ids, has_more)
 
 
-def _heads(body: bytes, in_envelope: bool, records: list[msgspec.Raw]) -> tuple[list[RecordId | None], list[Any]]:
+def _is_envelope(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"{"
+
+
+def _split(body: bytes) -> tuple[list[msgspec.Raw], bool]:
+    if not _is_envelope(body):
+        return _decode_array(body), False
+    envelope = _decode_envelope(body)
+    return envelope.data or [], envelope.has_more
+
+
+def _heads(body: bytes, records: list[msgspec.Raw]) -> tuple[list[RecordId | None], list[Any]]:
+    # A second pass: 33 µs for 55 KB, of some 700 for a page. Decoding each record's own head takes 37.
     try:
-        heads = _decode_envelope_heads(body).data if in_envelope else _decode_array_heads(body)
+        heads = _decode_envelope_heads(body).data or [] if _is_envelope(body) else _decode_array_heads(body)
     except msgspec.ValidationError:
         return _odd_heads(records)
     return [head.id for head in heads], [head.created_at for head in heads]

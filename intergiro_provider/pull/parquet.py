@@ -42,6 +42,8 @@ BLOCK = 1 << 20
 """Bytes of JSON lines that are read at a time."""
 ROW_GROUP = 16 << 20
 """A row group ends when it holds so much, as JSON lines: some 30,000 transactions, 2 MB as stored."""
+CELLS = 4 << 20
+"""A row group ends when it has so many values, nulls among them, which take memory but no room in JSON lines."""
 
 _KINDS = {
     Kind.BOOL: pa.bool_(),
@@ -81,7 +83,7 @@ class Parquet(WatchedLines):
         :param part_bytes: size at which a part ends, before compression.
         :param check: raises if the pull was told to stop; called now and then.
         """
-        schema = _Schema(settle(self.type_of(staged, place, check)))
+        schema = _Schema(settle(self.type_of(staged, place, check), self._moments))
         if staged:
             log.info("All %s records have come; writing them as Parquet.", f"{sum(part.rows for part in staged):,}")
         writer = _Writer(place, schema, self._codec, part_bytes)
@@ -136,6 +138,7 @@ class _Schema:
         self._columns = columns_of(type_)
         self._is_wrapped = not isinstance(type_, StructOf)
         self._has_text = has_text(type_)
+        self.columns = _leaves(type_)
         self.arrow = pa.schema(_field(name, column) for name, column in self._columns.items())
         self._parse = pa.json.ParseOptions(explicit_schema=self.arrow, unexpected_field_behavior="error")
 
@@ -158,6 +161,26 @@ class _Schema:
     def _read(self, lines: bytes) -> Any:
         options = pa.json.ReadOptions(use_threads=False, block_size=len(lines))
         return pa.json.read_json(pa.BufferReader(lines), read_options=options, parse_options=self._parse)
+
+
+def _leaves(type_: Type) -> int:
+    """How many columns a type has in a file."""
+    match type_:
+        case StructOf(fields):
+            return sum(map(_leaves, fields.values()))
+        case ListOf(element):
+            return _leaves(element)
+    return 1
+
+
+def _split(lines: bytes, most: int) -> Iterator[bytes]:
+    """The same lines, at most so many at a time."""
+    if lines.count(b"\n") <= most:
+        yield lines
+        return
+    each = lines.splitlines(keepends=True)
+    for start in range(0, len(each), most):
+        yield b"".join(each[start : start + most])
 
 
 def _field(name: str, type_: Type) -> Any:
@@ -183,16 +206,22 @@ class _Writer:
         self._part_bytes = part_bytes
         self._parts: list[Part] = []
         self._tables: list[Any] = []
-        self._group_bytes = self._bytes = self._rows = 0
+        self._group_bytes = self._group_rows = self._bytes = self._rows = 0
         self._name = ""
         self._sink: FileSink | None = None
         self._file: Any = None
 
     def write(self, lines: bytes) -> None:
-        self._tables.append(self._schema.table(lines))
-        self._group_bytes += len(lines)
-        if self._group_bytes >= min(ROW_GROUP, self._part_bytes):
-            self._end_group()
+        # Where there are many columns, the lines of one block make a table of more values than a row group may have.
+        most = max(1, CELLS // 4 // self._schema.columns)
+        for some in _split(lines, most):
+            table = self._schema.table(some)
+            self._tables.append(table)
+            self._group_bytes += len(some)
+            self._group_rows += table.num_rows
+            full = self._group_rows * self._schema.columns >= CELLS
+            if full or self._group_bytes >= min(ROW_GROUP, self._part_bytes):
+                self._end_group()
         if self._bytes >= self._part_bytes:
             self._end_part()
 
@@ -221,7 +250,7 @@ class _Writer:
         self._file.write_table(group, row_group_size=group.num_rows)
         self._rows += group.num_rows
         self._bytes += self._group_bytes
-        self._tables, self._group_bytes = [], 0
+        self._tables, self._group_bytes, self._group_rows = [], 0, 0
 
     def _end_part(self) -> None:
         if self._sink is None:

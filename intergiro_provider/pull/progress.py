@@ -24,32 +24,42 @@ class Progress:
         self._clock = clock
         self._lock = threading.Lock()
         self._began = self._said = clock()
+        self._share: float | None = None
+        """As the last line said."""
 
-    def add(self, rows: int, standing: Callable[[], str] = str) -> None:
+    def add(
+        self,
+        rows: int,
+        share: Callable[[], float | None] = lambda: None,
+        standing: Callable[[float | None], str] = lambda seconds_left: "",
+    ) -> None:
         """Count one page and what was kept of it.
 
-        :param standing: says how far the whole is; asked only when a line is due.
+        :param share: says which share of the whole has come, 0 to 1; asked only when a line is due.
+        :param standing: takes the seconds left, None where they are unknown, and says how far the whole is.
         """
         with self._lock:
             self.pages += 1
             self.rows += rows
             now = self._clock()
-            if now - self._said < self._every:
+            since = now - self._said
+            if since < self._every:
                 return
             self._said = now
             rate = self.rows / (now - self._began)
+        # By the pace since the last line: the beginning is slower, with a login and few requests at once.
+        before, self._share = self._share, share()
+        seconds_left = None
+        if before is not None and self._share is not None and self._share > before:
+            seconds_left = since * (1 - self._share) / (self._share - before)
         self._log.info(
             "%s: %s so far, from %s (%.0f records/s)%s",
             self._what,
             _count(self.rows, "record"),
             _count(self.pages, "page"),
             rate,
-            standing(),
+            standing(seconds_left),
         )
-
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return self._clock() - self._began
 
     def summary(self, rows: int, parts: int, stored_bytes: int) -> None:
         """Say what it came to.

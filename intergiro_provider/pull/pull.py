@@ -20,15 +20,15 @@ from intergiro_provider.exceptions import (
     IntergiroNotFound,
     IntergiroResponseError,
     IntergiroValidationError,
-    is_final,
+    UnreadableResponse,
 )
 from intergiro_provider.pull import claims
 from intergiro_provider.pull.bounds import Interval, format_instant
 from intergiro_provider.pull.checkpoint import Checkpoint, Resume, WindowState
 from intergiro_provider.pull.files import Format, get_format
 from intergiro_provider.pull.manifest import Manifest
-from intergiro_provider.pull.pace import Pace
-from intergiro_provider.pull.pages import Fetch, Page, iter_pages, record_id
+from intergiro_provider.pull.pace import Crowded, Pace
+from intergiro_provider.pull.pages import GetPage, Page, iter_pages, record_id
 from intergiro_provider.pull.pieces import Durable, OpenPart, Piece
 from intergiro_provider.pull.progress import Progress
 from intergiro_provider.pull.query import filters_of, page_query, refuse_bounds_in
@@ -90,16 +90,16 @@ class PullStopped(BaseException):
 class Pull:
     """One pull. :meth:`run` it once; :meth:`stop` it from anywhere.
 
-    :param fetch: takes a query and returns the body of the bank's answer; asked for one page at a time.
+    :param get_page: takes a query and returns the page that the bank gives for it; threads call it side by side.
     :param target: where the result goes.
     :param resume: takes up an earlier try, and lets a later one take up this; None: each try begins anew.
     """
 
     def __init__(
-        self, request: PullRequest, fetch: Fetch, target: Target, logger: Any = log, resume: Resume | None = None
+        self, request: PullRequest, get_page: GetPage, target: Target, logger: Any = log, resume: Resume | None = None
     ) -> None:
         self._request = request
-        self._fetch = fetch
+        self._get_page = get_page
         self._target = target
         self._resume = resume
         self._log = logger
@@ -111,10 +111,11 @@ class Pull:
         self._taken_up: set[Window] = set()
         self._size = request.max_parallel_windows if request.can_be_cut else 1
         self._order = ORDER if self._size > 1 else {}
-        self._windows = Windows(request.interval, side_by_side=self._size > 1)
+        self._pace = Pace(self._size, logger, on_growth=lambda: self._windows.wake())
+        self._windows = Windows(request.interval, self._size > 1, lambda: self._pace.limit)
         self._crew = Crew(self._windows, self._walk, self._halt, self._size)
-        self._pace = Pace(self._size, logger)
-        self._began = datetime.now(UTC)
+        self.began = datetime.now(UTC)
+        """When the first try began whose records this one publishes."""
 
     def stop(self) -> None:
         """Let the pull end before its next page, without publishing."""
@@ -128,8 +129,10 @@ class Pull:
         self._crew.stop()
 
     def answered(self, status: int, retry_after: float | None) -> None:
-        """Take note of an answer of the bank, those included that are asked for again: after a 429 fewer are sent at
-        once."""
+        """Take note of a response of the bank, before it is decided whether the request is repeated.
+
+        :raises Crowded: it is a 429, after which the pull repeats the request itself.
+        """
         self._pace.answered(status, retry_after)
         self._check_stopped()  # so that nothing is asked for again
 
@@ -170,7 +173,7 @@ class Pull:
 
     def _take_up(self, earlier: Checkpoint) -> None:
         """Go on where an earlier try had got to."""
-        self._began = earlier.began
+        self.began = earlier.began
         self._order = ORDER if earlier.ordered else {}
         for state in earlier.windows:
             window = Window.taken_up(state, earlier.is_over(state))
@@ -187,8 +190,8 @@ class Pull:
 
     def _end_without_result(self, error: BaseException) -> None:
         """Clear up after a failure; but what the next try can go on with stays."""
-        # What a page that breaks the rules says about the pages before it, nobody knows.
-        doubtful = is_final(error) or isinstance(error, IntergiroResponseError)
+        # A list that contradicts itself leaves the pages before in doubt; a response that is not JSON does not.
+        doubtful = isinstance(error, IntergiroResponseError) and not isinstance(error, UnreadableResponse)
         kept = None
         if self._resume is not None and not doubtful:
             if isinstance(error, Exception) and not self._told_to_stop:
@@ -223,26 +226,36 @@ class Pull:
         """Pull one window into parts of its own."""
         piece = self._pieces.setdefault(window, Piece(self._open_part, Durable()))
         goes_on = bool(piece.durable.parts)
-        for page in self._pages(window, piece.durable):
-            if goes_on:
-                _check_goes_on(page, piece.durable, window.reached if self._order else None)
-                goes_on = False
-            with piece.lock:
+        pages = self._pages(window, piece.durable)
+        has_more = True
+        while has_more:
+            with self._pace.turn():
                 self._check_stopped()
-                records = self._windows.accept(window, page)
-                self._progress.add(len(records), self._standing)
-                piece.add(page, records)
-                since = piece.since()
-                due = since is not None and self._resume is not None and self._resume.due(since)
-                if due or piece.size() >= self._request.part_bytes:
-                    piece.finish(window.reached)
-            if due:
-                self._note()
+                page = next(pages)
+                if goes_on:
+                    _check_goes_on(page, piece.durable, window.reached if self._order else None)
+                    goes_on = False
+                has_more = self._store(window, piece, page)
         with piece.lock:
             self._check_stopped()
             piece.finish(window.reached)
         if self._resume is not None and self._resume.due():
             self._note()
+
+    def _store(self, window: Window, piece: Piece, page: Page) -> bool:
+        """Keep what belongs to the window; return whether there is more to ask for."""
+        with piece.lock:
+            self._check_stopped()
+            records = self._windows.accept(window, page)
+            self._progress.add(len(records), self._windows.share, self._standing)
+            piece.add(page, records)
+            since = piece.since()
+            due = since is not None and self._resume is not None and self._resume.due(since)
+            if due or piece.size() >= self._request.part_bytes:
+                piece.finish(window.reached)
+        if due:
+            self._note()
+        return page.has_more or window.resumes
 
     def _pages(self, window: Window, durable: Durable) -> Iterator[Page]:
         """The pages of a window, taken up anew where a cut has made that necessary."""
@@ -260,35 +273,41 @@ class Pull:
             if window.cursor is not None:
                 query["starting_after"] = window.cursor
 
-    def _page(self, window: Window, query: dict[str, Any]) -> bytes:
+    def _page(self, window: Window, query: dict[str, Any]) -> Page:
         """Ask for one page within the window as it is now."""
-        with self._pace.leave():
-            self._check_stopped()
-            query = window.query(query)
-            try:
-                body = self._fetch({**self._order, **query})
-            except (IntergiroValidationError, IntergiroNotFound) as error:
-                if window in self._taken_up:
-                    raise IntergiroResponseError(
-                        "the bank does not accept the record up to which an earlier try had got "
-                        f"({type(error).__name__}); the next try starts anew"
-                    ) from error
-                if not self._order or self._progress.pages or self._taken_up or isinstance(error, IntergiroNotFound):
-                    raise
-                # This list may not know our order. One cursor needs none.
-                self._order = {}
-                window.may_be_cut = False
-                return self._fetch(query)
-            self._taken_up.discard(window)
-            return body
+        query = window.query(query)
+        try:
+            page = self._ask({**self._order, **query})
+        except (IntergiroValidationError, IntergiroNotFound) as error:
+            if window in self._taken_up:
+                raise IntergiroResponseError(
+                    "the bank does not accept the record up to which an earlier try had got "
+                    f"({type(error).__name__}); the next try starts anew"
+                ) from error
+            if not self._order or self._progress.pages or self._taken_up or isinstance(error, IntergiroNotFound):
+                raise
+            # This list may not know our order. One cursor needs none.
+            self._order = {}
+            window.may_be_cut = False
+            return self._ask(query)
+        self._taken_up.discard(window)
+        return page
 
-    def _standing(self) -> str:
+    def _ask(self, query: dict[str, Any]) -> Page:
+        """Ask for one page; again after a 429, until there are many in a row, which are the client's to retry."""
+        while True:
+            try:
+                return self._get_page(query)
+            except Crowded as refused:
+                self._pace.back_off(refused.seconds)
+                self._check_stopped()
+
+    def _standing(self, seconds_left: float | None) -> str:
         share = self._windows.share()
         if share is None:
             return ""
         ended, begun = self._windows.counts()
-        seconds = self._progress.seconds() * (1 - share) / share if share > 0.02 else None
-        left = f", about {seconds:.0f} s more at this pace" if seconds is not None else ""
+        left = f", about {seconds_left:.0f} s more at this pace" if seconds_left is not None else ""
         return f"; {share:.0%} of the interval, {ended} of {begun} windows done{left}"
 
     def _open_part(self) -> OpenPart:
@@ -315,7 +334,7 @@ class Pull:
         return Checkpoint(
             pull_id=self._target.pull_id,
             fingerprint=self._resume.fingerprint if self._resume is not None else "",
-            began=self._began,
+            began=self.began,
             saved_at=now,
             ordered=bool(self._order),
             windows=tuple(self._windows.look(state)),
@@ -338,7 +357,7 @@ class Pull:
             last_id=filled[-1].last_id if filled else None,
             created_from=interval.created_from if interval else None,
             created_to=interval.created_to if interval else None,
-            complete_until=format_instant(min(interval.end, self._began)) if interval else None,
+            complete_until=format_instant(min(interval.end, self.began)) if interval else None,
             query=filters_of(self._request.query),
             schema=to_plain(schema) if parts else {},
         )

@@ -8,10 +8,11 @@ text. So every list has a schema, whatever the bank does to it, and it does not 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import reduce
@@ -92,15 +93,37 @@ def unite_all(types: Iterable[Type]) -> Type:
     return reduce(unite, types, nothing)
 
 
-def settle(type_: Type) -> Type:
+KNOWN_NUMBERS = {
+    "amount": Kind.INTEGER,
+    "balance": Kind.INTEGER,
+    "exchange_rate": Kind.DOUBLE,
+    "exp_month": Kind.INTEGER,
+    "exp_year": Kind.INTEGER,
+    "payment_amount": Kind.INTEGER,
+}
+"""What the bank's own fields hold, whether or not there is a value today: results of several days fit together."""
+
+
+def settle(type_: Type, moments: bool = True, name: str = "") -> Type:
     """The type to store as, when there is nothing more to come.
 
-    What never had a value becomes a string, and objects that never had a field JSON text: some readers cannot read a
-    column of no type, and no file can hold a structure of no fields.
+    What never had a value becomes what the bank documents for a field of that name, else a string, and objects that
+    never had a field JSON text: some readers cannot read a column of no type, and no file can hold a structure of no
+    fields.
+
+    :param moments: whether a field named ``…_at`` holds moments. :param name: of the field.
     """
+    known = KNOWN_NUMBERS.get(name)
     match type_:
         case StructOf(fields):
-            return StructOf({name: settle(inner) for name, inner in fields.items()}) if fields else Kind.TEXT
+            settled = {each: settle(inner, moments, each) for each, inner in fields.items()}
+            return StructOf(settled) if fields else Kind.TEXT
+        case Kind.NULL if known is not None:
+            return known
+        case Kind.NULL if moments and name.endswith("_at"):
+            return Kind.MOMENT
+        case Kind.SMALL if known is Kind.DOUBLE:
+            return Kind.DOUBLE
         case ListOf(element):
             return ListOf(settle(element))
         case Kind.NULL:
@@ -175,7 +198,7 @@ class Shape:
             self._decode = _checker(wider)
 
     def _fits(self, body: bytes) -> bool:
-        if self._decode is None or (self._moments and _FINE_MOMENT(body)):
+        if self._decode is None or (self._moments and _ODD_MOMENT(body)):
             return False
         try:
             self._decode(body)
@@ -226,7 +249,8 @@ class _HugeInteger:
 
 
 _LONG, _NUMBER, _HUGE_INTEGER = _Long(), _Number(), _HugeInteger()
-_FINE_MOMENT = re.compile(rb":\d\d\.\d{7}").search
+_ODD_MOMENT = re.compile(rb':\d\d\.\d{7}|"(?:0001|9999)-').search
+"""Finer than a microsecond, or in a year that UTC may not have."""
 _FINE_FRACTION = re.compile(r":\d\d\.\d{7}").search
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _CHECKS: dict[Kind, Any] = {
@@ -244,8 +268,9 @@ _CHECKS: dict[Kind, Any] = {
 
 def _is_moment(value: str) -> bool:
     try:
-        msgspec.convert(value, _Moment)
-    except msgspec.ValidationError:
+        moment = msgspec.convert(value, _Moment)
+        _ = moment.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):  # the latter: outside of the calendar once it is in UTC
         return False
     return _FINE_FRACTION(value) is None
 
@@ -277,7 +302,18 @@ def _check(type_: type, value: Any) -> object:
     raise _DoesNotFit
 
 
-_decode_with_care = msgspec.json.Decoder(float_hook=_number).decode
+_decode_numbers = msgspec.json.Decoder(float_hook=_number).decode
+
+
+def _decode_with_care(body: bytes) -> Any:
+    try:
+        return _decode_numbers(body)
+    except msgspec.ValidationError:  # an integer of thousands of digits, which Python does not convert
+        return json.loads(body, parse_int=_integer, parse_float=_number)
+
+
+def _integer(numeral: str) -> int | _Long:
+    return int(numeral) if len(numeral) <= 40 else _LONG
 
 
 def _checker(type_: Type) -> Callable[[bytes], Any] | None:

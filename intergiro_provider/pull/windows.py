@@ -13,13 +13,14 @@ for; a list that is not is walked by one cursor from its beginning to its end.
 from __future__ import annotations
 
 import contextvars
+import math
 import threading
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from intergiro_provider.exceptions import IntergiroResponseError
-from intergiro_provider.pull.bounds import Interval, whole_milliseconds
+from intergiro_provider.pull.bounds import Interval
 from intergiro_provider.pull.checkpoint import WindowState
 from intergiro_provider.pull.pages import record_id
 
@@ -33,7 +34,14 @@ T = TypeVar("T")
 ORDER = {"sort_by": "created_at", "sort_type": "ASC"}
 """The order that lets a window be cut."""
 
-MILLISECOND = timedelta(milliseconds=1)
+MILLISECOND, SECOND, MINUTE, HOUR = (
+    timedelta(milliseconds=1), timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+)  # fmt: skip
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BY_CHANCE = 0.1
+"""A share of whole minutes above this is no chance: some times are shown in minutes only. Likewise hours."""
+EVEN = 64
+"""A cut falls on a multiple of a unit if so many fit into the rest of a window: its halves are even then."""
 WORTH_A_CUT = 6
 """Pages that have to be left in a window before it is cut: each cut costs a part, and perhaps a request for nothing."""
 
@@ -105,14 +113,21 @@ class Windows:
 
     :param interval: the whole; None: everything.
     :param side_by_side: whether windows may be cut at all.
+    :param limit: how many windows may be pulled side by side now.
     """
 
-    def __init__(self, interval: Interval | None, side_by_side: bool) -> None:
+    def __init__(
+        self, interval: Interval | None, side_by_side: bool, limit: Callable[[], float] = lambda: math.inf
+    ) -> None:
         self._changed = threading.Condition()
         self._interval = interval
+        self._limit = limit
+        self._at_work = 0
+        self._unit = HOUR
+        """The unit to which the bank may have cut the times that it shows, or some of them."""
+        self._seen = self._whole_minutes = self._whole_hours = 0
         self.all = [Window(interval, side_by_side)]
         self._waiting = [self.all[0]]
-        self._idle = 0
         self._stopped = False
 
     def take_up(self, windows: list[Window]) -> None:
@@ -128,20 +143,21 @@ class Windows:
     def take(self) -> Window | None:
         """A window to pull, cut from another one if need be; None when nothing is left, or the pull has stopped."""
         with self._changed:
-            self._idle += 1
-            while not self._stopped:
-                if self._waiting:
-                    self._idle -= 1
-                    return self._waiting.pop()
-                if all(window.ended for window in self.all):
-                    break
-                if (window := self._cut()) is not None:
-                    self._idle -= 1
-                    self._changed.notify()  # there may be enough for another
-                    return window
+            while not self._stopped and not all(window.ended for window in self.all):
+                if self._at_work < self._limit():
+                    window = self._waiting.pop() if self._waiting else self._cut()
+                    if window is not None:
+                        self._at_work += 1
+                        self._changed.notify()  # there may be enough for another
+                        return window
                 self._changed.wait()
             self._changed.notify_all()
             return None
+
+    def wake(self) -> None:
+        """Look again whether another window may be pulled: the limit has grown."""
+        with self._changed:
+            self._changed.notify()
 
     def accept(self, window: Window, page: Page) -> list[msgspec.Raw]:
         """What to keep of a page.
@@ -159,7 +175,8 @@ class Windows:
             last = page.created_at[-1]
             window.per_page = last - page.created_at[0]
             window.reached = min(last, window.interval.end) if page.has_more else window.interval.end
-            if self._idle:
+            self._look_at_unit(page.created_at)
+            if self._at_work < self._limit():
                 self._changed.notify()
             if page.has_more and window.crosses_a_cut(last):
                 # Its last record lies outside of the bounds that are asked for from now on, so it is no cursor; and
@@ -176,6 +193,7 @@ class Windows:
         """The window is pulled to its end."""
         with self._changed:
             window.ended = True
+            self._at_work -= 1
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -208,8 +226,8 @@ class Windows:
         if widest.pages_left() < WORTH_A_CUT or widest.interval is None or widest.reached is None:
             return None
         start, end = widest.interval
-        middle = whole_milliseconds(widest.reached + (end - widest.reached) / 2)
-        if middle <= widest.reached:
+        middle = self._exact(widest.reached, end)
+        if middle is None:
             return None
         window = Window(Interval(middle, end), may_be_cut=True)
         window.per_page = widest.per_page
@@ -217,6 +235,35 @@ class Windows:
         widest.was_cut = True
         self.all.append(window)
         return window
+
+    def _look_at_unit(self, times: list[datetime]) -> None:
+        """Find out how fine the times are that the bank shows, from some of each page."""
+        for time in times[:: max(1, len(times) // 20)]:
+            self._seen += 1
+            if not (time.second or time.microsecond):
+                self._whole_minutes += 1
+                self._whole_hours += not time.minute
+        if self._whole_minutes < self._seen * BY_CHANCE:
+            self._unit = SECOND
+        else:
+            self._unit = MINUTE if self._whole_hours < self._seen * BY_CHANCE else HOUR
+
+    def _exact(self, start: datetime, end: datetime) -> datetime | None:
+        """Return a moment near the middle at which the bank's filter and the times that it shows agree.
+
+        A bank may filter by milliseconds, and show seconds or minutes: a record a moment after a cut, shown with a time
+        before it, would belong to neither window. So a cut falls on a whole second at least, on a minute or an hour
+        where there is time enough, and on no finer moment than those that were shown. Where only whole hours were
+        shown these may be days of some time zone, and there is no cut.
+        """
+        if self._unit == HOUR:
+            return None
+        for unit in (HOUR, MINUTE, self._unit):
+            if unit == self._unit or (end - start) >= EVEN * unit:
+                middle = start + (end - start) / 2
+                middle -= (middle - EPOCH) % unit
+                return middle if middle > start else None
+        return None
 
     def _check_order(self, window: Window, page: Page) -> None:
         times = page.created_at

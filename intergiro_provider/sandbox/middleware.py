@@ -209,7 +209,7 @@ class Limit:
             return False
         now, rate = time.monotonic(), settings.requests_per_second
         grown = self._allowance + (now - self._refilled) * rate
-        self._allowance, self._refilled = min(max(rate, 1.0), grown), now
+        self._allowance, self._refilled = min(settings.request_burst or max(rate, 1.0), grown), now
         if self._allowance < 1:
             return True
         self._allowance -= 1

@@ -85,6 +85,9 @@ class Settings:
     # The wire
     latency: float = _set(0.0, "seconds added to each answer", low=0)
     requests_per_second: float = _set(0.0, "more than this is answered 429; 0: no limit", low=0)
+    request_burst: float = _set(
+        0.0, "so many requests may come at once before that limit counts; 0: those of a second", low=0
+    )
     max_concurrency: int = _set(0, "more requests at once than this are answered 429; 0: no limit", low=0)
     retry_after: float = _set(1.0, "seconds in the Retry-After of those 429 answers", low=0)
     retry_after_form: Literal["seconds", "date", "none"] = _set("seconds", "form of that header (?)")

@@ -25,12 +25,12 @@ from intergiro_provider.tracebacks import message_only
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
-    from requests import Response
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
     from intergiro_provider.pull.bounds import Interval
     from intergiro_provider.pull.checkpoint import Resume
     from intergiro_provider.pull.manifest import Manifest
+    from intergiro_provider.pull.pages import Page
     from intergiro_provider.pull.pull import Pull, PullRequest
     from intergiro_provider.pull.target import Target
     from intergiro_provider.transfers.lineage import Lineage
@@ -76,9 +76,10 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         is the compression of the pages inside the files.
     :param parquet_timestamps: of Parquet, what fields named ``…_at`` become that hold ISO 8601 with an offset:
         ``typed``: timestamps in UTC, to the microsecond; ``raw``: strings, as the bank sent them.
-    :param max_parallel_windows: how many windows of the interval may be pulled side by side, each with a connection
-        of its own. A heavy window is cut again; after a 429 fewer are pulled at once. 1 is one cursor, as are no
-        bounds, and a query with another order than by ``created_at``.
+    :param max_parallel_windows: how many windows of the interval may be pulled side by side, at most, each with a
+        connection of its own. A pull starts with one and adds more while that makes it faster; after a 429, or when the
+        bank slows down, it uses fewer. 1 is one cursor, as are no bounds, and a query with another order than by
+        ``created_at``.
     :param lookback: moves ``created_from`` back, to pull again what may have changed since:
         ``timedelta(days=3)``.
     :param watermark: an asset, which has to be among the ``outlets`` as well. Each pull then begins where the one
@@ -115,7 +116,7 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         file_format: str = "jsonl",
         compression: str | None = None,
         parquet_timestamps: str = "typed",
-        max_parallel_windows: int = 4,
+        max_parallel_windows: int = 16,
         lookback: timedelta | None = None,
         watermark: Asset | None = None,
         intergiro_conn_id: str = "intergiro_default",
@@ -184,14 +185,13 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         from intergiro_provider.pull.pull import PullStopped
         from intergiro_provider.transfers.location import object_storage_path
 
-        began = datetime.now(UTC)
         path = object_storage_path(self.path)
         self._thread = threading.get_ident()
         links = self.operator_extra_links
         # Airflow 3 stores an XCom for each link when the task has ended, an empty one where there is no link.
         self.operator_extra_links = [link for link in links if not isinstance(link, IntergiroManifestLink)]
         try:
-            manifest, interval = self._run(context, path)
+            manifest, interval, began = self._run(context, path)
         except PullStopped:
             raise IntergiroError("the task was told to stop; nothing was published") from None
         finally:
@@ -203,9 +203,9 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
             self.operator_extra_links = links
         return manifest.to_dict()
 
-    def _run(self, context: Context, path: ObjectStoragePath) -> tuple[Manifest, Interval | None]:
-        from intergiro_provider.api.errors import retry_after_of
+    def _run(self, context: Context, path: ObjectStoragePath) -> tuple[Manifest, Interval | None, datetime]:
         from intergiro_provider.hooks.intergiro import IntergiroHook
+        from intergiro_provider.pull.pages import read_page
         from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
         from intergiro_provider.transfers.lineage import Lineage
 
@@ -225,22 +225,22 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         resume = self._resume(context, request, hook)
         self._lineage = lineage = Lineage(hook.settings.url(self.endpoint), path)
 
-        def answered(response: Response) -> None:
-            pull.answered(response.status_code, retry_after_of(response.headers))
+        def answered(status: int, retry_after: float | None) -> None:
+            pull.answered(status, retry_after)
 
-        ask = hook.page_fetcher(endpoint, answered)
+        ask = hook.page_getter(endpoint, read_page, answered)
 
-        def fetch(query: dict[str, Any]) -> bytes:
-            body = ask(query)
-            lineage.look_at(body)
-            return body
+        def get_page(query: dict[str, Any]) -> Page:
+            page = ask(query)
+            lineage.look_at(page)
+            return page
 
-        self._pull = pull = Pull(request, fetch, target, self.log, resume)
+        self._pull = pull = Pull(request, get_page, target, self.log, resume)
         if self._killed:
             raise PullStopped
         manifest = pull.run()
         lineage.published(manifest)
-        return manifest, request.interval
+        return manifest, request.interval, pull.began
 
     def _interval(self, context: Context, target: Target) -> Interval | None:
         from intergiro_provider.pull.bounds import parse_interval, read_instant

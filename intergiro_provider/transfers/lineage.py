@@ -8,16 +8,18 @@ records, as JSON has them, whatever the files are written in: a field that only 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from intergiro_provider.pull.pages import decoded, iter_pages
+from intergiro_provider.pull.pages import decoded
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from intergiro_provider.pull.manifest import Manifest
+    from intergiro_provider.pull.pages import Page
 
 _JSON_TYPES: dict[type, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object",
@@ -37,16 +39,12 @@ class Lineage:
         self._has_looked = False
         self._manifest: Manifest | None = None
 
-    def look_at(self, body: bytes) -> None:
-        """Note the fields of a page, if no page before it had records. Never raises: the pull says what is wrong."""
-        if self._has_looked:
-            return
-        try:
-            records = [decoded(record) for record in next(iter_pages(lambda _: body)).records]
-            if records:
-                self._has_looked, self._fields = True, fields_of(records)
-        except Exception:  # noqa: S110 - see above
-            pass
+    def look_at(self, page: Page) -> None:
+        """Note the fields of a page, if no page before it had records."""
+        if page.records and not self._has_looked:
+            self._has_looked = True
+            with contextlib.suppress(ValueError):  # an integer of thousands of digits
+                self._fields = fields_of([decoded(record) for record in page.records])
 
     def published(self, manifest: Manifest) -> None:
         """Note the result."""

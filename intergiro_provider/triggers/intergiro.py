@@ -196,14 +196,17 @@ class IntergiroEventTrigger(_EventTrigger):
 
     def _poll(self, seen: Position | None) -> tuple[Position, dict[str, Any] | None]:
         from intergiro_provider.pull.news import compare, is_position
-        from intergiro_provider.pull.pages import iter_pages
+        from intergiro_provider.pull.pages import Page, iter_pages, read_page
 
         if seen is not None and not is_position(seen):
             self.log.warning("What the asset's state store holds under %s is no position: starting anew.", self._key())
             seen = None
         path, newest = self._newest()
-        page = next(iter_pages(lambda query: ask(self.intergiro_conn_id, path, query).content, newest))
-        return compare(page, seen)
+
+        def get_page(query: Mapping[str, Any]) -> Page:
+            return read_page(ask(self.intergiro_conn_id, path, query).content)
+
+        return compare(next(iter_pages(get_page, newest)), seen)
 
     def _newest(self) -> tuple[str, dict[str, Any]]:
         path, query = whole_query(self.endpoint, self.query)

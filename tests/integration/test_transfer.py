@@ -168,7 +168,7 @@ class TestFailure:
             ({"kind": "drop", "reset": True}, IntergiroError),
             ({"kind": "drop_body"}, IntergiroError),
             ({"kind": "status", "status": 503}, IntergiroApiError),
-            ({"kind": "status", "status": 404}, IntergiroNotFound),
+            ({"kind": "status", "status": 404}, IntergiroResponseError),
             ({"kind": "garbled", "how": "cut"}, IntergiroResponseError),
             ({"kind": "garbled", "how": "noise"}, IntergiroResponseError),
             ({"kind": "garbled", "how": "html"}, IntergiroResponseError),

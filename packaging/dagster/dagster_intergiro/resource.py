@@ -139,9 +139,9 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
         :param endpoint: the list, such as ``transactions``.
         :param query: its filters; `limit` is the size of a page, 1 to 100 (default 100).
         """
-        from intergiro_provider.pull.pages import decoded, iter_pages
+        from intergiro_provider.pull.pages import decoded, iter_pages, read_page
 
-        for page in iter_pages(self.get_client().page_fetcher(endpoint), query):
+        for page in iter_pages(self.get_client().page_getter(endpoint, read_page), query):
             yield from map(decoded, page.records)
 
     def pull_to(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-import requests
 from dagster import (
     AssetExecutionContext,
     AssetSpec,
@@ -24,11 +23,11 @@ from dagster import (
 from dagster_intergiro.checks import Problems
 from dagster_intergiro.pulls import DirectoryState, IntergiroPull
 from intergiro_provider.api.client import IntergiroClient
-from intergiro_provider.api.errors import retry_after_of
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.pull.checkpoint import Resume, fingerprint
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import MANIFEST_NAME, Manifest
+from intergiro_provider.pull.pages import read_page
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
 
@@ -73,11 +72,11 @@ def run_pull(
         )  # fmt: skip
         resume = Resume(state, asked_for, log)
 
-    def answered(response: requests.Response) -> None:
-        work.answered(response.status_code, retry_after_of(response.headers))
+    def answered(status: int, retry_after: float | None) -> None:
+        work.answered(status, retry_after)
 
-    fetch = client.page_fetcher(pull.endpoint, answered)
-    work = Pull(request, fetch, Target(pull.directory(), owner), log or logging.getLogger(__name__), resume)
+    get_page = client.page_getter(pull.endpoint, read_page, answered)
+    work = Pull(request, get_page, Target(pull.directory(), owner), log or logging.getLogger(__name__), resume)
     return work.run()
 
 

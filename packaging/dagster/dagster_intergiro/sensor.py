@@ -12,7 +12,7 @@ from typing import Any
 from dagster import RunRequest, SensorDefinition, SensorEvaluationContext, SensorResult, SkipReason
 
 from intergiro_provider.pull.news import compare, is_position
-from intergiro_provider.pull.pages import iter_pages
+from intergiro_provider.pull.pages import iter_pages, read_page
 from intergiro_provider.pull.query import newest_query
 
 News = Mapping[str, Any]
@@ -45,7 +45,7 @@ def build_intergiro_sensor(
 
     def evaluate(context: SensorEvaluationContext) -> SensorResult:
         client = getattr(context.resources, resource_key).get_client()
-        page = next(iter_pages(client.page_fetcher(endpoint), asked))
+        page = next(iter_pages(client.page_getter(endpoint, read_page), asked))
         seen = json.loads(context.cursor) if context.cursor else None
         position, news = compare(page, seen if is_position(seen) else None)
         if news is None:

@@ -31,7 +31,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def test_a_scenario_becomes_figures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
-    few = scenarios.SideBySide("few", 0.0, (scenarios.OURS_4, scenarios.BYTES, scenarios.JSON))
+    few = scenarios.SideBySide("few", 0.0, (scenarios.OURS, scenarios.BYTES, scenarios.JSON))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenarios, "SCENARIOS", {"0ms": few})
         main(["--only", "0ms", "--rows", "3000", "--rounds", "1", "--without-peers",
@@ -39,12 +39,12 @@ def test_a_scenario_becomes_figures_and_a_page(tmp_path: Path, capsys: pytest.Ca
     found = json.loads(figures.read_text())["0ms"]["figures"]
     assert {each["rows"] for each in found.values()} == {3000}
     assert found[scenarios.BYTES.title]["connections"] == 1
-    assert 1 <= found[scenarios.OURS_4.title]["connections"] <= 4
-    assert found[scenarios.BYTES.title]["requests"] == 30 <= found[scenarios.OURS_4.title]["requests"] < 40
+    assert 1 <= found[scenarios.OURS.title]["connections"] <= 16
+    assert found[scenarios.BYTES.title]["requests"] == 30 <= found[scenarios.OURS.title]["requests"] < 40
     assert all(each["cpu"] > 0 and each["wall"] > 0 and each["peak_mb"] > 10 for each in found.values())
     page = (tmp_path / "benchmarks.md").read_text()
     assert page.count("not measured") == len(GOALS) - 1
-    assert scenarios.OURS_4.title in page
+    assert scenarios.OURS.title in page
     assert "not measured" in capsys.readouterr().out
 
 

@@ -61,7 +61,7 @@ def test_a_redirect_to_another_host_is_refused(
     with pytest.raises(x.IntergiroResponseError, match=f"a redirect to .*, which is not {sandbox.url}"):
         match by:
             case "pull":
-                hook.page_fetcher("accounts")({})
+                hook.page_getter("accounts", bytes)({})
             case "get_conn":
                 hook.get_conn().get("accounts")
             case _:

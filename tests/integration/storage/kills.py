@@ -23,7 +23,7 @@ from tests.integration.storage import s3
 from tests.integration.storage.places import MANIFEST
 from tests.integration.storage.table import KILLS, NEW
 from tests.integration.storage.wire import Request, Wire
-from tests.unit.pull.lists import ListInMemory, record
+from tests.unit.pull.lists import ListInMemory, pages_of, record
 
 CLAIM, LOOK, WAIT, PART, NAME, PUBLISH, DROP, CLEAR = KILLS
 
@@ -46,7 +46,7 @@ def pull(place: Directory, records: list[bytes], step: Callable[[], object] = la
         step()
         return bank(query)
 
-    Pull(PullRequest(endpoint="transactions", part_bytes=100_000), fetch, Target(place)).run()
+    Pull(PullRequest(endpoint="transactions", part_bytes=100_000), pages_of(fetch), Target(place)).run()
 
 
 class Phases:

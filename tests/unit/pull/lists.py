@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from intergiro_provider.pull.pages import GetPage, read_page
+
 
 def record(number: int, **fields: Any) -> bytes:
     """One record, written as a bank writes it: compact, in the order of its fields."""
@@ -17,6 +19,11 @@ def record(number: int, **fields: Any) -> bytes:
 def page(records: Sequence[bytes], *, has_more: bool) -> bytes:
     """A page's body."""
     return b'{"data":[' + b",".join(records) + b'],"has_more":' + (b"true" if has_more else b"false") + b"}"
+
+
+def pages_of(bank: Callable[[dict[str, Any]], bytes]) -> GetPage:
+    """What a pull asks for pages, from what takes a query and returns a response's body."""
+    return lambda query: read_page(bank(query))
 
 
 class ListInMemory:

@@ -14,7 +14,7 @@ from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
-from tests.unit.pull.lists import ListInMemory, record
+from tests.unit.pull.lists import ListInMemory, pages_of, record
 from tests.unit.pull.stores import ObjectStore
 
 FORMER = ListInMemory([record(n, former=True) for n in range(7)])
@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def pull(fs: Any, root: str, bank: Any, owner: str = "", **request: Any) -> Manifest:
     """Pull in small pages and, unless told otherwise, into small parts."""
     arguments = {"endpoint": "transactions", "query": {"limit": 5}, "part_bytes": 500, **request}
-    return Pull(PullRequest(**arguments), bank, Target(Directory(fs, root), owner)).run()
+    return Pull(PullRequest(**arguments), pages_of(bank), Target(Directory(fs, root), owner)).run()
 
 
 def lines(bank: ListInMemory) -> bytes:

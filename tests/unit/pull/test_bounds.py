@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from intergiro_provider.exceptions import IntergiroResponseError, IntergiroValueError
 from intergiro_provider.pull.bounds import Interval, format_instant, parse_interval
 from intergiro_provider.pull.pages import iter_pages
+from tests.unit.pull.lists import pages_of
 
 STOCKHOLM = timezone(timedelta(hours=1))
 DAY = ("2026-01-31", "2026-02-01")
@@ -29,7 +30,7 @@ def interval(created_from: Any, created_to: Any, lookback: timedelta | None = No
 def select(times: list[str], within: Interval) -> list[str]:
     """Which of these times, each the raw JSON of a record's created_at, the interval keeps."""
     records = [f'{{"id":"{n}","created_at":{time}}}' for n, time in enumerate(times)]
-    [page] = iter_pages(lambda query: f"[{','.join(records)}]".encode())
+    [page] = iter_pages(pages_of(lambda query: f"[{','.join(records)}]".encode()))
     return [times[int(json.loads(bytes(r))["id"])] for r in within.select(page)]
 
 

@@ -18,7 +18,7 @@ from intergiro_provider.pull import claims
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
-from tests.unit.pull.lists import ListInMemory, record
+from tests.unit.pull.lists import ListInMemory, pages_of, record
 from tests.unit.pull.stores import check_only_result, check_result, names
 
 LATER = "99991231T235959999999-00000000"
@@ -98,7 +98,7 @@ class TestDeadClaims:
 
 def test_after_kill_9_the_former_result_stands_and_the_next_pull_clears_up(tmp_path: Path) -> None:
     def pull(bank: ListInMemory) -> None:
-        Pull(PullRequest(endpoint="x"), bank, Target(Directory(LocalFileSystem(), str(tmp_path)))).run()
+        Pull(PullRequest(endpoint="x"), pages_of(bank), Target(Directory(LocalFileSystem(), str(tmp_path)))).run()
 
     former, new = ListInMemory([record(n) for n in range(5)]), ListInMemory([record(n) for n in range(300)])
     pull(former)
@@ -112,7 +112,7 @@ def test_after_kill_9_the_former_result_stands_and_the_next_pull_clears_up(tmp_p
                 from intergiro_provider.pull.directory import Directory
                 from intergiro_provider.pull.pull import Pull, PullRequest
                 from intergiro_provider.pull.target import Target
-                from tests.unit.pull.lists import ListInMemory, record
+                from tests.unit.pull.lists import ListInMemory, pages_of, record
 
                 bank = ListInMemory([record(n) for n in range(300)])
 
@@ -121,7 +121,8 @@ def test_after_kill_9_the_former_result_stands_and_the_next_pull_clears_up(tmp_p
                         os.kill(os.getpid(), signal.SIGKILL)
                     return bank(query)
 
-                Pull(PullRequest(endpoint="x"), fetch, Target(Directory(LocalFileSystem(), sys.argv[1]))).run()
+                target = Target(Directory(LocalFileSystem(), sys.argv[1]))
+                Pull(PullRequest(endpoint="x"), pages_of(fetch), target).run()
             """),
             str(tmp_path),
         ],

@@ -1,95 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fewer requests at once after a 429, more again later."""
+"""How many pages are worked on at once, against banks that are simulated: no time passes but the clock's."""
 
 from __future__ import annotations
 
+import heapq
 import logging
+import statistics
 import threading
-import time
+from collections.abc import Callable
 
 import pytest
 
-from intergiro_provider.pull.pace import GOOD_ANSWERS, LONGEST_PAUSE, Pace
+from intergiro_provider.pull.pace import IN_A_ROW, Crowded, Pace
+
+LOG = logging.getLogger("pace")
 
 
-class Clock:
-    now = 1000.0
+class Simulation:
+    """Threads that work on pages of a bank with so many servers, one after the other in time.
 
-    def __call__(self) -> float:
+    :param latency: seconds on the way. :param service: seconds of a server.
+    :param refused: takes the time and how many are under way, and returns whether a request gets a 429.
+    """
+
+    def __init__(
+        self,
+        servers: int = 100,
+        service: float = 0.0,
+        latency: float = 0.0,
+        refused: Callable[[float, int], bool] = lambda now, under_way: False,
+    ) -> None:
+        self.now = 0.0
+        self.service, self.latency, self.refused = service, latency, refused
+        self.free = [0.0] * servers
+        self.pace = Pace(16, LOG, lambda: self.now)
+        self.limits: list[int] = []
+        self.refusals = 0
+
+    def seconds(self) -> float:
+        begins = max(self.now, heapq.heappop(self.free))
+        heapq.heappush(self.free, begins + self.service)
+        return begins + self.service + self.latency - self.now
+
+    def run(self, pages: int) -> float:
+        """Pull so many pages; return the seconds that it took."""
+        pace = self.pace
+        turns = [type(pace._turn)() for _ in range(16)]
+        resting = [(0.0, number) for number in range(16)]
+        under_way: list[tuple[float, int, float]] = []
+        while pages or under_way:
+            ready = sorted((e for e in resting if e[0] <= self.now), key=lambda entry: entry[1])
+            while pages and ready and len(under_way) < pace.limit:
+                number = ready.pop(0)[1]
+                resting = [entry for entry in resting if entry[1] != number]
+                turn = turns[number]
+                turn.__dict__.update(
+                    began=self.now, limit_number=pace._limit_number, is_full=len(under_way) + 1 >= pace.limit
+                )
+                pages -= 1
+                heapq.heappush(under_way, (self.now + self.seconds(), number, self.now))
+            if not under_way:
+                self.now = min(entry[0] for entry in resting)
+                continue
+            self.now, number, began = heapq.heappop(under_way)
+            turn = turns[number]
+            pace._turn, pace._under_way = turn, len(under_way) + 1
+            rest = 0.0
+            if self.refused(began, len(under_way) + 1):
+                self.refusals += 1
+                pages += 1
+                try:
+                    pace.answered(429, 1.0)
+                    rest = 1.5  # as the client waits
+                except Crowded as crowded:
+                    rest = crowded.seconds
+            else:
+                pace.answered(200, None)
+                if pace._fits():
+                    with pace._changed:
+                        pace._learn(self.now - began)
+                turn.is_warm = True
+            self.limits.append(pace.limit)
+            heapq.heappush(resting, (self.now + rest, number))
         return self.now
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def test_it_grows_while_that_pays() -> None:
+    bank = Simulation(latency=0.02)
+    took = bank.run(1000)
+    assert bank.limits[-1] == 16
+    assert took <= 1.15 * 1000 / 16 * 0.02
 
 
-@pytest.fixture
-def pace(clock: Clock) -> Pace:
-    return Pace(8, logging.getLogger("pace"), clock)
+@pytest.mark.parametrize("best", [1, 2, 4, 8])
+def test_it_stops_where_the_bank_or_the_processor_has_enough(best: int) -> None:
+    bank = Simulation(servers=best, service=0.001)
+    bank.run(4000)
+    assert statistics.median(bank.limits) == best
+    assert sum(limit > best for limit in bank.limits) < 0.1 * len(bank.limits)
 
 
-def test_a_429_halves_what_may_be_under_way(pace: Pace, clock: Clock) -> None:
-    for expected in (4, 2, 1, 1):
-        pace.answered(429, 1.0)
-        assert pace.allowed == expected
-        clock.now += 2
+@pytest.mark.parametrize("slow", range(6))
+def test_one_slow_page_at_the_beginning_does_not_keep_it_small(slow: int) -> None:
+    bank = Simulation(latency=0.02)
+    bank.run(slow)
+    bank.latency = 1.0
+    bank.run(1)
+    bank.latency = 0.02
+    began = bank.now
+    bank.run(1000)
+    assert bank.limits[-1] == 16
+    assert bank.now - began <= 1.5 * 1000 / 16 * 0.02
 
 
-def test_those_refused_together_count_once(pace: Pace) -> None:
-    for _ in range(8):
-        pace.answered(429, 1.0)
-    assert pace.allowed == 4
+@pytest.mark.parametrize("rate", [1, 2, 5, 20])
+@pytest.mark.parametrize("latency", [0.001, 0.02])
+def test_a_rate_limit_is_met_with_one_request_at_a_time(rate: float, latency: float) -> None:
+    last = -10.0
+
+    def refused(now: float, under_way: int) -> bool:
+        nonlocal last
+        if now - last < 1 / rate:
+            return True
+        last = now
+        return False
+
+    bank = Simulation(latency=latency, refused=refused)
+    bank.run(60)
+    assert max(bank.limits) <= 2
+    assert bank.limits.count(1) > 0.9 * len(bank.limits)
 
 
-def test_good_answers_bring_one_more_at_a_time(pace: Pace, clock: Clock) -> None:
-    pace.answered(429, None)
-    clock.now += 2
-    for _ in range(GOOD_ANSWERS):
-        assert pace.allowed == 4
-        pace.answered(200, None)
-    assert pace.allowed == 5
-    for _ in range(100 * GOOD_ANSWERS):
-        pace.answered(200, None)
-    assert pace.allowed == 8
+def test_a_limit_of_requests_at_once_is_found() -> None:
+    bank = Simulation(latency=0.02, refused=lambda now, under_way: under_way > 5)
+    bank.run(5000)
+    assert bank.limits[-1] in (4, 5)
+    assert bank.refusals < 0.05 * 5000
 
 
-def test_it_is_said_once(pace: Pace, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bank_that_slows_down_gets_fewer() -> None:
+    bank = Simulation(latency=0.02)
+    bank.run(1000)
+    bank.free, bank.service = [bank.now] * 2, 0.02
+    bank.run(300)
+    assert bank.limits[-1] <= 8
+
+
+def test_those_refused_together_count_once_and_none_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    for _ in range(8):
-        pace.answered(429, 1.0)
+    pace = Pace(8, LOG)
+    pace.limit = 8
+    barrier, crowded = threading.Barrier(8), []
+
+    def work() -> None:
+        with pace.turn():
+            barrier.wait()
+            try:
+                pace.answered(429, 0.0)
+            except Crowded as refused:
+                crowded.append(refused.seconds)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (pace.limit, crowded) == (4, [0.1] * 8)
     assert [r.getMessage() for r in caplog.records] == [
         "The bank asks for fewer requests (429): 4 at once from now on."
     ]
 
 
-def test_nobody_goes_before_the_bank_allows_it() -> None:
-    pace = Pace(4, logging.getLogger("pace"))
-    pace.answered(429, 0.6)
-    began = time.monotonic()
-    with pace.leave():
-        assert time.monotonic() - began >= 0.55
+def test_many_in_a_row_are_a_failure() -> None:
+    pace = Pace(8, LOG)
+    with pace.turn():
+        for _ in range(2):
+            waits = []
+            for _ in range(IN_A_ROW):
+                with pytest.raises(Crowded) as refused:
+                    pace.answered(429, None)
+                waits.append(refused.value.seconds)
+            pace.answered(429, None)
+            pace.answered(200, None)
+            assert waits == sorted(waits)
+            assert sum(waits) < 30
+    assert pace.limit == 1
 
 
-def test_a_bank_that_asks_for_a_century_is_not_waited_for(pace: Pace, clock: Clock) -> None:
-    pace.answered(429, 3e9)
-    clock.now += LONGEST_PAUSE
-    with pace.leave():
-        pass
-
-
-def test_no_more_than_allowed_are_under_way() -> None:
-    pace = Pace(3, logging.getLogger("pace"))
+def test_no_more_than_the_limit_are_under_way() -> None:
+    pace = Pace(3, LOG)
+    pace.limit = 3
     under_way, most = [0], [0]
     lock = threading.Lock()
 
     def work() -> None:
         for _ in range(20):
-            with pace.leave():
+            with pace.turn():
                 with lock:
                     under_way[0] += 1
                     most[0] = max(most[0], under_way[0])
-                time.sleep(0.001)
                 with lock:
                     under_way[0] -= 1
 
@@ -98,18 +207,23 @@ def test_no_more_than_allowed_are_under_way() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most[0] == 3
+    assert most[0] <= 3
 
 
-def test_who_waits_when_it_stops_is_let_go(pace: Pace) -> None:
-    pace.allowed = 0
-    let_go = threading.Event()
+@pytest.mark.parametrize("backs_off", [True, False])
+def test_what_waits_when_it_stops_goes_on(backs_off: bool) -> None:
+    pace = Pace(8, LOG)
+    went_on = threading.Event()
 
     def wait() -> None:
-        with pace.leave():
-            let_go.set()
+        with pace.turn():
+            if backs_off:
+                pace.back_off(60.0)
+            went_on.set()
 
+    if not backs_off:
+        pace.limit = 0
     threading.Thread(target=wait, daemon=True).start()
-    assert not let_go.wait(0.1)
+    assert not went_on.wait(0.1)
     pace.stop()
-    assert let_go.wait(5)
+    assert went_on.wait(5)

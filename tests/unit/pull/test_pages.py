@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intergiro_provider.exceptions import IntergiroResponseError, IntergiroValueError
+from intergiro_provider.exceptions import IntergiroNotFound, IntergiroResponseError, IntergiroValueError
 from intergiro_provider.pull.pages import Page, iter_pages
-from tests.unit.pull.lists import ListInMemory, page, record
+from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 
 
 def only_page(body: bytes) -> Page:
-    [found] = iter_pages(lambda query: body)
+    [found] = iter_pages(pages_of(lambda query: body))
     return found
 
 
 def pull_all(bank: Any, params: dict[str, Any] | None = None) -> list[bytes]:
-    return [bytes(r) for found in itertools.islice(iter_pages(bank, params), 1000) for r in found.records]
+    return [bytes(r) for found in itertools.islice(iter_pages(pages_of(bank), params), 1000) for r in found.records]
 
 
 class TestFollowingTheCursor:
@@ -51,13 +51,13 @@ class TestFollowingTheCursor:
         assert pull_all(bank) == bank.records
 
     def test_a_page_knows_its_ends(self) -> None:
-        first, second = iter_pages(ListInMemory([record(n) for n in range(3)]), {"limit": 2})
+        first, second = iter_pages(pages_of(ListInMemory([record(n) for n in range(3)])), {"limit": 2})
         assert (first.first_id, first.last_id, first.has_more) == ("r00000", "r00001", True)
         assert (second.first_id, second.last_id, second.has_more) == ("r00002", "r00002", False)
 
     def test_only_one_page_is_asked_for_at_a_time(self) -> None:
         bank = ListInMemory([record(n) for n in range(250)])
-        next(iter_pages(bank))
+        next(iter_pages(pages_of(bank)))
         assert len(bank.queries) == 1
 
     def test_the_callers_params_are_left_alone(self) -> None:
@@ -147,12 +147,12 @@ class TestLimit:
     def test_out_of_range_is_refused_before_any_request(self, limit: Any) -> None:
         bank = ListInMemory([record(0)])
         with pytest.raises(IntergiroValueError, match="`limit`"):
-            iter_pages(bank, {"limit": limit})
+            iter_pages(pages_of(bank), {"limit": limit})
         assert bank.queries == []
 
     def test_walking_backwards_is_refused(self) -> None:
         with pytest.raises(IntergiroValueError, match="`ending_before`"):
-            iter_pages(ListInMemory([]), {"ending_before": "r1"})
+            iter_pages(pages_of(ListInMemory([])), {"ending_before": "r1"})
 
 
 class TestLists_that_misbehave:
@@ -185,7 +185,7 @@ class TestLists_that_misbehave:
         ids = self.endless(lambda n: [f"before{n}" if n < before else f"circle{(n - before) % length}"])
         pages = 0
         with pytest.raises(IntergiroResponseError, match="the cursor does not move on"):
-            for _ in iter_pages(ids):
+            for _ in iter_pages(pages_of(ids)):
                 pages += 1
         assert pages <= 3 * (before + length) + 3
 
@@ -227,7 +227,7 @@ class TestLists_that_misbehave:
     @pytest.mark.parametrize(
         "body",
         [b'{"data":[]}', b'{"has_more":false}', b'{"data":{},"has_more":false}', b'{"data":[],"has_more":0}', b"{}",
-         b'{"data":null,"has_more":false}', b'{"consent":{"id":"x"}}', b"7", b"null", b'"text"'],
+         b'{"consent":{"id":"x"}}', b"7", b"null", b'"text"'],
     )  # fmt: skip
     def test_json_that_is_no_page(self, body: bytes) -> None:
         with pytest.raises(IntergiroResponseError, match="neither an array nor"):
@@ -252,10 +252,31 @@ class TestLists_that_misbehave:
 
     def test_a_bad_page_is_not_yielded(self) -> None:
         bank = ListInMemory([record(n) for n in range(4)], lambda n: b"garbage" if n == 2 else None)
-        pages = iter_pages(bank, {"limit": 2})
+        pages = iter_pages(pages_of(bank), {"limit": 2})
         assert len(next(pages).records) == 2
         with pytest.raises(IntergiroResponseError, match=r"^page 2 \(starting after 'r00001'\)"):
             next(pages)
+
+
+@pytest.mark.parametrize("body", [b'{"data":null,"has_more":false}', b'\xef\xbb\xbf{"data":[],"has_more":false}'])
+def test_an_empty_list_is_spelled_in_several_ways(body: bytes) -> None:
+    assert only_page(body) == ([], [], [], False)
+
+
+def test_a_record_after_which_to_go_on_is_gone() -> None:
+    bank = ListInMemory([record(n) for n in range(6)])
+
+    def forgetful(query: dict[str, Any]) -> bytes:
+        if "starting_after" in query:
+            raise IntergiroNotFound(404)
+        return bank(query)
+
+    pages = iter_pages(pages_of(forgetful), {"limit": 2})
+    next(pages)
+    with pytest.raises(IntergiroResponseError, match="is probably gone"):
+        next(pages)
+    with pytest.raises(IntergiroNotFound):
+        next(iter_pages(pages_of(forgetful), {"starting_after": "r00001"}))
 
 
 def test_records_are_raw() -> None:

@@ -25,7 +25,7 @@ from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
 from intergiro_provider.pull.windows import ORDER
 from tests.unit.pull.columns import expected_rows, is_text, read, read_parts
-from tests.unit.pull.lists import ListInMemory, page, record
+from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 from tests.unit.pull.pulling import NEW, Store, store
 from tests.unit.pull.pulling import pull as pull_lines
 from tests.unit.pull.stores import ObjectStore, names
@@ -305,7 +305,7 @@ class TestFiles:
                 max_parallel_windows=windows,
                 part_bytes=part_bytes,
             )
-            return [p.sha256 for p in Pull(request, bank, Target(Directory(fs, str(tmp_path)))).run().parts]
+            return [p.sha256 for p in Pull(request, pages_of(bank), Target(Directory(fs, str(tmp_path)))).run().parts]
 
         assert len(sums(1, 5000)) == 4
         assert sums(1, 5000) == sums(4, 5000)
@@ -334,3 +334,27 @@ def test_a_page_without_records_in_between(store: Store) -> None:
     answers = iter([page([record(1)], has_more=True), page([], has_more=False)])
     pull(fs, root, lambda query: next(answers))
     assert read(fs, root).num_rows == 1
+
+
+def test_days_with_and_without_a_value_are_read_as_one(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    for day, values in (("a", [None, None]), ("b", [10.45, None]), ("c", [1, 2])):
+        bank = ListInMemory([record(n, exchange_rate=value) for n, value in enumerate(values)])
+        pull_lines(LocalFileSystem(), str(tmp_path / f"day={day}"), bank, file_format="parquet")
+    found = duckdb.sql(f"select sum(exchange_rate), count(*) from '{tmp_path}/*/part-*.parquet'").fetchall()[0]
+    assert found == (13.45, 6)
+    table = ds.dataset(tmp_path, format="parquet", partitioning="hive").to_table()
+    assert table.schema.field("exchange_rate").type == pa.float64()
+    assert table.column("exchange_rate").null_count == 3
+
+
+def test_row_groups_are_bounded_by_their_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few names of many in each record: little JSON, and a wide table."""
+    monkeypatch.setattr(parquet, "CELLS", 4000)
+    bank = ListInMemory([record(n, wide={f"f{n * 3 % 97 + k}": n for k in range(3)}) for n in range(300)])
+    pull_lines(LocalFileSystem(), str(tmp_path), bank, file_format="parquet", part_bytes=1 << 20)
+    [part] = tmp_path.glob("part-*")
+    file = pa.parquet.ParquetFile(part)
+    groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+    assert sum(groups) == 300
+    assert max(groups) * file.metadata.num_columns <= 5000

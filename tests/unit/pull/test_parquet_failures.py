@@ -19,7 +19,7 @@ from intergiro_provider.pull.rows import rewritten
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf
 from intergiro_provider.pull.target import Target
 from tests.unit.pull.columns import expected_rows, read
-from tests.unit.pull.lists import ListInMemory, record
+from tests.unit.pull.lists import ListInMemory, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, store
 from tests.unit.pull.pulling import pull as pull_lines
 from tests.unit.pull.stores import Failing, Hooked, ObjectStore, names
@@ -74,7 +74,7 @@ class TestFailure:
         pieces = {"read": ("open", STAGED_SUFFIX + ".tmp rb"), "write": ("open", ".parquet.tmp wb")}
         hooked = Hooked(fs, pieces[operation], lambda: running[0].stop())
         request = PullRequest(endpoint="transactions", query={"limit": 5}, file_format="parquet")
-        running.append(Pull(request, NEW, Target(Directory(hooked, root))))
+        running.append(Pull(request, pages_of(NEW), Target(Directory(hooked, root))))
         with pytest.raises(IntergiroError, match="stopped; nothing was published"):
             running[0].run()
         check(store, FORMER)
@@ -94,7 +94,7 @@ class TestFailure:
         fs, root = store
         pull(fs, root, FORMER)
         # A schema that does not fit: only a bug would make one.
-        monkeypatch.setattr("intergiro_provider.pull.parquet.settle", lambda type_: StructOf({"id": Kind.INTEGER}))
+        monkeypatch.setattr("intergiro_provider.pull.parquet.settle", lambda *_: StructOf({"id": Kind.INTEGER}))
         with pytest.raises(IntergiroError, match="report this as a bug") as caught:
             pull(fs, root, ListInMemory([record(1, name="Åsa")]))
         assert "r00001" not in str(caught.value)

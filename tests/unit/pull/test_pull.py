@@ -19,7 +19,7 @@ from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Member
-from tests.unit.pull.lists import ListInMemory, page, record
+from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
 from tests.unit.pull.stores import Hooked, check_only_result, names
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
@@ -143,7 +143,8 @@ class TestStopping:
                 running[0].stop()
             return NEW(query)
 
-        running.append(Pull(PullRequest(endpoint="x", query={"limit": 5}), stopping, Target(Directory(fs, root))))
+        request = PullRequest(endpoint="x", query={"limit": 5})
+        running.append(Pull(request, pages_of(stopping), Target(Directory(fs, root))))
         with pytest.raises(IntergiroError, match="stopped; nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)
@@ -157,7 +158,7 @@ class TestStopping:
             running[0].stop()
             return page([record(1)], has_more=False)
 
-        running.append(Pull(PullRequest(endpoint="x"), stopping, Target(Directory(fs, root))))
+        running.append(Pull(PullRequest(endpoint="x"), pages_of(stopping), Target(Directory(fs, root))))
         with pytest.raises(IntergiroError, match="stopped; nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)
@@ -167,7 +168,7 @@ class TestStopping:
         pull(fs, root, FORMER)
         running: list[Pull] = []
         hooked = Hooked(fs, ("open", "_part-00000"), lambda: running[0].stop(), after=True)
-        running.append(Pull(PullRequest(endpoint="x"), NEW, Target(Directory(hooked, root))))
+        running.append(Pull(PullRequest(endpoint="x"), pages_of(NEW), Target(Directory(hooked, root))))
         with pytest.raises(IntergiroError, match="stopped; nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)
@@ -204,7 +205,7 @@ def test_a_renewal_under_way_is_not_left_half_done(
         session.renew(first, "")
         return NEW(query)
 
-    running = Pull(PullRequest(endpoint="x"), renewing, Target(Directory(fs, root)))
+    running = Pull(PullRequest(endpoint="x"), pages_of(renewing), Target(Directory(fs, root)))
     stopper = threading.Thread(target=lambda: (bank.calling.wait(5), running.stop()))
     stopper.start()
     with pytest.raises(IntergiroError, match="stopped"):

@@ -17,7 +17,7 @@ from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
-from tests.unit.pull.lists import ListInMemory, record
+from tests.unit.pull.lists import ListInMemory, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
 from tests.unit.pull.stores import Hooked, ObjectStore, Slow, check_only_result
 
@@ -109,7 +109,7 @@ class TestTwoAtOnce:
             may_replace.wait(10)
 
         other = Target(Directory(Hooked(fs, ("pipe_file", "/_manifest.json"), wait), root))
-        thread = threading.Thread(target=Pull(PullRequest(endpoint="x"), later, other).run)
+        thread = threading.Thread(target=Pull(PullRequest(endpoint="x"), pages_of(later), other).run)
 
         def start_the_other() -> None:
             thread.start()

@@ -17,6 +17,7 @@ from intergiro_provider.exceptions import (
     IntergiroResponseError,
     IntergiroValidationError,
     IntergiroValueError,
+    UnreadableResponse,
 )
 from intergiro_provider.pull import checkpoint
 from intergiro_provider.pull.bounds import parse_interval
@@ -25,7 +26,7 @@ from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped, log
 from intergiro_provider.pull.target import Target
-from tests.unit.pull.lists import ListInMemory, page, record
+from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 from tests.unit.pull.pulling import FORMER, Store, lines, pull, store
 from tests.unit.pull.stores import Failing, ObjectStore, check_only_result, check_result, names
 from tests.unit.pull.timed import BEGIN, TimedList, stamp
@@ -65,7 +66,7 @@ class State:
 def new_try(fs: Any, root: str, bank: Any, state: Any, asked_for: str = "all", **request: Any) -> Pull:
     arguments = {"endpoint": "transactions", "query": {"limit": 5}, **request}
     resume = Resume(state, fingerprint(asked_for), log)
-    return Pull(PullRequest(**arguments), bank, Target(Directory(fs, root), OWNER), log, resume)
+    return Pull(PullRequest(**arguments), pages_of(bank), Target(Directory(fs, root), OWNER), log, resume)
 
 
 def run(*arguments: Any, **request: Any) -> Manifest:
@@ -104,6 +105,19 @@ class TestAfterAFailure:
         assert (manifest.rows, manifest.first_id, manifest.last_id) == (100, "r00000", "r00099")
         assert [part.path for part in manifest.parts] == [f"part-{n:05d}-{manifest.pull_id}.jsonl" for n in range(2)]
         assert state.kept == {}
+
+    def test_the_margin_of_a_watermark_counts_from_the_first_try(self, store: Store) -> None:
+        state = State()
+        first = new_try(*store, failing(10), state)
+        with pytest.raises(BankUnavailable):
+            first.run()
+        second = new_try(*store, failing(2), state)
+        assert second.began > first.began
+        with pytest.raises(BankUnavailable):
+            second.run()
+        third = new_try(*store, ListInMemory(RECORDS), state)
+        third.run()
+        assert first.began == second.began == third.began
 
     def test_again_and_again(self, store: Store) -> None:
         fs, root = store
@@ -152,18 +166,26 @@ class TestAfterAFailure:
             saved += 60 - (len(bank.queries) - before)
         assert saved > 40  # of 145; a cut window costs a page more, and how many there are, the threads decide
 
-    @pytest.mark.parametrize("error", [IntergiroResponseError("cursor"), IntergiroValueError("x"), ValueError()])
-    def test_what_is_doubtful_or_final_leaves_nothing(self, store: Store, error: Exception) -> None:
+    @pytest.mark.parametrize(
+        ("error", "kept"),
+        [
+            (IntergiroResponseError("cursor"), False),
+            (UnreadableResponse("HTML"), True),
+            (IntergiroValueError("x"), True),
+            (ValueError(), True),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_only_a_list_that_contradicts_itself_leaves_nothing(
+        self, store: Store, error: Exception, kept: bool
+    ) -> None:
         fs, root = store
         state = State()
         with pytest.raises(BankUnavailable):
             run(fs, root, failing(10), state)
         with pytest.raises(type(error)):
             run(fs, root, failing(3, error), state)
-        if isinstance(error, IntergiroError):
-            assert (names(fs, root), state.kept) == ([], {})
-        else:  # a passing error of the network
-            assert STATE_KEY in state.kept
+        assert (STATE_KEY in state.kept) == bool(names(fs, root)) == kept
 
     def test_a_record_that_the_bank_has_no_more(self, store: Store) -> None:
         fs, root = store

@@ -79,6 +79,9 @@ class TestKinds:
     def test_of_a_field(self, values: list[str], expected: Kind) -> None:
         assert field(*values) is expected
 
+    def test_an_integer_of_thousands_of_digits(self) -> None:
+        assert field("1", "1" * 5000) is field("1" * 5000, "1") is Kind.TEXT
+
     def test_structures(self) -> None:
         assert field('{"a":1}', "null", '{"b":[]}', '{"b":["x"]}') == StructOf(
             {"a": Kind.SMALL, "b": ListOf(Kind.STRING)}
@@ -136,6 +139,8 @@ class TestMoments:
             "2026-01-01T00:00:00.1234567Z",
             "2026-01-01T00:00:00.123456789+00:00",
             "2026-01-01T23:59:60Z",
+            "0001-01-01T00:00:00+01:00",  # before the calendar begins in UTC
+            "9999-12-31T23:59:59-05:00",
             "soon",
             "",
         ],
@@ -202,3 +207,20 @@ class TestUniting:
         )
         assert from_plain(json.loads(json.dumps(to_plain(type_)))) == type_
         assert from_plain({"a": "of a newer version", "b": 5}) == StructOf({"a": Kind.TEXT, "b": Kind.TEXT})
+
+    @pytest.mark.parametrize(
+        ("name", "found", "expected"),
+        [
+            ("exchange_rate", Kind.NULL, Kind.DOUBLE),
+            ("exchange_rate", Kind.SMALL, Kind.DOUBLE),
+            ("exchange_rate", Kind.STRING, Kind.STRING),
+            ("payment_amount", Kind.NULL, Kind.INTEGER),
+            ("payment_amount", Kind.DOUBLE, Kind.DOUBLE),
+            ("booked_at", Kind.NULL, Kind.MOMENT),
+        ],
+    )
+    def test_what_the_bank_documents_does_not_depend_on_the_day(self, name: str, found: Kind, expected: Kind) -> None:
+        assert settle(StructOf({name: found})) == StructOf({name: expected})
+        assert settle(StructOf({"x": Kind.NULL, "x_at": Kind.NULL}), moments=False) == (
+            StructOf({"x": Kind.STRING, "x_at": Kind.STRING})
+        )

@@ -20,6 +20,7 @@ from intergiro_provider.pull.pages import Page
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
 from intergiro_provider.pull.windows import WORTH_A_CUT, Windows
+from tests.unit.pull.lists import pages_of
 from tests.unit.pull.stores import check_only_result
 from tests.unit.pull.timed import BEGIN, TimedList
 
@@ -39,7 +40,7 @@ def pulled(directory: Path, bank: Any, start: int = 0, end: int = DAY, windows: 
         max_parallel_windows=windows,
     )
     fs = LocalFileSystem(skip_instance_cache=True)
-    Pull(request, bank, Target(Directory(fs, str(directory)), "")).run()
+    Pull(request, pages_of(bank), Target(Directory(fs, str(directory)), "")).run()
     return check_only_result(fs, str(directory))[1].splitlines()
 
 
@@ -84,6 +85,17 @@ def test_a_heavy_hour_is_shared(tmp_path: Path) -> None:
     busy = [q for q in bank.queries if q["created_to"] <= "2026-01-01T08:01:00.000Z"]
     assert len({q["created_to"] for q in busy}) >= 8, "cut again and again until all could help"
     assert len(bank.queries) <= 950 // 5 * 1.5
+
+
+@pytest.mark.parametrize("shown", [(1,), (1000,), (60_000,), (3_600_000,), (86_400_000,), (1, 1000), (1, 60_000)])
+@pytest.mark.parametrize("hours", [1, 24])
+def test_a_bank_that_filters_more_finely_than_it_shows(tmp_path: Path, shown: tuple[int, ...], hours: int) -> None:
+    """Cuts fall on whole seconds, minutes or hours: no record is shown before a cut and filtered behind it."""
+    bank = TimedList([n * hours * 3_600_000 // 1200 + n % 997 for n in range(1200)], shown=shown, pause=0.0005)
+    found = pulled(tmp_path, bank, windows=16)
+    assert sorted(found) == bank.records
+    if len(shown) == 1:
+        assert (bank.most_at_once > 1) == (shown[0] < 3_600_000)
 
 
 @pytest.mark.parametrize("includes", [True, False])
@@ -161,19 +173,19 @@ class TestCuts:
     """The decisions themselves, without threads."""
 
     @staticmethod
-    def page_at(*milliseconds: int, has_more: bool = True) -> Page:
-        times = [BEGIN + timedelta(milliseconds=ms) for ms in milliseconds]
-        return Page([b'{"id":"kept"}'] * len(times), times, "a", "b", has_more)  # type: ignore[list-item]
+    def page_at(*seconds: int, has_more: bool = True) -> Page:
+        times = [BEGIN + timedelta(seconds=each) for each in seconds]
+        return Page([b'{"id":"kept"}'] * len(times), times, ["kept"] * len(times), has_more)  # type: ignore[list-item]
 
     def test_what_was_in_flight_when_the_window_was_cut_is_left_to_the_other(self) -> None:
-        windows = Windows(interval(0, 1000), side_by_side=True)
+        windows = Windows(interval(0, 1_000_000), side_by_side=True)
         first = windows.take()
         assert first is not None
         first.query({})
-        windows.accept(first, self.page_at(0, 10))
+        windows.accept(first, self.page_at(1, 10))
         second = windows.take()
         assert second is not None
-        assert second.interval == interval(505, 1000)
+        assert second.interval == interval(505_000, 1_000_000)
         assert len(windows.accept(first, self.page_at(500, 504, 505, 506))) == 2
         assert (first.resumes, first.cursor) == (True, "kept"), "the last record lies beyond the new end"
         first.query({"starting_after": "kept"})
@@ -181,38 +193,38 @@ class TestCuts:
         assert not first.resumes, "a bank that includes its bounds: they are a cursor"
 
     def test_a_page_of_which_nothing_is_kept_is_taken_up_where_it_was(self) -> None:
-        windows = Windows(interval(0, 1000), side_by_side=True)
+        windows = Windows(interval(0, 1_000_000), side_by_side=True)
         first = windows.take()
         assert first is not None
         first.query({})
-        windows.accept(first, self.page_at(0, 10))
+        windows.accept(first, self.page_at(1, 10))
         first.query({"starting_after": "r1"})
         windows.take()
         assert len(windows.accept(first, self.page_at(505, 506))) == 0
         assert (first.resumes, first.cursor) == (True, "r1")
 
     def test_a_record_that_comes_late_behind_a_cut_is_not_passed_over(self) -> None:
-        windows = Windows(interval(0, 1000), side_by_side=True)
+        windows = Windows(interval(0, 1_000_000), side_by_side=True)
         first = windows.take()
         assert first is not None
-        windows.accept(first, self.page_at(0, 10))
+        windows.accept(first, self.page_at(1, 10))
         windows.take()
         windows.accept(first, self.page_at(500, 504, 505, 506))
         with pytest.raises(IntergiroResponseError, match="not sorted"):
             windows.accept(first, self.page_at(400))
 
     def test_cuts_before_the_next_page_are_even(self) -> None:
-        windows = Windows(interval(0, 1_600_000), side_by_side=True)
+        windows = Windows(interval(0, 1_600_000_000), side_by_side=True)
         first = windows.take()
         assert first is not None
-        windows.accept(first, self.page_at(0, 10))
+        windows.accept(first, self.page_at(1, 10))
         for _ in range(15):
             windows.take()
         lengths = [w.interval.end - w.interval.start for w in windows.all if w.interval]
         assert max(lengths) < 1.1 * min(lengths)
 
     def test_a_window_nearly_at_its_end_is_not_cut(self) -> None:
-        windows = Windows(interval(0, 1000), side_by_side=True)
+        windows = Windows(interval(0, 1_000_000), side_by_side=True)
         first = windows.take()
         assert first is not None
         step = 1000 // WORTH_A_CUT
@@ -228,10 +240,10 @@ class TestCuts:
         assert first.pages_left() == 0
 
     def test_the_share_is_of_time(self) -> None:
-        windows = Windows(interval(0, 1000), side_by_side=True)
+        windows = Windows(interval(0, 1_000_000), side_by_side=True)
         first = windows.take()
         assert first is not None
-        windows.accept(first, self.page_at(0, 10, 20))
+        windows.accept(first, self.page_at(1, 10, 20))
         second = windows.take()
         assert second is not None
         assert windows.share() == pytest.approx(0.02)

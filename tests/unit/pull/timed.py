@@ -18,11 +18,15 @@ from tests.unit.pull.lists import page
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def records_at(milliseconds: Sequence[int]) -> list[bytes]:
-    """Records created so long after the beginning, in that order; equal times are welcome."""
+def records_at(milliseconds: Sequence[int], shown: Sequence[int] = (1,)) -> list[bytes]:
+    """Records created so long after the beginning, in that order; equal times are welcome.
+
+    :param shown: what the times that they show are cut to, in milliseconds, in turns.
+    """
+    times = [ms - ms % shown[number % len(shown)] for number, ms in enumerate(milliseconds)]
     return [
         json.dumps({"id": f"r{number:05d}", "created_at": stamp(BEGIN + timedelta(milliseconds=ms))}).encode()
-        for number, ms in enumerate(milliseconds)
+        for number, ms in enumerate(times)
     ]
 
 
@@ -34,6 +38,7 @@ def stamp(moment: datetime) -> str:
 class TimedList:
     """Serves pages as a bank would; how much it understands is for the test to say.
 
+    :param shown: what the times that its records show are cut to, in milliseconds, in turns; filters do not.
     :param sorts: whether it heeds `sort_by` and `sort_type`; otherwise the newest come first.
     :param knows_order: whether it takes a query with an order at all.
     :param filters: whether it heeds the bounds.
@@ -43,6 +48,7 @@ class TimedList:
     """
 
     milliseconds: list[int]
+    shown: tuple[int, ...] = (1,)
     sorts: bool = True
     knows_order: bool = True
     filters: bool = True
@@ -55,7 +61,7 @@ class TimedList:
 
     def __post_init__(self) -> None:
         self.milliseconds = sorted(self.milliseconds)
-        self.records = records_at(self.milliseconds)
+        self.records = records_at(self.milliseconds, self.shown)
         self._random = random.Random(self.seed)
         self._lock = threading.Lock()
         self._at_once = 0

@@ -64,7 +64,7 @@ class TestConstruction:
 
     def test_defaults(self) -> None:
         made = operator()
-        assert (made.file_format, made.compression, made.max_parallel_windows) == ("jsonl", None, 4)
+        assert (made.file_format, made.compression, made.max_parallel_windows) == ("jsonl", None, 16)
         assert (made.created_from, made.created_to, made.lookback) == (None, None, None)
         assert made.intergiro_conn_id == "intergiro_default"
 

@@ -12,6 +12,7 @@ from requests.adapters import HTTPAdapter
 
 from intergiro_provider.exceptions import IntergiroNotFound, IntergiroValidationError
 from intergiro_provider.hooks.intergiro import IntergiroHook
+from intergiro_provider.pull.pages import read_page
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.hooks.connections import TRANSACTION, Connect
 
@@ -29,8 +30,8 @@ pytestmark = pytest.mark.integration
 )
 def test_the_same_answer_as_run(connect: Connect, sandbox: Sandbox, endpoint: str, query: dict[str, Any]) -> None:
     hook = connect()
-    fetched = hook.page_fetcher(endpoint)(query)
-    assert fetched == hook.run(endpoint, query).content
+    got = hook.page_getter(endpoint, bytes)(query)
+    assert got == hook.run(endpoint, query).content
     asked, as_ever = sandbox.requests()[-2:]
     assert asked["query"] == as_ever["query"]
     unlike = {name for name, value in asked["headers"] if [name, value] not in as_ever["headers"]}
@@ -38,13 +39,13 @@ def test_the_same_answer_as_run(connect: Connect, sandbox: Sandbox, endpoint: st
 
 
 def test_one_connection_and_one_renewal(connect: Connect, sandbox: Sandbox) -> None:
-    fetch = connect().page_fetcher("transactions")
-    fetch({})
+    get_page = connect().page_getter("transactions", bytes)
+    get_page({})
     sandbox.reset_counters()
-    fetch({})
+    get_page({})
     sandbox.expire_access_tokens()
-    assert fetch({"limit": 2}).count(b'"request_id"') == 2
-    fetch({})
+    assert get_page({"limit": 2}).count(b'"request_id"') == 2
+    get_page({})
     counters = sandbox.counters()
     assert (counters.logins, counters.refreshes, counters.unauthorized) == (0, 1, 2)  # the page, and the probe
     pages = [asked["connection"] for asked in sandbox.requests() if asked["path"] == TRANSACTION]
@@ -54,39 +55,47 @@ def test_one_connection_and_one_renewal(connect: Connect, sandbox: Sandbox) -> N
 def test_every_answer_is_told_and_bad_ones_raise(connect: Connect, sandbox: Sandbox) -> None:
     told: list[int] = []
     hook = connect()
-    fetch = hook.page_fetcher("transactions", lambda response: told.append(response.status_code))
+    get_page = hook.page_getter("transactions", bytes, lambda status, retry_after: told.append(status))
     sandbox.fault("status", path=TRANSACTION, status=503, times=1)
-    fetch({})
+    get_page({})
     assert told == [503, 200]
     with pytest.raises(IntergiroValidationError) as raised:
-        fetch({"limit": 1000})
+        get_page({"limit": 1000})
     assert raised.value.errors[0]["field"] == "limit"
     with pytest.raises(IntergiroNotFound):
-        hook.page_fetcher("nothing_here")({})
+        hook.page_getter("nothing_here", bytes)({})
 
 
 @pytest.mark.parametrize("kind", ["drop", "drop_body"])
 def test_what_breaks_off_is_asked_for_again(connect: Connect, sandbox: Sandbox, kind: str) -> None:
-    fetch = connect().page_fetcher("transactions")
-    whole = fetch({"limit": 5})
+    get_page = connect().page_getter("transactions", bytes)
+    whole = get_page({"limit": 5})
     sandbox.fault(kind, path=TRANSACTION, times=1)
-    assert fetch({"limit": 5}) == whole
+    assert get_page({"limit": 5}) == whole
+
+
+@pytest.mark.parametrize("how", ["html", "cut", "not_utf8"])
+def test_what_is_not_json_is_asked_for_again(connect: Connect, sandbox: Sandbox, how: str) -> None:
+    get_page = connect().page_getter("transactions", read_page)
+    whole = get_page({"limit": 5})
+    sandbox.fault("garbled", path=TRANSACTION, how=how, times=1)
+    assert [bytes(r) for r in get_page({"limit": 5}).records] == [bytes(r) for r in whole.records]
 
 
 def test_redirects_are_followed(connect: Connect, sandbox: Sandbox) -> None:
     hook = connect()
     sandbox.fault("redirect", path=TRANSACTION, to=f"{sandbox.url}/v3/accounts", times=2)
-    assert hook.page_fetcher("transactions")({}) == hook.run("accounts").content
+    assert hook.page_getter("transactions", bytes)({}) == hook.run("accounts").content
 
 
 def test_a_fork_has_connections_of_its_own(connect: Connect, sandbox: Sandbox) -> None:
-    fetch = connect().page_fetcher("transactions")
-    mine = fetch({"limit": 5})
+    get_page = connect().page_getter("transactions", bytes)
+    mine = get_page({"limit": 5})
     child = os.fork()
     if not child:
-        os._exit(fetch({"limit": 5}) != mine)
+        os._exit(get_page({"limit": 5}) != mine)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert fetch({"limit": 5}) == mine
+    assert get_page({"limit": 5}) == mine
     parent, forked, after = (asked["connection"] for asked in sandbox.requests()[-3:])
     assert parent == after != forked
 
@@ -100,5 +109,5 @@ def test_an_adapter_of_ones_own_is_asked(connect: Connect) -> None:
             return super().send(request, *args, **kwargs)
 
     hook = IntergiroHook(connect().intergiro_conn_id, adapter=Own())
-    hook.page_fetcher("transactions")({"limit": 1})
+    hook.page_getter("transactions", bytes)({"limit": 1})
     assert [url.rpartition("/")[2] for url in sent] == ["transactions?limit=1"]
