@@ -71,7 +71,7 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         both bounds to pull everything. (templated)
     :param created_to: see ``created_from``. (templated)
     :param file_format: ``jsonl``, or ``parquet``, which needs the package pyarrow: all parts have the one schema that
-        holds every record, see "Parquet" in the README.
+        holds every record, see ``docs/reference/parquet.md``.
     :param compression: None, ``gzip``, or ``zstd``, which for JSON lines needs the package zstandard. Of Parquet, it
         is the compression of the pages inside the files.
     :param parquet_timestamps: of Parquet, what fields named ``…_at`` become that hold ISO 8601 with an offset:
