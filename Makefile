@@ -65,7 +65,7 @@ test-2.11: setup-2.11
 	fi
 
 test-dagster: setup-dagster ## types and tests of dagster-intergiro, in an environment without Airflow
-	$(PY_DAGSTER) -m mypy packaging/dagster/dagster_intergiro dagster_examples
+	$(PY_DAGSTER) -m mypy packaging/dagster/dagster_intergiro
 	$(PY_DAGSTER) -m pytest tests/dagster $(PARALLEL) -m "$(SELECT)"
 
 test-lowest: ## unit and integration tests with every dependency at its lower bound

@@ -12,7 +12,7 @@ No message, ``repr`` or argument holds a token, an API key or account data. What
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-# By metadata and not by `except ImportError`: the reason why an installed Airflow cannot be imported must be seen.
-if TYPE_CHECKING or any(map(_is_installed, ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk"))):
+_AIRFLOW = ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk")
+# By metadata and not by `except ImportError`: the reason why an installed Airflow cannot be imported must be seen. The
+# copy in dagster-intergiro never needs Airflow's classes, whatever is installed beside it.
+if TYPE_CHECKING or (not __name__.startswith("dagster_intergiro.") and any(map(_is_installed, _AIRFLOW))):
     from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 else:
 
@@ -66,6 +68,10 @@ __all__ = [
 ]
 
 
+worded: Callable[[str], str] = str
+"""How messages are shown: an integration with another orchestrator than Airflow puts its own words into them here."""
+
+
 def rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, Any]) -> IntergiroError:
     """An error that was raised elsewhere, as it was there, without calling its `__init__`."""
     error = cls.__new__(cls)
@@ -79,6 +85,9 @@ class IntergiroError(AirflowException):
 
     shows_cause = False
     """Whether a task's log shows the cause with its frames: it was raised by code of the DAG's author."""
+
+    def __str__(self) -> str:
+        return worded(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Executors and supervisors pickle exceptions; the default would call __init__ with the message alone.

@@ -162,6 +162,8 @@ class Member:
     :param name: host and process, for people.
     :param connection: id of the connection, for people.
     :param max_logins: logins allowed in an hour, for all processes together.
+    :param exclusive: no process renews this session without the lock, so that it needs no waiting even where no pair
+        is stored that says so.
     """
 
     key: str
@@ -169,6 +171,7 @@ class Member:
     name: str = ""
     connection: str = ""
     max_logins: int = 3
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ class Renewal:
                 return None
             gen = lease.gen  # type: ignore[union-attr] # see `backwards`
         # Under a distributed lock no waiting is needed, once a stored pair says that every other task is under it too.
-        locked = self._me.lock is not None and pair is not None and pair.lock == self._me.lock
+        agreed = self._me.exclusive or (pair is not None and pair.lock == self._me.lock)
+        locked = self._me.lock is not None and agreed
         if lease is not None and lease.gen == gen:
             if (yield from self._heed_verdict(lease, pair)):
                 return None

@@ -18,8 +18,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE = "dagster_intergiro"
 CORE = f"{PACKAGE}._core"
-SHARED = ("__init__.py", "exceptions.py", "api", "load", "pull", "sandbox", "session")
-"""What of ``intergiro_provider`` is copied; what does not exist is left out."""
+AIRFLOWS = (
+    *("hooks", "operators", "transfers", "sensors", "triggers", "links", "cli", "payments"),
+    *("__main__.py", "get_provider_info.py", "retry_policy.py"),
+)
+"""What of ``intergiro_provider`` is not copied: the rooms that know Airflow, and those that only they use."""
 
 
 class Copies(BuildHookInterface[Any]):
@@ -44,16 +47,8 @@ class Copies(BuildHookInterface[Any]):
 def rewritten(own: Path, shared: Path, folder: Path) -> Path:
     """Copy both packages into a folder, and let them import each other by their new names; return the package."""
     target = folder / PACKAGE
-    unwanted = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(own, target, ignore=unwanted)
-    core = target / "_core"
-    core.mkdir()
-    for name in SHARED:
-        source = shared / name
-        if source.is_dir():
-            shutil.copytree(source, core / name, ignore=unwanted)
-        elif source.exists():
-            shutil.copy(source, core / name)
+    shutil.copytree(own, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(shared, target / "_core", ignore=shutil.ignore_patterns("__pycache__", *AIRFLOWS))
     for path in target.rglob("*.py"):
         path.write_text(re.sub(r"\bintergiro_provider\b", CORE, path.read_text("utf-8")), "utf-8")
     return target

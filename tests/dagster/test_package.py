@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -25,11 +26,10 @@ for name in sys.argv[1:]:
             importlib.import_module(module.name)
 print("airflow" in sys.modules, len([name for name in sys.modules if name.startswith(sys.argv[1])]))
 """
-SHARED = ("api", "load", "pull", "session", "exceptions", "sandbox")
 
 
-def imports(*names: str, path: Path = ROOT, isolated: bool = False) -> str:
-    command = [sys.executable, *(["-S"] if isolated else []), "-c", IMPORT_ALL, *names]
+def imports(*names: str, path: Path = ROOT) -> str:
+    command = [sys.executable, "-c", IMPORT_ALL, *names]
     return subprocess.run(command, cwd=path, capture_output=True, text=True, check=True).stdout
 
 
@@ -74,12 +74,14 @@ def test_the_wheel_holds_everything_below_its_own_name(wheels: dict[str, Path], 
         "sys.path.insert(0, sys.argv[2])\nimport dagster_intergiro\n"
         "from dagster_intergiro import IntergiroResource\n"
         "IntergiroResource(api_key='x', host='http://127.0.0.1:1').get_client()\n"
+        f"sys.argv[1:] = ['dagster_intergiro']\n{IMPORT_ALL}\n"
         "print(dagster_intergiro.__file__, 'airflow' in sys.modules, 'intergiro_provider' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code_below, str(ROOT), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True
     )
-    assert done.stdout == f"{tmp_path}/dagster_intergiro/__init__.py False False\n", done.stderr[-2000:]
+    last = done.stdout.splitlines()[-1:]
+    assert last == [f"{tmp_path}/dagster_intergiro/__init__.py False False"], done.stderr[-2000:]
 
 
 def test_both_distributions_have_one_version() -> None:
@@ -102,3 +104,40 @@ def test_it_brings_at_most_60_packages() -> None:
         waiting += [re.split(r"[^\w.-]", r)[0] for r in requirements if "extra ==" not in r]
     assert len(seen) <= 60
     assert not [name for name in seen if "airflow" in name]
+
+
+AIRFLOWS = "from intergiro_provider.hooks.intergiro import IntergiroHook; print('airflow works')"
+DAGSTERS = "import sys, dagster_intergiro; print('dagster works', 'airflow' in sys.modules)"
+
+
+@pytest.mark.exhaustive  # installs Airflow, twice
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("dagster_first", [True, False])
+@pytest.mark.parametrize("removed", ["dagster-intergiro", "airflow-provider-intergiro"])
+def test_both_distributions_work_side_by_side_and_alone(
+    wheels: dict[str, Path], tmp_path: Path, dagster_first: bool, removed: str
+) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    both = [str(wheels["checkout"]), str(next(tmp_path.glob("*.whl")))]
+    python = tmp_path / "venv" / "bin" / "python"
+    uv = str(Path(sys.executable).with_name("uv"))
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(tmp_path / "venv")], check=True)
+    for wheel in both if dagster_first else reversed(both):
+        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), wheel], check=True)
+    home = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "airflow")}
+
+    def says(code: str) -> str:
+        command = [str(python), "-W", "ignore", "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, env=home, capture_output=True, text=True)
+        return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else done.stderr[-500:]
+
+    assert says(AIRFLOWS) == "airflow works"
+    assert says(DAGSTERS) == "dagster works False"
+    subprocess.run([uv, "pip", "uninstall", "-q", "--python", str(python), removed], check=True)
+    if removed == "dagster-intergiro":
+        assert says(AIRFLOWS) == "airflow works"
+        assert "No module named 'dagster_intergiro'" in says(DAGSTERS)
+    else:
+        assert says(DAGSTERS) == "dagster works False"
+        assert "No module named 'intergiro_provider'" in says(AIRFLOWS)

@@ -62,6 +62,7 @@ def test_a_field_that_cannot_work_is_named(fields: dict[str, Any], message: str)
     with pytest.raises(IntergiroValueError, match=re.escape(message)) as raised:
         resource.get_client()
     assert "Airflow" not in str(raised.value)
+    assert "connection" not in str(raised.value).replace("connect_", "")
 
 
 @pytest.mark.parametrize(

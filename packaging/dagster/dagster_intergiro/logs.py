@@ -8,6 +8,8 @@ import threading
 
 from dagster import DagsterLogManager
 
+from dagster_intergiro.words import in_dagsters_words
+
 SESSION_LOGGER = "intergiro_provider.session"
 
 
@@ -39,7 +41,7 @@ class RunLogHandler(logging.Handler):
             return
         self._pass_on.busy = True
         try:
-            self._log.log(record.levelno, record.getMessage())
+            self._log.log(record.levelno, in_dagsters_words(record.getMessage()))
         except Exception:
             self.handleError(record)
         finally:

@@ -65,7 +65,8 @@ class IntergiroPull(Resolvable):
             raise IntergiroValueError(
                 f"`path` is {self.path!r}; it has to be an absolute path, or a URL such as s3://bucket/directory."
             )
-        parse_interval(self.created_from, self.created_to, self.lookback)
+        if (self.created_from, self.created_to) != (None, None):  # else the partition has bounds
+            parse_interval(self.created_from, self.created_to, self.lookback)
 
     @property
     def lookback(self) -> timedelta | None:

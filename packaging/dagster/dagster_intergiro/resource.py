@@ -16,6 +16,7 @@ import dagster
 from dagster import AssetExecutionContext, ConfigurableResource, DagsterInstance, EnvVar, InitResourceContext
 from pydantic import Field, PrivateAttr, field_validator
 
+from dagster_intergiro.words import NAME
 from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.client import IntergiroClient
 from intergiro_provider.api.settings import ApiSettings, is_loopback, read_settings
@@ -203,8 +204,9 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
         me = Member(
             key=settings.key,
             name=f"{socket.gethostname()}:{os.getpid()}",
-            connection="IntergiroResource",
+            connection=NAME,
             max_logins=settings.max_logins_per_hour,
+            exclusive=True,  # `session_store` gives the lock, so all that find the session take it
         )
         bank = BankClient(settings, TIMINGS.call, self._read_settings)
         lock: Any = functools.partial(cells.lock, store.name)
@@ -221,6 +223,6 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
             schema=None,
             password=self.api_key,
             extra={**extra, "verify": self.verify, "headers": self.headers},
-            conn_id="intergiro",
+            conn_id=NAME,
         )
         return replace(settings, orchestrator=f"Dagster {dagster.__version__}")
