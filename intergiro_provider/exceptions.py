@@ -41,6 +41,7 @@ else:
 
 
 __all__ = [
+    "BalanceMismatch",
     "BankUnavailable",
     "IntergiroApiError",
     "IntergiroAuthError",
@@ -106,6 +107,10 @@ class IntergiroValueError(IntergiroError, AirflowFailException, ValueError):
 class StorageError(IntergiroError, OSError):
     """The place that a pull's `path` names could not be read or written: a full disk, no rights, a store that is down.
     Retriable."""
+
+
+class BalanceMismatch(IntergiroError, AirflowFailException):
+    """The bank's balances and the transactions in the warehouse do not agree. Final: a retry compares the same."""
 
 
 class LoadError(IntergiroError):
