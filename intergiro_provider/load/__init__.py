@@ -26,7 +26,7 @@ def open_warehouse(
     :raises IntergiroValueError: a parameter cannot be, or the engine's package is missing.
     """
     from intergiro_provider.exceptions import IntergiroValueError
-    from intergiro_provider.load.warehouse import Target
+    from intergiro_provider.load.target import Target
 
     target = Target(table, history, on_new_field)
     if sql_conn_id is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from intergiro_provider.load.target import quoted
 from intergiro_provider.pull.schema import Kind, Type
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ def create_view(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
 
     Of a currency that ``intergiro_currencies`` does not have, that is NULL.
     """
-    from intergiro_provider.load.warehouse import quoted
 
     found = dict(amounts_of(columns))
     if not found:

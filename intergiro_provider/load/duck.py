@@ -15,7 +15,8 @@ import duckdb  # type: ignore[import-not-found,unused-ignore]
 
 from intergiro_provider.exceptions import IntergiroValueError, LoadError
 from intergiro_provider.load.source import Source, descriptor_path
-from intergiro_provider.load.warehouse import STAGE, Target, Warehouse, literal, quoted
+from intergiro_provider.load.target import Target, literal, quoted
+from intergiro_provider.load.warehouse import STAGE, Warehouse
 from intergiro_provider.pull.rows import has_text, rewritten
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 

@@ -11,7 +11,8 @@ from typing import Any
 from intergiro_provider.exceptions import IntergiroError
 from intergiro_provider.load.rows import Lines, parquet_rows
 from intergiro_provider.load.source import Source
-from intergiro_provider.load.warehouse import STAGE, Target, Warehouse, quoted
+from intergiro_provider.load.target import Target, quoted
+from intergiro_provider.load.warehouse import STAGE, Warehouse
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 
 _KINDS = {

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from intergiro_provider.exceptions import BalanceMismatch, IntergiroValueError, LoadError
 from intergiro_provider.load import open_warehouse, report
 from intergiro_provider.load.amounts import CURRENCIES
-from intergiro_provider.load.warehouse import LOADS, Target, literal, pulled_at
+from intergiro_provider.load.ledger import LOADS, pulled_at
+from intergiro_provider.load.target import Target, literal
 from intergiro_provider.pull.schema import Kind
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from intergiro_provider.load.reconcile import Line
 
 _LOGGED = 20
-_CELL, _GAP, _LEFT, _TOP = 22, 3, 300, 70
+_CELL, _GAP, _LEFT, _TOP = 22, 3, 300, 82
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b2733}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}

@@ -63,7 +63,9 @@ class Source:
     def filters(self) -> dict[str, Any] | None:
         """The filters of the pull, without its order; None if they are not known."""
         query = self.manifest.query
-        return None if query is None else {name: value for name, value in query.items() if name not in _ORDER}
+        if query is None or "?" in self.manifest.endpoint:
+            return None
+        return {name: value for name, value in query.items() if name not in _ORDER}
 
     @property
     def is_parquet(self) -> bool:

@@ -13,7 +13,8 @@ from intergiro_provider.tracebacks import message_only
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from intergiro_provider.load.warehouse import Loaded, Warehouse
+    from intergiro_provider.load.target import Loaded
+    from intergiro_provider.load.warehouse import Warehouse
 
 
 class IntergiroToSqlOperator(BaseOperator):

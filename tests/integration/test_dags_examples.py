@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from intergiro_provider.sandbox import Sandbox
+from scripts import services
 from tests.integration.pulls import written
+from tests.integration.session.services import missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -56,6 +58,7 @@ class Run:
     target: Path
     at: datetime
     runs: dict[str, list[tuple[str, int, str, Any]]]
+    warehouse: services.Postgres
 
     def result(self, dag_id: str, task_id: str) -> Any:
         """What a task returned."""
@@ -63,7 +66,7 @@ class Run:
         return result
 
 
-def run(script: str, bank: Sandbox, target: Path, at: datetime) -> dict[str, Any]:
+def run(script: str, bank: Sandbox, target: Path, at: datetime, warehouse: str = "") -> dict[str, Any]:
     """Run examples by this script, as of a moment; the tasks of each, all of which have to succeed."""
     done = subprocess.run(
         [sys.executable, "-c", script, str(EXAMPLES), at.isoformat()],
@@ -71,7 +74,9 @@ def run(script: str, bank: Sandbox, target: Path, at: datetime) -> dict[str, Any
             **os.environ,
             "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
             "AIRFLOW_CONN_INTERGIRO_DEFAULT": bank.connection(),
+            "AIRFLOW_CONN_WAREHOUSE": warehouse,
             "INTERGIRO_EXAMPLE_TARGET": f"file://{target}",
+            "INTERGIRO_EXAMPLE_DATABASE": f"{target}/intergiro.duckdb",
         },
         capture_output=True,
         text=True,
@@ -92,11 +97,15 @@ def ran(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     target = tmp_path_factory.mktemp("target")
     with Sandbox(transactions=1500, days=5) as bank:
         at = datetime.now(UTC)
-        yield Run(bank, target, at, run(RUN, bank, target, at))
+        try:
+            with services.postgres(services.Postgres) as server:
+                yield Run(bank, target, at, run(RUN, bank, target, at, server.connection_json()), server)
+        except services.Missing as reason:
+            missing(str(reason))
 
 
 def test_all_of_them_share_one_session(ran: Run) -> None:
-    assert len(ran.runs) == 6 + (AIRFLOW >= (3, 0)) + (AIRFLOW >= (3, 2)) + (AIRFLOW >= (3, 3))
+    assert len(ran.runs) == 8 + (AIRFLOW >= (3, 0)) + (AIRFLOW >= (3, 2)) + (AIRFLOW >= (3, 3))
     counters = ran.bank.counters()
     assert (counters.logins, counters.refresh_early, counters.refresh_reused) == (1, 0, 0)
 
@@ -159,6 +168,27 @@ def test_increments(ran: Run) -> None:
     manifest, records = written(directory)
     assert manifest["created_from"] == "2024-01-01T00:00:00.000Z"
     assert sorted(records) == sorted(ran.bank.records("/v3/transactions", created_to=manifest["created_to"]))
+
+
+def test_to_duckdb(ran: Run) -> None:
+    import duckdb
+
+    assert ran.result("intergiro_to_duckdb", "compare")["lines"] == 0  # from the second run on
+    assert (ran.target / "reconciliation.html").exists()
+    with duckdb.connect(str(ran.target / "intergiro.duckdb")) as database:
+        rows = database.execute("SELECT id, amount FROM transactions").fetchall()
+    assert set(rows) == {(each["id"], each["amount"]) for each in map(json.loads, ran.bank.records())}
+
+
+def test_to_postgres(ran: Run) -> None:
+    day, end = day_before(ran.at)
+    expected = map(
+        json.loads, ran.bank.records("/v3/transactions", (day - timedelta(days=3)).isoformat(), end.isoformat())
+    )
+    rows = ran.warehouse.ask("SELECT id, amount FROM transactions")
+    ran.warehouse.ask("DROP TABLE transactions, transactions_history, _intergiro_loads CASCADE; SELECT 1")
+    assert set(rows) == {(each["id"], each["amount"]) for each in expected}
+    assert ran.result("intergiro_to_postgres", "load")["inserted"] == len(rows) > 0
 
 
 def test_call_endpoint(ran: Run) -> None:

@@ -32,6 +32,8 @@ def test_they_are_all_here() -> None:
     assert [path.stem for path in EXAMPLES] == [
         "intergiro_call_endpoint", "intergiro_daily", "intergiro_hook_in_task", "intergiro_http_operator",
         "intergiro_increments", "intergiro_nightly_pull", "intergiro_on_new_transactions", "intergiro_partitions",
+        "intergiro_to_duckdb",
+        "intergiro_to_postgres",
         "intergiro_wait_for_event",
     ]  # fmt: skip
 

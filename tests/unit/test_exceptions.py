@@ -20,11 +20,11 @@ RETRIABLE = [
     x.StoreUnavailable("database down"),
     x.StorageError("`path`: writing /lake failed: No space left on device"),
     x.BankUnavailable("bank down", retry_after=30.0),
-    x.BalanceMismatch("1 of 7 balances do not agree"),
     x.LoadError("transactions: merging failed: UniqueViolation"),
     x.LockMismatch("another lock"),
 ]
 FINAL = [
+    x.BalanceMismatch("1 of 7 balances do not agree"),
     x.IntergiroClientError(409),
     x.IntergiroValidationError(400, [{"code": "invalid", "field": "limit", "message": "too large"}]),
     x.IntergiroForbidden(403),

@@ -23,6 +23,7 @@ from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
 from scripts import services
+from tests.unit.pull.lists import pages_of
 
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 31)]
 
@@ -68,7 +69,7 @@ def _moment(text: str) -> datetime:
 def pull(path: Path, bank: Any, days: tuple[str, str] | None = None, **request: Any) -> Manifest:
     """Pull a list into a directory."""
     arguments = {"endpoint": "transactions", "interval": parse_interval(*(days or (None, None))), **request}
-    return Pull(PullRequest(**arguments), bank, Target(Directory(LocalFileSystem(), str(path)), "")).run()
+    return Pull(PullRequest(**arguments), pages_of(bank), Target(Directory(LocalFileSystem(), str(path)), "")).run()
 
 
 class Engine:
