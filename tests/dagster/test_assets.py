@@ -152,6 +152,8 @@ def test_a_translator_changes_the_spec() -> None:
         ([{}, {}], {}, "same asset key"),
         ([{}, {"name": "other"}], {}, "same `path`"),
         ([{"created_from": "2026-01-01", "created_to": "2026-02-01"}], {"partitions_def": DAYS}, "`partitions_def`"),
+        ([{}], {"partitions_def": dg.StaticPartitionsDefinition(["a"])}, "would hold the same list"),
+        ([{}], {"partitions_def": dg.MultiPartitionsDefinition({"day": DAYS, "x": DAYS})}, "several dimensions"),
     ],
 )
 def test_what_cannot_work_is_refused_when_the_code_loads(pulls: list[Any], arguments: Any, message: str) -> None:

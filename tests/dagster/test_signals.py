@@ -70,6 +70,9 @@ def test_a_run_that_is_told_to_end_does_so_within_5_seconds(
     assert not [path.name for path in tmp_path.rglob("part-*")]
 
 
+@pytest.mark.parametrize(
+    "dagster_home", ["sqlite", pytest.param("postgres", marks=pytest.mark.exhaustive)], indirect=True
+)
 @pytest.mark.parametrize("sandbox", [{"process": True, "access_token_life": 3.0}], indirect=True)
 def test_after_the_holder_of_the_lock_was_killed_the_next_run_logs_in_once_more_at_most(
     sandbox: Sandbox, dagster_home: Path, tmp_path: Path

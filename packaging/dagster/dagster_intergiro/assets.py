@@ -11,12 +11,14 @@ from dagster import (
     AssetsDefinition,
     AssetSpec,
     BackfillPolicy,
+    MultiPartitionsDefinition,
     PartitionsDefinition,
+    TimeWindowPartitionsDefinition,
     multi_asset,
 )
 
 from dagster_intergiro.checks import check_specs
-from dagster_intergiro.pulls import IntergiroPull
+from dagster_intergiro.pulls import PARTITION, IntergiroPull
 from dagster_intergiro.running import PULL
 from intergiro_provider.exceptions import IntergiroValueError
 
@@ -85,13 +87,8 @@ def intergiro_assets(
     """
     pulls = [spec for spec in specs if isinstance(spec, IntergiroPull)]
     made = [spec for spec in specs if isinstance(spec, AssetSpec)]
-    if partitions_def is not None:
-        for pull in pulls:
-            if pull.created_from is not None:
-                raise IntergiroValueError(
-                    f"`created_from` of the pull of {pull.endpoint!r} is given, and `partitions_def`, whose partitions "
-                    "have bounds of their own. Leave one of them out."
-                )
+    for pull in pulls if partitions_def is not None else ():
+        _check_partitions(pull, partitions_def)
     built = [*build_intergiro_asset_specs(pulls, translator), *made]
     return multi_asset(
         specs=built,
@@ -101,3 +98,23 @@ def intergiro_assets(
         can_subset=True,
         **arguments,
     )
+
+
+def _check_partitions(pull: IntergiroPull, definition: PartitionsDefinition[Any] | None) -> None:
+    """Refuse partitions that would each hold the whole list, and bounds beside those of a partition."""
+    if isinstance(definition, MultiPartitionsDefinition):
+        raise IntergiroValueError(
+            f"`partitions_def` of the pull of {pull.endpoint!r} has several dimensions; only time windows, or "
+            "partitions of one dimension that fill `{partition}`, can be pulled."
+        )
+    if isinstance(definition, TimeWindowPartitionsDefinition):
+        if pull.created_from is not None:
+            raise IntergiroValueError(
+                f"`created_from` of the pull of {pull.endpoint!r} is given, and `partitions_def`, whose partitions "
+                "have bounds of their own. Leave one of them out."
+            )
+    elif PARTITION not in f"{pull.endpoint} {list(pull.query.values())}":
+        raise IntergiroValueError(
+            f"`partitions_def` of the pull of {pull.endpoint!r} has no time windows, so each partition would hold the "
+            "same list. Put {partition} into `endpoint` or into a value of `query`."
+        )

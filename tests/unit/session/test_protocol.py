@@ -48,6 +48,18 @@ def test_cold_start_is_one_login(variant: Variant, rule: Rule) -> None:
     assert stored(world).gen == 1
 
 
+def test_a_cold_start_under_a_lock_waits_unless_all_are_known_to_take_it(variant: Variant) -> None:
+    first = {}
+    for exclusive in (True, False):
+        world = scene(variant, "abcd", locks=dict.fromkeys("abcd", "L"), gap=0.0)
+        for worker in world.workers:
+            worker.member = replace(worker.member, exclusive=exclusive)
+        world.run(60.0)
+        assert len(world.bank.logins) == 1
+        first[exclusive] = min(worker.successes[0] for worker in world.workers)
+    assert first[True] <= first[False] - TIMINGS.settle_lease
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_expiry_is_one_refresh(variant: Variant, rule: Rule) -> None:
     world = scene(variant, "abcd", bank=Bank(rule, LIFE), gap=0.0)
