@@ -63,6 +63,7 @@ def _against_best(scenario: str, figure: str = "wall") -> Callable[[Results], fl
 
     def value(results: Results) -> float:
         figures = results[scenario]["figures"]
+        _ = figures[FIXED[-1].title]
         return float(
             figures[OURS.title][figure] / min(figures[each.title]["wall"] for each in FIXED if each.title in figures)
         )

@@ -62,7 +62,7 @@ CHAPTERS["The bank, under 16 windows"] = {
     "errors_for_good": Row("503, again and again", RETRIABLY, "IntergiroServerError", "Intergiro answered 503", FORMER),
     "silence": Row("4 requests get no answer within `read_timeout`"),
     "silence_for_good": Row("no request gets an answer", RETRIABLY, "BankUnavailable", "", FORMER),
-    "garbled": Row("a good status, and half of a JSON text", RETRIABLY, "IntergiroResponseError", "", FORMER),
+    "garbled": Row("a good status, and half of a JSON text", RETRIABLY, "UnreadableResponse", "", FORMER),
 }
 CHAPTERS["The local disk"] = {
     "disk_full": Row(
