@@ -26,12 +26,11 @@ def key_refused(detail: str) -> IntergiroAuthError:
 
     :param detail: status and code of its answer; "" if unknown.
     """
+    answered = f" (it answered {detail})" if detail else ""
     return IntergiroAuthError(
-        "Intergiro does not accept the API key"
-        + (f" (it answered {detail})" if detail else "")
-        + ": the key is wrong, frozen or blocked, or belongs to the other `api` or `environment`. Check the "
-        "connection's password and extra. A frozen 2d key is renewed in the customer portal, a blocked one by "
-        "Intergiro. Clear the task once the key is accepted."
+        f"Intergiro does not accept the API key{answered}: the key is wrong, frozen or blocked, or belongs to the "
+        "other `api` or `environment`. Check the connection's password and extra. A frozen 2d key is renewed in the "
+        "customer portal, a blocked one by Intergiro. Clear the task once the key is accepted."
     )
 
 

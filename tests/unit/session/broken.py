@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from intergiro_provider.session import renewal as production
@@ -77,6 +78,28 @@ class StoresAfterStamping(Holder):
         return (yield from super()._store(answer, old, how))
 
 
+class KeepsTheLeaseOfAFirstLogin(Holder):
+    __slots__ = ()
+
+    def release(self, verdict: Any, holds: float = 0.0, detail: str = "") -> Step:
+        if verdict != "done":
+            yield from super().release(verdict, holds, detail)
+
+
+class OutlastsNoCopies(Holder):
+    __slots__ = ()
+
+    def _outlast_copies(self) -> Step:
+        yield from ()
+
+
+class FailsAtTooManyRequests(Holder):
+    __slots__ = ()
+
+    def _unavailable(self, answer: Answer, what: str) -> Step:
+        return (yield from super()._unavailable(replace(answer, status=503), what))
+
+
 class TriesOnlyTheRefusedSession(Holder):
     __slots__ = ()
 
@@ -94,6 +117,16 @@ class TakesOwnLeaseUnsettled(Renewal):
         if own:
             self._unsettled, self._settle = before
         return mine
+
+
+class TrustsAnyClock(Renewal):
+    def _is_over(self, lease: Lease, now: Moment, pair: TokenPair | None) -> bool:
+        return super()._is_over(replace(lease, exact=True), replace(now, exact=True), pair)
+
+
+class TakesAYoungLease(Renewal):
+    def _is_over(self, lease: Lease, now: Moment, pair: TokenPair | None) -> bool:
+        return super()._is_over(replace(lease, at=0.0), now, pair)
 
 
 class TakesWhatIsFree(Renewal):

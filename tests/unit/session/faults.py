@@ -25,7 +25,8 @@ Kind = Literal[
     "lost",  # bank: carried out, no answer
     "dropped",  # bank: not carried out, no answer
     "unsent",  # bank: the request certainly did not leave
-    "busy",  # bank: 429 or 503; `late`: its Retry-After
+    "busy",  # bank: 503; `late`: its Retry-After
+    "limited",  # bank: 429; `late`: its Retry-After
     "garbled",  # bank: carried out, answered 5xx at once
     "forbidden",  # a task's request: 401 although the token lives
 ]

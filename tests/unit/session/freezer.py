@@ -25,7 +25,7 @@ from tests.unit.session.checks import Checks
 from tests.unit.session.grid import GRID, GridWorld
 from tests.unit.session.world import World
 
-ABSOLUTE = frozenset({"began", "acked", "started", "now", "reserved_at", "_watched_since", "since"})
+ABSOLUTE = frozenset({"began", "acked", "_started", "now", "reserved_at", "_watched_since", "since"})
 """Variables of the protocol that hold a monotonic time; where one is missing here, fewer states are found equal."""
 UNREAD = frozenset({"issued_at", "holder", "why", "writer", "connections", "detail", "key"})
 """Fields that follow from others (`writer`: see :func:`_dataclass`), or are for people only."""

@@ -53,7 +53,7 @@ GRID = Timings(
 """The production's inequalities, in small whole numbers."""
 
 LONG = GRID.takeover + 8.0
-CALL_FAULTS: tuple[Kind, ...] = ("kill_after", "lost", "dropped", "garbled", "unsent", "busy")
+CALL_FAULTS: tuple[Kind, ...] = ("kill_after", "lost", "dropped", "garbled", "unsent", "busy", "limited")
 STOPS = (Fault("pause", 8.0), Fault("pause", LONG), Fault("pause_after", 8.0), Fault("pause_after", LONG))
 FAULTS: dict[type[Any], tuple[Fault, ...]] = {
     Write: (
@@ -65,7 +65,7 @@ FAULTS: dict[type[Any], tuple[Fault, ...]] = {
     Read: (Fault("missing"), Fault("fail", 1.0), Fault("pause_after", 3.0), Fault("pause_after", LONG)),
     ConfirmAbsent: (Fault("fail", 1.0), Fault("pause_after", 3.0)),
     Now: (Fault("kill"), Fault("pause", LONG), Fault("pause_after", LONG)),
-    Probe: (Fault("dropped"), Fault("busy"), Fault("pause_after", LONG)),
+    Probe: (Fault("dropped"), Fault("busy"), Fault("limited"), Fault("pause_after", LONG)),
     Refresh: (*(Fault(kind) for kind in CALL_FAULTS), *STOPS),
     LogIn: (*(Fault(kind) for kind in CALL_FAULTS), *STOPS),
     Use: (Fault("forbidden"),),

@@ -73,8 +73,9 @@ class Line:
             world.answer(worker, None, world.rng.uniform(0.01, 5.0), Answer(Outcome.UNSENT))
             return
         world.checks.bank_called(worker, effect)
-        if kind == "busy":
-            answer = Answer(Outcome.UNAVAILABLE, 503, at=self._date(), retry_after=fault.late if fault else None)
+        if kind in ("busy", "limited"):
+            status = 503 if kind == "busy" else 429
+            answer = Answer(Outcome.UNAVAILABLE, status, at=self._date(), retry_after=fault.late if fault else None)
             world.answer(worker, None, world.rng.uniform(0.01, 1.0), answer)
         elif kind == "dropped":
             world.answer(worker, None, world.timings.call, Answer(Outcome.UNKNOWN))

@@ -55,6 +55,7 @@ MUTANTS = [
         "own slow round entered on",
         "late_writes.test_round_from_the_read_to_the_write_that_took_too_long",
         timings=bent(lease_write=100.0, lease_round=100.0),
+        lock=None,
     ),
     _mutant(
         "settle_lease below lease_round",
@@ -212,5 +213,41 @@ MUTANTS = [
         "only the refused session tried",
         "surroundings.test_restored_session_is_found_by_those_who_have_a_newer_one_in_memory",
         broken.with_holder(broken.TriesOnlyTheRefusedSession),
+    ),
+    _mutant(
+        "lease of a first login kept",
+        "protocol.test_deleted_session_is_a_login_within_seconds",
+        broken.with_holder(broken.KeepsTheLeaseOfAFirstLogin),
+        renewed=False,
+        age=30.0,
+        waits=True,
+    ),
+    _mutant(
+        "late copy of a release trusted",
+        "late_writes.test_late_copy_of_the_release_after_a_first_login_frees_nothing",
+        broken.TakesAYoungLease,
+    ),
+    _mutant(
+        "age of a lease by any clock",
+        "protocol.test_first_login_that_may_be_under_way_is_waited_for",
+        broken.TrustsAnyClock,
+        exact=False,
+    ),
+    _mutant(
+        "young lease counts as over",
+        "protocol.test_first_login_that_may_be_under_way_is_waited_for",
+        broken.TakesAYoungLease,
+        exact=True,
+    ),
+    _mutant(
+        "lock released before late copies have come",
+        "surroundings.test_slow_write_of_the_history_is_outlasted_before_the_lock_is_released",
+        broken.with_holder(broken.OutlastsNoCopies),
+    ),
+    _mutant(
+        "429 is an error",
+        "protocol.test_bank_that_limits_requests_is_waited_for_by_everybody",
+        broken.with_holder(broken.FailsAtTooManyRequests),
+        effect=Refresh,
     ),
 ]

@@ -156,6 +156,52 @@ def test_stopped_before_the_bank_was_asked(variant: Variant, where: str, seconds
     assert all(worker.successes for worker in world.workers)
 
 
+def test_stopped_before_its_probe_for_longer_than_the_critical_section(variant: Variant) -> None:
+    faults = Script().on("a", read("session"), Fault("pause", TIMINGS.critical + 5.0), nth=3)
+    world = scene(variant, "a", faults=faults, api=0.02)
+    with_session(world)
+    world.run(TIMINGS.critical + SOON)
+    assert faults.spent
+    leases = [t for t, _, what in world.trace or [] if what.startswith("Write lease")]
+    (probe,) = [t for t, _, what in world.trace or [] if what.startswith("Probe")]
+    assert probe - leases[-1] < TIMINGS.critical
+    assert world.bank.refreshes == 1
+
+
+def test_stopped_for_so_long_that_it_must_not_store_any_more(variant: Variant) -> None:
+    faults = Script().on("a", is_effect(Refresh), Fault("pause_after", TIMINGS.persist_until + 5.0))
+    world = scene(variant, "a", faults=faults)
+    with_session(world)
+    world.run(TIMINGS.persist_until + 20.0)
+    assert faults.spent
+    assert not world["a"].renewed[-1][1].stored
+    assert stored(world).gen == 5
+
+
+def test_sleeper_that_stores_while_its_successor_probes(variant: Variant) -> None:
+    faults = (
+        Script()
+        .on("a", write("session"), Fault("pause", TIMINGS.takeover + 12.0))
+        .on("b", is_effect(Probe), Fault("pause_after", 15.0))
+    )
+    world = scene(variant, "ab", faults=faults, gap=4.0, api=0.02, bank_call=0.1, slow_calls=0.0)
+    with_session(world)
+    world.run(SUCCESSION)
+    assert faults.spent
+    assert (world.bank.refreshes, world.bank.reused, len(world.bank.logins)) == (1, 0, 0)
+    assert world["b"].renewed[-1][1].how == "found"
+
+
+def test_reservation_that_has_become_old_is_made_again(variant: Variant) -> None:
+    faults = Script().on("a", read("logins"), Fault("pause", TIMINGS.reserve + 2.0), nth=2)
+    world = scene(variant, "a", faults=faults).run(SOON)
+    assert faults.spent
+    reservations = [t for t, who, what in world.trace or [] if who == "a" and what.startswith("Write logins")]
+    (login,) = world.bank.logins
+    assert login - reservations[-1] < TIMINGS.reserve
+    assert len(world.variables.documents["logins"].logins) == 1
+
+
 def test_stopped_before_its_login_for_less_than_its_time(variant: Variant) -> None:
     faults = Script().on("a", is_effect(LogIn), Fault("pause", 60.0))
     world = scene(variant, "ab", faults=faults, gap=4.0).run(SUCCESSION)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from intergiro_provider.exceptions import IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.intergiro import IntergiroHook
-from intergiro_provider.session.distributed_lock import DistributedLock
+from intergiro_provider.session.distributed_lock import EXTENSIONS, DistributedLock
 from intergiro_provider.session.locks import open_lock
 
 NAME = "intergiro_session_x"
@@ -135,7 +136,7 @@ class Fake(DistributedLock):
     def __init__(self, says: list[bool | Exception]) -> None:
         super().__init__("lock", ("fake", "host", "1", "db"), NAME, SECRET, ttl=0.6)
         self.says = says
-        self.asked = 0
+        self.asked = self.released = 0
 
     def _acquire(self) -> bool:
         return True
@@ -148,6 +149,7 @@ class Fake(DistributedLock):
         return said
 
     def _release(self) -> None:
+        self.released += 1
         raise OSError("nobody there")
 
 
@@ -158,12 +160,13 @@ class DriverError(Exception):
 def test_the_service_hears_of_a_waiting_holder_now_and_then() -> None:
     lock = Fake([True, OSError(), False])
     assert lock.try_acquire()
-    until = time.monotonic() + 0.35
-    while time.monotonic() < until:
+    began = time.monotonic()
+    while lock.asked < 3 and time.monotonic() < began + 30:
         lock.keep()
         time.sleep(0.01)
 
     assert lock.asked == 3
+    assert time.monotonic() - began >= 3 * lock.ttl / EXTENSIONS
     lock.release()
 
 
@@ -180,3 +183,16 @@ def test_only_the_drivers_own_words_are_quoted_and_never_the_password(error: Exc
         Fake([error]).check()
     assert quoted in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_a_forked_child_neither_releases_nor_confirms_its_parents_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Fake([True])
+    assert lock.try_acquire()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        lock.release()
+        with pytest.raises(StoreUnavailable, match="was lost"):
+            lock.check()
+    assert (lock.asked, lock.released) == (0, 0)
+    lock.release()
+    assert lock.released == 1

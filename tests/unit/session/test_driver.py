@@ -8,15 +8,19 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from intergiro_provider.exceptions import BankUnavailable, StoreUnavailable
-from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
+from intergiro_provider.session import driver
+from intergiro_provider.session.documents import Document, Lease, LoginHistory, Slot, TokenPair
 from intergiro_provider.session.driver import SharedSession, finish_renewals
-from intergiro_provider.session.effects import Answer, Member, Moment, Outcome, Slot
+from intergiro_provider.session.effects import Abandoned, Answer, Member, Moment, Outcome
+from intergiro_provider.session.lock_file import LockFile
 from intergiro_provider.session.timings import Timings
 
 QUICK = Timings(
@@ -44,6 +48,7 @@ class MemoryStore:
         self.name = name
         self.documents: dict[Slot, TokenPair | Lease | LoginHistory] = {}
         self.masked: list[TokenPair] = []
+        self.masked_in: set[str] = set()
         self.threads: set[str] = set()
         self.broken = False
 
@@ -58,8 +63,9 @@ class MemoryStore:
     def is_absent(self, slot: Slot) -> bool:
         return self.read(slot) is None
 
-    def mask(self, session: TokenPair) -> None:
-        self.masked.append(session)
+    def mask(self, pair: TokenPair) -> None:
+        self.masked.append(pair)
+        self.masked_in.add(threading.current_thread().name)
 
     def _touch(self) -> None:
         self.threads.add(threading.current_thread().name)
@@ -76,6 +82,7 @@ class PlainBank:
         self.valid = ""
         self.lock = threading.Lock()
         self.calling = threading.Event()
+        self.key_is_current = True
 
     def _pair(self) -> Answer:
         number = self.logins + self.refreshes
@@ -106,7 +113,7 @@ class PlainBank:
         return Moment(time.time())
 
     def has_current_key(self) -> bool:
-        return True
+        return self.key_is_current
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +183,8 @@ def test_every_access_to_the_store_is_in_a_thread_of_its_own(store: MemoryStore)
     session.renew(session.current(), "")
 
     assert store.threads == {"intergiro-renewal"}
+    # Masking exchanges messages with Airflow's supervisor, as reading a Variable does.
+    assert store.masked_in == {"intergiro-renewal"}
 
 
 def test_an_error_in_the_thread_is_the_callers(store: MemoryStore) -> None:
@@ -345,3 +354,191 @@ def test_a_log_that_cannot_be_written_costs_no_session(store: MemoryStore) -> No
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+class Limited(PlainBank):
+    """Answers every login with 503, and lets others try at once."""
+
+    def log_in(self) -> Answer:
+        self.calling.set()
+        time.sleep(self.delay)
+        self.logins += 1
+        return Answer(Outcome.UNAVAILABLE, 503, retry_after=0.0)
+
+
+def test_a_thread_that_waits_for_a_renewal_starts_none_after_the_stop(store: MemoryStore) -> None:
+    bank = Limited(delay=0.3)
+    session = shared(store, bank)
+    errors: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            session.current()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert bank.calling.wait(5)
+    finish_renewals()
+    for thread in threads:
+        thread.join()
+
+    assert bank.logins == 1
+    assert sorted(type(error).__name__ for error in errors) == ["Abandoned", "Abandoned", "BankUnavailable"]
+    with pytest.raises(BankUnavailable):  # such as a callback of the task that has failed
+        session.current()
+    assert bank.logins == 2
+
+
+def test_threads_that_wait_for_one_renewal_have_one_deadline(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lively(MemoryStore):
+        """Another process takes the lease again and again without getting anywhere."""
+
+        def read(self, slot: Slot) -> Document | None:
+            return Lease(0, f"n{time.monotonic()}") if slot == "lease" else super().read(slot)
+
+    brief = replace(QUICK, wait=QUICK.takeover + QUICK.settle_lease + 0.1)
+    session = SharedSession(Lively(store.name), PlainBank(), Member("k"), brief)
+    runs: list[driver._Run] = []
+    run = driver._Run.run
+    monkeypatch.setattr(driver._Run, "run", lambda self: (runs.append(self), run(self))[1])
+    errors: list[Exception] = []
+
+    def use() -> None:
+        try:
+            session.current()
+        except StoreUnavailable as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(errors) == 4
+    assert len(runs) == 1
+
+
+def test_what_a_thread_has_waited_for_another_counts(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, waited = Limited(delay=0.3), list[float]()
+    run = driver.Renewal.run
+    monkeypatch.setattr(driver.Renewal, "run", lambda self, before: (waited.append(before), run(self, before))[1])
+    session = shared(store, bank)
+
+    def use() -> None:
+        with pytest.raises(BankUnavailable):
+            session.current()
+
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(waited) == 2
+    assert waited[1] >= bank.delay
+
+
+def test_a_lock_file_that_is_never_released_is_passed_by(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
+    hanging = LockFile(store.name)
+    assert hanging.try_acquire()
+
+    assert shared(store, PlainBank()).current().gen == 1
+    assert f"The lock file {hanging.path} was not free for" in caplog.text
+    hanging.release()
+
+
+def test_a_key_that_has_changed_is_not_used_for_a_login(store: MemoryStore) -> None:
+    bank, new_bank, new_store = PlainBank(), PlainBank(), MemoryStore(store.name + " new")
+    opened: list[str] = []
+
+    def reopen() -> SharedSession:
+        opened.append("")
+        return shared(new_store, new_bank, key="new")
+
+    store.documents["session"] = TokenPair("a", "r", 7, "n", key="k")
+    session = SharedSession(store, bank, Member("k"), QUICK, reopen=reopen)
+    old = session.current()
+    bank.key_is_current = False
+
+    new = session.renew(old, "").pair
+
+    assert (bank.logins, bank.refused, new_bank.logins) == (0, 1, 1)
+    assert (new, new.key) == (new_store.documents["session"], "new")
+    # A thread that had the old pair gets the new one; the new one is renewed in its own session.
+    assert session.renew(old, "").pair == new
+    assert session.current() == new
+    assert session.renew(new, "").pair.gen == 2
+    assert (new_bank.logins, new_bank.refreshes, len(opened)) == (1, 1, 1)
+    lease = store.documents["lease"]
+    assert isinstance(lease, Lease)
+    assert lease.verdict == "free"
+
+
+def test_a_key_that_has_changed_where_no_session_can_be_opened(store: MemoryStore) -> None:
+    bank = PlainBank()
+    bank.key_is_current = False
+    with pytest.raises(StoreUnavailable, match="API key of the connection .* has changed"):
+        shared(store, bank).current()
+    assert bank.logins == 0
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_log_names_what_is_waited_for(
+    store: MemoryStore, held: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "LONG_WAIT", 0.05)
+    caplog.set_level(logging.INFO)
+    store.documents["lease"] = Lease(0, "another's", verdict=None if held else "free")
+
+    shared(store, PlainBank()).current()
+
+    assert ("another task is renewing it" in caplog.text) is held
+    assert "an interrupted renewal may still store" in caplog.text
+
+
+def test_a_timing_condition_is_slept_through_when_the_caller_gives_up(store: MemoryStore) -> None:
+    """Else the lease would be read back before the last rival has written his."""
+    slept: list[float] = []
+
+    class Watched(MemoryStore):
+        def write(self, slot: Slot, document: Document) -> None:
+            super().write(slot, document)
+            if slot == "lease" and not slept:
+                slept.append(time.monotonic())
+                for run in tuple(driver._running):
+                    run.abandon()
+
+        def read(self, slot: Slot) -> Document | None:
+            if slot == "lease" and len(slept) == 1:
+                slept.append(time.monotonic())
+            return super().read(slot)
+
+    with pytest.raises(Abandoned):
+        shared(Watched(store.name), PlainBank()).current()
+    assert slept[1] - slept[0] >= QUICK.settle_lease
+
+
+@pytest.mark.parametrize("call", ["probe", "refresh"])
+def test_no_frame_of_a_failed_call_shows_a_token(store: MemoryStore, call: str) -> None:
+    class Broken(PlainBank):
+        def fail(self, *_: object) -> Answer:
+            raise StoreUnavailable("such as a lost lock")
+
+        probe = fail if call == "probe" else PlainBank.probe  # type: ignore[assignment]
+        refresh = fail if call == "refresh" else PlainBank.refresh  # type: ignore[assignment]
+
+    pair = TokenPair("secret-access", "secret-refresh", 7, "n", key="k")
+    store.documents["session"] = pair
+    with pytest.raises(StoreUnavailable) as caught:
+        shared(store, Broken()).renew(pair, "")
+
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    ours = [frame for frame in frames if "intergiro_provider" in frame.filename]
+    assert len(ours) > 3
+    assert "secret" not in str([frame.locals for frame in ours])

@@ -49,9 +49,19 @@ def test_every_run_with_one_fault_at_another_bank(start: Start, rule: Rule) -> N
 
 @exhaustive
 @pytest.mark.parametrize("start", STARTS)
-def test_every_run_under_a_strict_lock(start: Start) -> None:
+def test_every_run_under_a_distributed_lock(start: Start) -> None:
     explored = explore(start, "strict", faults=1, slow=(), begins=SOON, locks=("L", "L"))
     report(f"{start}, one fault, distributed lock", explored)
+
+
+@exhaustive
+@pytest.mark.parametrize("locks", [("L", None), (None, "L")])
+@pytest.mark.parametrize("faults", [0, 1])
+def test_every_run_where_one_of_two_has_a_lock(locks: tuple[str | None, str | None], faults: int) -> None:
+    """Before a first session says under which lock it is renewed."""
+    slow = () if faults else ("lease",)
+    explored = explore("cold", "strict", faults=faults, slow=slow, begins=SOON, locks=locks)
+    report(f"cold, {faults} faults, locks {locks}", explored)
 
 
 @exhaustive

@@ -68,7 +68,22 @@ def test_lease_write_that_is_slow_twice_is_an_error_with_a_remedy(variant: Varia
     assert calls(world) == []
 
 
-def test_strict_lock_does_not_mind_slow_lease_writes(variant: Variant) -> None:
+def test_slow_lease_writes_are_counted_in_a_row(variant: Variant) -> None:
+    faults = (
+        Script()
+        .on("a", write("lease"), Fault("slow", 1.5))
+        .on("a", read("lease"), Fault("missing"), nth=3)
+        .on("a", write("lease"), Fault("slow", 1.5), nth=2)
+    )
+    world = quick(variant, "a", faults)
+    with_session(world)
+    world.run(40.0)
+    assert faults.spent
+    assert not world["a"].errors
+    assert world.bank.refreshes == 1
+
+
+def test_distributed_lock_does_not_mind_slow_lease_writes(variant: Variant) -> None:
     faults = Script().on("a", write("lease"), Fault("slow", 1.5), times=2)
     world = quick(variant, "a", faults, locks={"a": "L"})
     with_session(world, lock="L")
@@ -117,9 +132,11 @@ def test_lease_that_was_lost_while_the_ledger_was_read(variant: Variant) -> None
     assert logged_in(world) == ["a:LogIn"]
 
 
-def test_round_from_the_read_to_the_write_that_took_too_long(variant: Variant) -> None:
+@pytest.mark.parametrize("lock", [None, "L"])
+def test_round_from_the_read_to_the_write_that_took_too_long(variant: Variant, lock: str | None) -> None:
+    """With a lock that b does not have, a goes on, but looks for what b may be storing."""
     faults = Script().on("a", LOOKED, Fault("pause_after", 3.0)).on("b", is_effect(LogIn), Fault("pause_after", 9.0))
-    world = quick(variant, "ab", faults, gap=0.01).run(LONG)
+    world = quick(variant, "ab", faults, gap=0.2, locks={"a": lock}).run(LONG)
     assert faults.spent
     assert logged_in(world) == ["b:LogIn"]
 
@@ -174,6 +191,25 @@ def test_late_copy_of_a_verdict_frees_nothing(variant: Variant, skew: float) -> 
     world.run(LONG)
     assert faults.spent
     assert world.bank.logins == []
+    assert all(worker.successes for worker in world.workers)
+
+
+def test_late_copy_of_the_release_after_a_first_login_frees_nothing(variant: Variant) -> None:
+    """a has logged in and released; that comes again when b holds the next lease."""
+
+    def is_release(effect: Any) -> bool:
+        return write("lease")(effect) and effect.document.verdict == "done"
+
+    faults = (
+        Script()
+        .on("a", is_release, Fault("slow", 1.5, 8.0))
+        .on(None, is_effect(LogIn), Fault("pause_after", 12.0), nth=2)
+    )
+    world = quick(variant, "abc", faults, gap=6.0)
+    end_sessions(world, 5.0)
+    world.run(LONG)
+    assert faults.spent
+    assert len(world.bank.logins) == 2
     assert all(worker.successes for worker in world.workers)
 
 

@@ -93,6 +93,38 @@ def test_a_file_that_was_replaced_meanwhile_is_not_the_lock() -> None:
     second.release()
 
 
+def test_a_file_that_was_replaced_after_it_was_opened_is_not_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = LockFile("session")
+    opened = late._open_file
+
+    def open_then_replace() -> int | None:
+        descriptor = opened()
+        os.unlink(late.path)
+        with open(late.path, "w"):
+            return descriptor
+
+    with monkeypatch.context() as replaced:
+        replaced.setattr(late, "_open_file", open_then_replace)
+        assert not late.try_acquire()
+    assert late.try_acquire()
+    late.release()
+
+
+def test_a_forked_child_closes_no_file_of_its_own_by_its_parents_lock() -> None:
+    lock = LockFile("session")
+    assert lock.try_acquire()
+    child = os.fork()
+    if child == 0:
+        # The number of the lock's descriptor is free in the child, and belongs to this file now.
+        own = os.open(os.devnull, os.O_RDONLY)
+        lock.release()
+        os._exit(0 if own == os.dup2(own, own) and os.fstat(own) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert not LockFile("session").try_acquire()
+    lock.release()
+
+
 def test_where_no_file_can_be_opened_everybody_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
     lock = LockFile("session")

@@ -32,6 +32,7 @@ from tests.unit.session.scene import (
     end_sessions,
     hows,
     lease_of,
+    put,
     scene,
     stored,
     with_session,
@@ -235,6 +236,62 @@ def test_bank_that_does_not_say_when_is_left_alone_for_a_while(variant: Variant)
     assert calls(world)[2:4] in (["a:Probe", "a:Refresh"], ["b:Probe", "b:Refresh"])
 
 
+@pytest.mark.parametrize("effect", [Probe, Refresh])
+def test_bank_that_limits_requests_is_waited_for_by_everybody(variant: Variant, effect: type[Effect]) -> None:
+    faults = Script().on("a", is_effect(effect), Fault("limited", late=60.0))
+    world = scene(variant, "ab", faults=faults, gap=8.0)
+    with_session(world)
+    world.run(60.0)
+    assert lease_of(world).verdict == "limited"
+    begun = calls(world)
+    assert not any(call.startswith("b") for call in begun)
+    world.run(120.0)
+    assert [call.split(":")[1] for call in calls(world)[len(begun) :]] == ["Probe", "Refresh"]
+    assert world.bank.logins == []
+    assert not any(worker.errors for worker in world.workers)
+
+
+def test_bank_that_limits_requests_without_an_end(variant: Variant) -> None:
+    faults = Script().on("a", is_effect(Probe), Fault("limited"), times=1000)
+    world = scene(variant, "a", faults=faults)
+    with_session(world)
+    world.run(TIMINGS.wait + 30.0)
+    assert isinstance(world["a"].error, BankUnavailable)
+    assert "429" in str(world["a"].error)
+    assert set(calls(world)) == {"a:Probe"}
+
+
+def test_bank_that_limits_requests_for_longer_than_the_deadline(variant: Variant) -> None:
+    faults = Script().on("a", is_effect(Probe), Fault("limited", late=TIMINGS.wait + 100.0))
+    world = scene(variant, "a", faults=faults)
+    with_session(world)
+    world.run(20.0)
+    error = world["a"].error
+    assert isinstance(error, BankUnavailable)
+    assert error.retry_after == pytest.approx(TIMINGS.wait + 100.0, abs=10.0)
+
+
+@pytest.mark.parametrize("effect", [Probe, Refresh, LogIn])
+def test_mistaken_retry_after_does_not_stop_tasks_for_ever(variant: Variant, effect: type[Effect]) -> None:
+    world = scene(variant, "a", faults=Script().on("a", is_effect(effect), Fault("busy", late=1e6)))
+    if effect is not LogIn:
+        with_session(world)
+    world.run(10.0)
+    error = world["a"].error
+    assert isinstance(error, BankUnavailable)
+    assert error.retry_after == TIMINGS.refused_memo
+    assert lease_of(world).verdict_until <= EPOCH + 10.0 + TIMINGS.refused_memo
+
+
+def test_connection_that_joins_is_named_at_the_next_write(variant: Variant) -> None:
+    world = scene(variant, "a")
+    world["a"].member = replace(world["a"].member, connection="joins")
+    with_session(world)
+    put(world, replace(stored(world), connections=("is there",)))
+    world.run(30.0)
+    assert (stored(world).gen, stored(world).connections) == (6, ("is there", "joins"))
+
+
 # Login.
 
 
@@ -259,6 +316,7 @@ def test_refused_key_is_final_and_told_to_everybody(variant: Variant) -> None:
     world.run(TIMINGS.takeover)
     assert isinstance(world["a"].error, IntergiroAuthError)
     assert isinstance(world["b"].error, IntergiroAuthError)
+    assert all("(it answered 400)" in str(worker.error) for worker in world.workers)
     assert calls(world) == ["a:LogIn"]
     world.bank.refused_keys.clear()
     world.run(TIMINGS.takeover + 60.0)
@@ -316,6 +374,48 @@ def test_a_larger_budget_is_not_bound_by_what_was_found_of_a_smaller_one(variant
     world.run(300.0)
     assert len(world.bank.logins) == 1
     assert world["a"].successes
+
+
+@pytest.mark.parametrize(("age", "waits"), [(30.0, True), (300.0, False)])
+@pytest.mark.parametrize("renewed", [False, True])
+def test_deleted_session_is_a_login_within_seconds(variant: Variant, renewed: bool, age: float, waits: bool) -> None:
+    """Nobody is at work: the first login has released its lease, and any lease ends by the bank's clock."""
+    world = scene(variant, "ab", bank=Bank("strict", LIFE), gap=20.0 + age + (LIFE if renewed else 0.0))
+    world.run(world["b"].begins - age)
+    assert stored(world).gen == (2 if renewed else 1)
+    world.kill(world["a"], restart_after=None)
+    put(world, None)
+    world.run(world["b"].begins + 12.0 + (TIMINGS.settle_session if waits else 0.0))
+    assert calls(world, "b") == ["b:LogIn"]
+    assert stored(world).gen >= (2 if renewed else 1)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_first_login_that_may_be_under_way_is_waited_for(variant: Variant, exact: bool) -> None:
+    world = scene(variant, "a")
+    world.variables.apply("lease", Lease(0, "held", at=EPOCH - (0.0 if exact else 1e6), exact=exact))
+    world.run(TIMINGS.takeover)
+    assert calls(world) == []
+    world.run(TIMINGS.takeover + TIMINGS.settle_session + 20.0)
+    assert calls(world) == ["a:LogIn"]
+
+
+def test_lease_that_nobody_can_hold_any_more_is_not_waited_for(variant: Variant) -> None:
+    world = scene(variant, "a")
+    world.variables.apply("lease", Lease(0, "dead", at=EPOCH - 300.0, exact=True))
+    world.run(12.0)
+    assert calls(world) == ["a:LogIn"]
+
+
+def test_generations_do_not_fall_over_a_deleted_session(variant: Variant) -> None:
+    world = scene(variant, "a")
+    world.variables.apply("lease", Lease(8, "n8", floor=3, verdict="free"))
+    world.run(60.0)
+    assert stored(world).gen == 9
+    put(world, None)
+    world.start(world["a"], world.t)
+    world.run(world.t + 60.0)
+    assert stored(world).gen == 9
 
 
 # Somebody else's lease.

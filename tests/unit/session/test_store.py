@@ -111,6 +111,9 @@ CLEAR = "secret-token-value"
         (Codec("https://bank.example", "another").encode("session", SESSION), "cannot be decrypted"),
         (Codec("https://else.example", "0b9d1c1e-key").encode("session", SESSION), "cannot be decrypted"),
         (CODEC.encode("session", replace(SESSION, access_token="two words")), "cannot be sent in a header"),
+        (CODEC.encode("session", replace(SESSION, access_token="two\nlines")), "cannot be sent in a header"),
+        (CODEC.encode("session", replace(SESSION, access_token="café")), "cannot be sent in a header"),
+        (CODEC.encode("session", replace(SESSION, access_token="")), "cannot be sent in a header"),
         (CODEC.encode("lease", LEASE), "kind is not 'session'"),
         (changed(v=1, access_token=CLEAR), "v is not 2: another version"),
         (changed(gen="4", writer=CLEAR), "field gen is missing or wrong"),
@@ -303,3 +306,20 @@ def test_the_documents_do_not_show_tokens() -> None:
     assert "eyJ.access" not in repr(SESSION)
     assert "refresh-1" not in repr(SESSION)
     assert os.environ["AIRFLOW_HOME"]
+
+
+@pytest.mark.parametrize(("channel", "masks"), [("CommsDecoder", True), ("TriggerCommsDecoder", False), (None, False)])
+def test_tokens_are_masked_in_tasks_alone(monkeypatch: pytest.MonkeyPatch, channel: str | None, masks: bool) -> None:
+    """Elsewhere each masked string stays a pattern for as long as the process runs."""
+    monkeypatch.delenv("AIRFLOW_CTX_DAG_ID", raising=False)
+    comms = type(channel, (), {})() if channel else None
+    monkeypatch.setattr("intergiro_provider.session.store._comms", lambda: comms)
+    masked: list[str] = []
+    monkeypatch.setattr("intergiro_provider.session.store._mask_secret", lambda: masked.append)
+
+    VariableStore(CODEC).mask(SESSION)
+
+    assert masked == (["eyJ.access", "refresh-1"] if masks else [])
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "a task of Airflow 2")
+    VariableStore(CODEC).mask(SESSION)
+    assert (len(masked) > 0) is (channel != "TriggerCommsDecoder")

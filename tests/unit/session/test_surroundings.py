@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from intergiro_provider.exceptions import LockMismatch, ShadowedError
+from intergiro_provider.exceptions import LockMismatch, ShadowedError, StoreUnavailable
 from intergiro_provider.session.documents import Lease, Login, LoginHistory, Verdict
+from intergiro_provider.session.effects import KeyChanged
 from tests.unit.session.actors import Variant
 from tests.unit.session.bank import Bank
-from tests.unit.session.faults import Fault, Script, read
+from tests.unit.session.faults import Fault, Script, read, write
 from tests.unit.session.scene import (
     KEY,
     LIFE,
     TIMINGS,
     calls,
+    end_sessions,
     put,
     scene,
     session_of,
@@ -46,6 +48,40 @@ def test_strict_lock_waits_like_everybody_until_a_session_names_it(variant: Vari
     assert stored(world).lock == "L"
 
 
+def test_distributed_lock_admits_the_first_login_to_a_slow_store(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = scene(variant, "ab", locks={"a": "L", "b": "L"}, gap=1.0)
+    monkeypatch.setattr(world.variables, "way", lambda effect: (0.6, 0.6))
+    world.run(TIMINGS.settle_session + 60.0)
+    assert calls(world) == ["a:LogIn"]
+    assert stored(world).lock == "L"
+    assert [entry.nonce for entry in world.variables.documents["logins"].logins] == [stored(world).nonce]
+    assert all(worker.successes and not worker.errors for worker in world.workers)
+
+
+def test_slow_write_of_the_history_is_outlasted_before_the_lock_is_released(variant: Variant) -> None:
+    """A late copy of it would remove the login that another task makes as soon as it has the lock."""
+    faults = Script().on("a", write("logins"), Fault("slow", 2.0, 39.0))
+    world = scene(variant, "ab", locks={"a": "L", "b": "L"}, faults=faults, gap=0.5, api=0.02)
+    end_sessions(world, 12.0)
+    world.run(200.0)
+    assert faults.spent
+    assert len(world.bank.logins) == 2
+    assert len(world.variables.documents["logins"].logins) == 2
+
+
+def test_store_that_is_too_slow_for_the_lease_alone_names_what_may_be_slow(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = scene(variant, "a")
+    monkeypatch.setattr(world.variables, "way", lambda effect: (0.5, 0.5))
+    world.run(40.0)
+    assert isinstance(world["a"].error, StoreUnavailable)
+    assert "secrets backend" in str(world["a"].error)
+    assert "`lock_conn_id`" in str(world["a"].error)
+
+
 @pytest.mark.parametrize("mine", [None, "M"])
 def test_other_lock_is_a_mismatch(variant: Variant, mine: str | None) -> None:
     world = scene(variant, "a", locks={"a": mine})
@@ -64,6 +100,22 @@ def test_other_lock_may_use_what_is_alive(variant: Variant) -> None:
     world.run(30.0)
     assert world["a"].successes
     assert not world["a"].errors
+
+
+# Another key.
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_key_that_has_changed_is_not_used_for_a_login(variant: Variant, ended: bool) -> None:
+    world = scene(variant, "a")
+    world["a"].key_changed = True
+    if ended:
+        with_session(world)
+        end_sessions(world, 0.0)
+    with pytest.raises(KeyChanged):
+        world.run(60.0)
+    assert calls(world) == (["a:Probe", "a:Refresh"] if ended else [])
+    assert world.variables.documents["lease"].verdict == "free"
 
 
 # A session that a person has deleted or restored.

@@ -34,7 +34,7 @@ KEY = "key-1"
 CALM = 400.0
 """No fault comes after this many seconds, in a walk that is no race."""
 
-START = ("cold", "live", "expired", "expired", "ended", "seeded", "restored", "leased", "deleted", "deleted first")
+START = ("cold", "live", "expired", "expired", "ended", "restored", "leased", "deleted", "deleted first")
 
 
 @dataclass(slots=True)
@@ -78,6 +78,10 @@ class Aimed:
 
 
 SLOTS = ("session", "lease", "logins")
+EXCHANGE: tuple[Kind, ...] = (
+    *("kill", "kill_after", "pause", "pause_after"),
+    *("lost", "dropped", "unsent", "busy", "limited", "garbled"),
+)
 PLACES: tuple[tuple[type[Any], str | None, int, tuple[Kind, ...]], ...] = (
     (Write, "lease", 4, ("kill", "kill_after", "pause", "pause_after", "fail", "fail_applied", "slow", "slow", "slow")),
     (Write, "session", 3, ("kill", "kill_after", "pause", "pause_after", "fail", "fail_applied", "slow", "slow")),
@@ -86,9 +90,19 @@ PLACES: tuple[tuple[type[Any], str | None, int, tuple[Kind, ...]], ...] = (
     (Read, "lease", 10, ("kill", "pause", "pause_after", "missing", "missing", "fail")),
     (Read, "logins", 4, ("kill", "pause", "pause_after", "missing", "fail")),
     (ConfirmAbsent, None, 2, ("kill", "fail", "pause_after")),
-    (Probe, None, 2, ("kill", "kill_after", "pause", "pause_after", "dropped", "unsent", "busy")),
-    (Refresh, None, 2, ("kill", "kill_after", "pause", "pause_after", "lost", "dropped", "unsent", "busy", "garbled")),
-    (LogIn, None, 2, ("kill", "kill_after", "pause", "pause_after", "lost", "dropped", "unsent", "busy", "garbled")),
+    (Probe, None, 2, ("kill", "kill_after", "pause", "pause_after", "dropped", "unsent", "busy", "limited")),
+    (
+        Refresh,
+        None,
+        2,
+        ("kill", "kill_after", "pause", "pause_after", "lost", "dropped", "unsent", "busy", "limited", "garbled"),
+    ),
+    (
+        LogIn,
+        None,
+        2,
+        ("kill", "kill_after", "pause", "pause_after", "lost", "dropped", "unsent", "busy", "limited", "garbled"),
+    ),
     (Now, None, 30, ("pause", "pause_after", "kill")),
     (Sleep, None, 20, ("pause_after",)),
     (BankTime, None, 4, ("pause", "pause_after", "kill")),
@@ -123,7 +137,7 @@ def draw_target(rng: random.Random, race: bool) -> Target:
     elif kind in ("fail", "fail_applied"):
         seconds = rng.choice((0.3, 5.0, 39.0))
         late = rng.choice((None, rng.uniform(0.1, 39.0)))
-    elif kind == "busy":
+    elif kind in ("busy", "limited"):
         late = rng.choice((None, 0.0, 5.0, 60.0))
     times = rng.choice((1, 2, 4)) if kind == "missing" else 1
     return Target(effect, slot, rng.randrange(within), Fault(kind, seconds, late), times)
