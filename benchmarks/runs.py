@@ -157,7 +157,7 @@ class Bank:
 
     def _job(self, puller: Puller, span: tuple[str, str] = SPAN) -> dict[str, Any]:
         url = self._tls_url if puller.tls else self._sandbox.url
-        connection = json.loads(self._sandbox.connection(session_variable=f"benchmark_{self._sandbox.port}"))
+        connection = json.loads(self._sandbox.connection())
         if puller.tls:
             connection |= {"host": url, "port": None}
             connection["extra"]["verify"] = str(self._certificate)
