@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["intergiro_provider.triggers.intergiro"],
+                "python-modules": ["intergiro_provider.triggers.intergiro", "intergiro_provider.triggers.payments"],
             }
         ],
         "hooks": [
@@ -80,7 +80,12 @@ def get_provider_info() -> dict[str, Any]:
         ],
         # Airflow ≥ 3.2; imported at every start of `airflow`.
         "cli": ["intergiro_provider.cli.definition.get_intergiro_cli_commands"],
+        # Pages that start a consent; Airflow 3.1 and later.
+        "plugins": [
+            {"name": "intergiro", "plugin-class": "intergiro_provider.plugins.consents.IntergiroPlugin"},
+        ],
         "extra-links": [
+            "intergiro_provider.links.intergiro.IntergiroConsentLink",
             "intergiro_provider.links.intergiro.IntergiroManifestLink",
             "intergiro_provider.links.intergiro.IntergiroPortalLink",
         ],

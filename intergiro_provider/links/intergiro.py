@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, ObjectStoragePath, TaskInstanceKey
 
 PORTAL = "https://www.intergiro.com/"
+CONSENT_KEY = "intergiro_consent"
+"""XCom in which a task that waits for consent leaves what its page needs."""
 
 
 class IntergiroManifestLink(BaseOperatorLink):
@@ -48,6 +50,34 @@ class IntergiroManifestLink(BaseOperatorLink):
             return False
         ti.xcom_push(key=cls._key, value=url)
         return True
+
+
+class IntergiroConsentLink(BaseOperatorLink):
+    """The page of this Airflow that leads a person to the bank, to give consent to a payment. From Airflow 3.1 on."""
+
+    name = "Give consent"
+    _key = "_link_IntergiroConsentLink"
+
+    @property
+    def xcom_key(self) -> str:
+        """XCom that holds the link."""
+        return self._key
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The page's path; empty if the task has not waited for consent."""
+        from airflow.providers.common.compat.sdk import XCom
+
+        return str(XCom.get_value(ti_key=ti_key, key=self._key) or "")
+
+    @classmethod
+    def persist(cls, context: Context, consent_id: str, expires_at: str | None, conn_id: str) -> None:
+        """Store the link and what its page needs for the task that is running; nothing of it is secret."""
+        ti = context.get("ti")
+        if ti is None:
+            return
+        ti.xcom_push(key=CONSENT_KEY, value={"consent_id": consent_id, "expires_at": expires_at, "conn_id": conn_id})
+        place = [ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)]
+        ti.xcom_push(key=cls._key, value="/".join(["/intergiro/consents", *(quote(part, safe="") for part in place)]))
 
 
 class IntergiroPortalLink(BaseOperatorLink):

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
-from intergiro_provider.links.intergiro import IntergiroPortalLink
-from intergiro_provider.operators.payment_arguments import (
+from intergiro_provider.links.intergiro import IntergiroConsentLink, IntergiroPortalLink
+from intergiro_provider.operators.payment_base import (
+    PaymentOperator,
     check_api,
     decoded,
     earlier_since,
-    has_fixed_order,
     hidden_field,
     in_currency_of_account,
     object_path,
@@ -30,81 +28,14 @@ from intergiro_provider.tracebacks import message_only
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from intergiro_provider.exceptions import IntergiroConsentRequired
     from intergiro_provider.hooks.intergiro import IntergiroHook
     from intergiro_provider.payments.keys import Position
     from intergiro_provider.payments.plan import Payment
-    from intergiro_provider.payments.record import Record
     from intergiro_provider.payments.single import SinglePayment
 
 
-class _PaymentBase(BaseOperator):
-    """What both operators share: where the payment stands, and its record."""
-
-    ui_color = "#f3e3e6"
-    operator_extra_links = (IntergiroPortalLink(),)
-
-    payment_key: Any
-    payment_scope: str
-    record_path: Any
-    intergiro_conn_id: str
-
-    def _check_scope(self) -> None:
-        if self.payment_scope != "run":
-            from intergiro_provider.payments.keys import check_scope
-
-            check_scope(self.payment_key, self.payment_scope, self.record_path)
-
-    def _position(self, context: Context) -> Position:
-        from intergiro_provider.exceptions import IntergiroValueError
-        from intergiro_provider.payments.keys import Position, check_payment_key
-
-        ti: Any = context.get("ti")
-        if ti is None:
-            raise IntergiroValueError(
-                f"The task {self.task_id} can pay only as a task of a DAG run: it has no context."
-            )
-        key = check_payment_key(self.payment_key)
-        map_index = getattr(ti, "map_index", -1)
-        if key is None and map_index is not None and map_index >= 0 and not has_fixed_order(self, context):
-            raise IntergiroValueError(
-                f"The mapped task {self.task_id} has no `payment_key`. Its items come from another task, whose next "
-                "run may bring them in another order, and then an item could be paid twice. Set `payment_key` to what "
-                "identifies an item, such as an invoice id. Nothing was sent."
-            )
-        return Position(
-            str(ti.dag_id), str(ti.task_id), str(ti.run_id), -1 if map_index is None else int(map_index), key,
-            self.payment_scope,
-        )  # fmt: skip
-
-    def _record(self, hook: IntergiroHook, position: Position, suffix: str = "") -> Record:
-        from intergiro_provider.payments.keys import record_name
-        from intergiro_provider.payments.record import Record
-        from intergiro_provider.pull.directory import Directory
-
-        name = record_name(hook.settings.origin, self.intergiro_conn_id, position) + suffix
-        if self.record_path is None:
-            return Record(None, name)
-        path = object_path(self.record_path, "`record_path`")
-        return Record(Directory(path.fs, path.path), name)
-
-    def _described(self, position: Position, context: Context, approved_by: Any, approved_plan: Any) -> dict[str, Any]:
-        """Return what the record says about where the payment comes from."""
-        ti: Any = context["ti"]
-        return {
-            "dag_id": position.dag_id,
-            "task_id": position.task_id,
-            "run_id": position.run_id,
-            "map_index": position.map_index,
-            "try_number": getattr(ti, "try_number", None),
-            "payment_key": position.payment_key,
-            "payment_scope": position.scope,
-            "conn_id": self.intergiro_conn_id,
-            "approved_by": approved_by,
-            "approved_plan": approved_plan,
-        }
-
-
-class IntergiroPaymentOperator(_PaymentBase):
+class IntergiroPaymentOperator(PaymentOperator):
     """Pay somebody, or move money between accounts of one holder, through the 3d API.
 
     .. code-block:: python
@@ -141,6 +72,7 @@ class IntergiroPaymentOperator(_PaymentBase):
         is looked up before it is sent again. ``timedelta(0)``: the key is never trusted.
     :param settle: how long after a request its payment may still appear in the bank's list.
     :param wait_for_consent: defer until a person has given consent, where the bank asks for it (412).
+    :param consent_poll_interval: seconds between two looks at the consent.
     :param dry_run: send nothing, return the plan.
     :param approved_plan: the ``sha256`` of the plan that was approved; another plan is refused. (templated)
     :param approved_by: who approved it, for the record. (templated)
@@ -151,6 +83,7 @@ class IntergiroPaymentOperator(_PaymentBase):
         "account_id", "amount", "reference", "currency", "counterparty", "target_account_id", "payment_key",
         "record_path", "approved_plan", "approved_by", "intergiro_conn_id",
     )  # fmt: skip
+    operator_extra_links = (IntergiroConsentLink(), IntergiroPortalLink())
     counterparty = hidden_field("counterparty")
     reference = hidden_field("reference")
 
@@ -170,6 +103,7 @@ class IntergiroPaymentOperator(_PaymentBase):
         key_trusted_for: timedelta = timedelta(hours=24),
         settle: timedelta = timedelta(minutes=10),
         wait_for_consent: bool = False,
+        consent_poll_interval: float = 10.0,
         dry_run: bool = False,
         approved_plan: str | None = None,
         approved_by: Any = None,
@@ -190,6 +124,7 @@ class IntergiroPaymentOperator(_PaymentBase):
         self.key_trusted_for = key_trusted_for
         self.settle = settle
         self.wait_for_consent = wait_for_consent
+        self.consent_poll_interval = consent_poll_interval
         self.only_plan = dry_run
         self.approved_plan = approved_plan
         self.approved_by = approved_by
@@ -207,7 +142,12 @@ class IntergiroPaymentOperator(_PaymentBase):
         """Make the payment, or return the plan."""
         return self._pay(context, None)
 
-    def _pay(self, context: Context, first_sent: datetime | None) -> dict[str, Any]:
+    def _pay(self, context: Context, first_sent: datetime | None, decision: str = "") -> dict[str, Any]:
+        """Make the payment.
+
+        :param first_sent: when its first request left, if the task goes on after a wait for consent.
+        :param decision: how that wait ended.
+        """
         from intergiro_provider.exceptions import IntergiroConsentRequired
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.payments.plan import check_approval, plan_of, totals_of
@@ -223,11 +163,12 @@ class IntergiroPaymentOperator(_PaymentBase):
         position = self._position(context)
         single = self._single(hook, payment, position, context, first_sent)
         try:
-            result = single.make()
+            result = self._decided(single, decision) if decision in ("refused", "expired") else single.make()
         except IntergiroConsentRequired as error:
-            if not self.wait_for_consent:
+            # A person who has come back may still have to decide; otherwise waiting again would change nothing.
+            if not self.wait_for_consent or decision not in ("", "returned"):
                 raise
-            return self._wait_for_consent(error, single)
+            self._wait_for_consent(error, single, context)
         self.log.info("Payment %s: transaction %s, %s.", result["key"], result["payment_id"], result["status"])
         return result
 
@@ -261,11 +202,46 @@ class IntergiroPaymentOperator(_PaymentBase):
             self._described(position, context, self.approved_by, self.approved_plan),
         )
 
-    def _wait_for_consent(self, error: Any, single: SinglePayment) -> dict[str, Any]:
-        raise error
+    def _decided(self, single: SinglePayment, decision: str) -> dict[str, Any]:
+        """Return the payment if the bank has made it although the consent was refused or has expired."""
+        from intergiro_provider.exceptions import PaymentRejected
+
+        if result := single.find():
+            return result
+        raise PaymentRejected(
+            f"The consent for payment {single.key} {'was refused' if decision == 'refused' else 'has expired'}, and "
+            "the bank shows no payment. To ask for consent again, clear this task: it sends the same key."
+        )
+
+    def _wait_for_consent(self, error: IntergiroConsentRequired, single: SinglePayment, context: Context) -> NoReturn:
+        """Go on in the triggerer until the person has decided."""
+        from intergiro_provider.triggers.payments import IntergiroConsentTrigger
+
+        if not error.consent_id:
+            raise error
+        IntergiroConsentLink.persist(context, error.consent_id, error.expires_at, self.intergiro_conn_id)
+        self.log.info("Payment %s waits for a person's consent until %s.", single.key, error.expires_at)
+        self.defer(
+            trigger=IntergiroConsentTrigger(
+                error.consent_id, error.expires_at, self.consent_poll_interval, self.intergiro_conn_id
+            ),
+            method_name=self.resume.__name__,
+            kwargs={"first_sent": single.first_sent().isoformat(), "consent_id": error.consent_id},
+        )
+
+    @message_only
+    def resume(
+        self, context: Context, event: dict[str, Any] | None = None, first_sent: str = "", consent_id: str = ""
+    ) -> dict[str, Any]:
+        """Look for the payment, which the bank may have made when consent was given; if it is not there, send it."""
+        from intergiro_provider.payments.record import parsed
+        from intergiro_provider.triggers.payments import forget_return
+
+        forget_return(consent_id)
+        return self._pay(context, parsed(first_sent), (event or {}).get("decision", "unknown"))
 
 
-class IntergiroBulkPaymentOperator(_PaymentBase):
+class IntergiroBulkPaymentOperator(PaymentOperator):
     """Hand in SEPA payments in EUR from one account, through the 2d API. A person approves them in the portal.
 
     .. code-block:: python

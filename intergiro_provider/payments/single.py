@@ -80,6 +80,14 @@ class SinglePayment:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
 
+    def find(self) -> dict[str, Any] | None:
+        """Return what is known of the payment if the bank has made it; None if it has not. Nothing is sent."""
+        self._take_up()
+        if self.record.state == "confirmed":
+            return self._confirmed_earlier()
+        found = self._look()
+        return self._adopt(found) if found else None
+
     def make(self) -> dict[str, Any]:
         """Make sure that the payment happened; return what is known of it, without account data.
 
@@ -139,7 +147,7 @@ class SinglePayment:
         attempts: list[dict[str, Any]] = self.record.content["attempts"]
         return attempts
 
-    def _first_sent(self) -> datetime:
+    def first_sent(self) -> datetime:
         """When the first request left, at the earliest."""
         times = [moment for attempt in self._attempts() if (moment := parsed(attempt.get("sent_at")))]
         if self.policy.earlier_since is not None and not self.record.is_kept:
@@ -151,7 +159,7 @@ class SinglePayment:
 
         :raises OutcomeUnknown: it may not.
         """
-        first = self._first_sent()
+        first = self.first_sent()
         trusted = self.now() - first < self.policy.key_trusted_for
         if not trusted:
             self._settle()
@@ -229,7 +237,7 @@ class SinglePayment:
     def _refused_repetition(self, status: int, repeated: bool) -> dict[str, Any]:
         """Conclude from a refusal that may be about the key and not about the payment."""
         self._note("refused", "unknown", status)
-        since = self._first_sent() if repeated else self.now() - LOOK_BACK
+        since = self.first_sent() if repeated else self.now() - LOOK_BACK
         fetch = self.client.page_getter("transactions", read_page)
         found = look_up.find_payment(fetch, self.payment, self.key, since).payment
         if found is None and len(self._attempts()) > 1:
@@ -303,7 +311,7 @@ class SinglePayment:
         )
 
     def _unknown(self, happened: str, status: int | None = None) -> OutcomeUnknown:
-        since = (self._first_sent() - look_up.CLOCKS).isoformat(timespec="seconds")
+        since = (self.first_sent() - look_up.CLOCKS).isoformat(timespec="seconds")
         return OutcomeUnknown(
             f"POST /{self.client.settings.version}/{self.payment.endpoint}",
             happened,

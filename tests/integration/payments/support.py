@@ -22,7 +22,7 @@ def context(dag: str = "rents", task: str = "pay", run: str = "r1", index: int =
     """
     ti = SimpleNamespace(
         dag_id=dag, task_id=task, run_id=run, map_index=index,
-        try_number=other.get("try_number", 1), max_tries=other.get("max_tries", 0),
+        try_number=other.get("try_number", 1), max_tries=other.get("max_tries", 0), xcom_push=lambda **given: None,
     )  # fmt: skip
     started = other.get("started", datetime.now(UTC))
     return {"ti": ti, "dag_run": SimpleNamespace(start_date=started, clear_number=0), "dag": other.get("dag_object")}

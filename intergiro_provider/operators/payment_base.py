@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments of the payment operators: what Airflow may store of them, and what they are checked against.
+"""What the payment operators share: where a payment stands, its record, and arguments that Airflow must not store.
 
 A light module, as the operators are.
 """
@@ -10,11 +10,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from intergiro_provider.links.intergiro import IntergiroPortalLink
+
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator, Context
+    from airflow.providers.common.compat.sdk import Context
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
+    from intergiro_provider.payments.keys import Position
     from intergiro_provider.payments.plan import Payment
+    from intergiro_provider.payments.record import Record
 
 
 class Hidden:
@@ -43,6 +49,73 @@ def hidden_field(name: str) -> Any:
 def shown(value: Any) -> Any:
     """Return the value of an argument that may be hidden."""
     return value.value if isinstance(value, Hidden) else value
+
+
+class PaymentOperator(BaseOperator):
+    """What both operators share: where the payment stands, and its record."""
+
+    ui_color = "#f3e3e6"
+    operator_extra_links: Any = (IntergiroPortalLink(),)
+
+    payment_key: Any
+    payment_scope: str
+    record_path: Any
+    intergiro_conn_id: str
+
+    def _check_scope(self) -> None:
+        if self.payment_scope != "run":
+            from intergiro_provider.payments.keys import check_scope
+
+            check_scope(self.payment_key, self.payment_scope, self.record_path)
+
+    def _position(self, context: Context) -> Position:
+        from intergiro_provider.exceptions import IntergiroValueError
+        from intergiro_provider.payments.keys import Position, check_payment_key
+
+        ti: Any = context.get("ti")
+        if ti is None:
+            raise IntergiroValueError(
+                f"The task {self.task_id} can pay only as a task of a DAG run: it has no context."
+            )
+        key = check_payment_key(self.payment_key)
+        map_index = getattr(ti, "map_index", -1)
+        if key is None and map_index is not None and map_index >= 0 and not has_fixed_order(self, context):
+            raise IntergiroValueError(
+                f"The mapped task {self.task_id} has no `payment_key`. Its items come from another task, whose next "
+                "run may bring them in another order, and then an item could be paid twice. Set `payment_key` to what "
+                "identifies an item, such as an invoice id. Nothing was sent."
+            )
+        return Position(
+            str(ti.dag_id), str(ti.task_id), str(ti.run_id), -1 if map_index is None else int(map_index), key,
+            self.payment_scope,
+        )  # fmt: skip
+
+    def _record(self, hook: IntergiroHook, position: Position, suffix: str = "") -> Record:
+        from intergiro_provider.payments.keys import record_name
+        from intergiro_provider.payments.record import Record
+        from intergiro_provider.pull.directory import Directory
+
+        name = record_name(hook.settings.origin, self.intergiro_conn_id, position) + suffix
+        if self.record_path is None:
+            return Record(None, name)
+        path = object_path(self.record_path, "`record_path`")
+        return Record(Directory(path.fs, path.path), name)
+
+    def _described(self, position: Position, context: Context, approved_by: Any, approved_plan: Any) -> dict[str, Any]:
+        """Return what the record says about where the payment comes from."""
+        ti: Any = context["ti"]
+        return {
+            "dag_id": position.dag_id,
+            "task_id": position.task_id,
+            "run_id": position.run_id,
+            "map_index": position.map_index,
+            "try_number": getattr(ti, "try_number", None),
+            "payment_key": position.payment_key,
+            "payment_scope": position.scope,
+            "conn_id": self.intergiro_conn_id,
+            "approved_by": approved_by,
+            "approved_plan": approved_plan,
+        }
 
 
 def has_fixed_order(operator: BaseOperator, context: Context) -> bool:
