@@ -17,7 +17,7 @@ ON_EVERY_AIRFLOW := $(addprefix tests/unit/,cli hooks links operators sensors tr
   test_sensor.py test_transfer.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-3.3 setup-2.11 setup-dagster check lint docs screenshots test test-3.3 test-2.11 test-dagster test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean pulls
+.PHONY: help setup setup-3.3 setup-2.11 setup-dagster check lint docs screenshots test test-3.3 test-2.11 test-dagster test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean payments pulls
 
 help: ## show this list
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -93,6 +93,9 @@ pulls: setup ## every fault of docs/pulls.md, and a pull killed at each of its s
 	$(PY) -m pytest tests/integration/storage --ignore tests/integration/storage/test_table.py --timeout 600 -s
 	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/storage -m "$(SELECT)" --timeout 600; fi
 	$(PY) -m tests.integration.storage.table
+
+payments: setup-3.3 ## payments under kills and faults, each made once or reported; a quarter of an hour
+	$(PY) -m scripts.payments_campaign
 
 storms: setup-3.3 ## hundreds of tasks that share one session, in real Airflows; writes docs/storms.md; half an hour
 	$(PY) -m scripts.storm --write docs/storms.md

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-PARALLEL = 8
+PARALLEL = 10
 TRIES = 5
 COMMIT_AFTER = 1.0
 SETTLE = timedelta(seconds=3)
@@ -69,6 +69,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--payments", type=int, default=1000)
     parser.add_argument("--others", type=int, default=300, help="payments in each mode but the first")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of all modes; later payments are not asked for")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="payments-"))
@@ -81,26 +82,29 @@ def main() -> int:
     good = True
     for place, mode in enumerate(MODES):
         count = arguments.payments if place == 0 else arguments.others
-        good &= run(mode, count, home / f"records-{place}", random.Random(arguments.seed + place))  # noqa: S311
+        share = 0.4 if place == 0 else 0.6 / (len(MODES) - 1)
+        until = time.monotonic() + 60 * arguments.minutes * share
+        good &= run(mode, count, until, home / f"records-{place}", random.Random(arguments.seed + place))  # noqa: S311
     return 0 if good else 1
 
 
-def run(mode: Mode, count: int, records: Path, draw: random.Random) -> bool:
+def run(mode: Mode, count: int, until: float, records: Path, draw: random.Random) -> bool:
     """Run one mode, and print its line of the report."""
     from intergiro_provider.sandbox import Sandbox
 
     for module in ("schwifty", "intergiro_provider.hooks.intergiro", "intergiro_provider.payments.single"):
         importlib.import_module(module)  # here, so that each try need not
+    importlib.import_module("intergiro_provider.payments.single").__dict__["FIRST_PAUSE"] = 0.05
     with Sandbox(process=True, transactions=10, login_limit=1000, **mode.bank) as bank:
         os.environ["AIRFLOW_CONN_INTERGIRO_DEFAULT"] = bank.connection(max_logins_per_hour=900)
         account = json.loads(bank.records("/v3/accounts")[0])["id"]
         path = "/v3/transactions/pay"
         for share, kind, how in (
-            (0.12, "lose_answer", {}),
-            (0.12, "lose_answer", {"commit_after": COMMIT_AFTER}),
-            (0.12, "status", {"status": 502, "handled": True, "commit_after": COMMIT_AFTER}),
-            (0.12, "drop", {}),
-            (0.06, "status", {"status": 503}),
+            (0.09, "lose_answer", {}),
+            (0.09, "lose_answer", {"commit_after": COMMIT_AFTER}),
+            (0.09, "status", {"status": 502, "handled": True, "commit_after": COMMIT_AFTER}),
+            (0.09, "drop", {}),
+            (0.04, "status", {"status": 503}),
         ):
             bank.fault(kind, path=path, probability=share, seed=draw.randrange(1000), **how)
         payments = [Payment(n, draw.choice(STEPS) if draw.random() < 0.36 else None) for n in range(count)]
@@ -109,13 +113,15 @@ def run(mode: Mode, count: int, records: Path, draw: random.Random) -> bool:
         def pay(payment: Payment) -> None:
             act(payment, mode, account, records, started)
 
-        kills = in_processes(payments, pay)
+        kills = in_processes(payments, pay, until)
+        payments = [payment for payment in payments if payment.tries]
+        count = len(payments)
         time.sleep(COMMIT_AFTER + 1)
         faults = sum(bank.counters().faults.values())
         cleared = draw.sample(payments, count // 10)
         for payment in cleared:
             payment.outcome, payment.kill_at = "", None
-        in_processes(cleared, pay)
+        in_processes(cleared, pay, float("inf"))
         time.sleep(COMMIT_AFTER + 1)
         booked = map(json.loads, bank.records("/v3/transactions"))
         made = Counter(t["reference"] for t in booked if t["reference"].startswith("Payment ") and t["amount"] < 0)
@@ -134,10 +140,15 @@ def run(mode: Mode, count: int, records: Path, draw: random.Random) -> bool:
     return not twice and not unsaid
 
 
-def in_processes(payments: list[Payment], pay: Callable[[Payment], None]) -> int:
-    """Run tries until every payment has an outcome; return how many were killed."""
+def in_processes(payments: list[Payment], pay: Callable[[Payment], None], until: float) -> int:
+    """Run tries until every payment has an outcome; return how many were killed.
+
+    :param until: by the monotonic clock; after it, no payment is begun.
+    """
     waiting, running, kills = list(payments), dict[int, tuple[Payment, int]](), 0
     while waiting or running:
+        if time.monotonic() > until:
+            waiting = [payment for payment in waiting if payment.tries]
         while waiting and len(running) < PARALLEL:
             payment = waiting.pop(0)
             payment.tries += 1
@@ -153,6 +164,8 @@ def in_processes(payments: list[Payment], pay: Callable[[Payment], None]) -> int
                 os._exit(0)
             os.close(writable)
             running[child] = payment, readable
+        if len(waiting) % 100 == 0:
+            print(f"  {len(waiting)} waiting, {kills} killed", file=sys.stderr, flush=True)
         child, status = os.wait()
         if child not in running:
             continue

@@ -10,8 +10,14 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from intergiro_provider.get_provider_info import get_provider_info
 from intergiro_provider.links import intergiro as links
-from intergiro_provider.links.intergiro import IntergiroManifestLink, IntergiroPortalLink, console_url
+from intergiro_provider.links.intergiro import (
+    IntergiroConsentLink,
+    IntergiroManifestLink,
+    IntergiroPortalLink,
+    console_url,
+)
 from intergiro_provider.operators.intergiro import IntergiroOperator
+from intergiro_provider.operators.payments import IntergiroPaymentOperator
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
 
 
@@ -83,8 +89,11 @@ def test_the_portal_is_where_the_provider_info_says() -> None:
 
 
 def test_all_are_registered_and_stored_under_the_name_that_airflow_looks_for() -> None:
-    used = [*IntergiroOperator.operator_extra_links, *IntergiroToObjectStorageOperator.operator_extra_links]
-    assert {type(link) for link in used} == {IntergiroManifestLink, IntergiroPortalLink}
+    used = [
+        *IntergiroOperator.operator_extra_links, *IntergiroToObjectStorageOperator.operator_extra_links,
+        *IntergiroPaymentOperator.operator_extra_links,
+    ]  # fmt: skip
+    assert {type(link) for link in used} == {IntergiroConsentLink, IntergiroManifestLink, IntergiroPortalLink}
     assert {f"{type(link).__module__}.{type(link).__name__}" for link in used} == set(
         get_provider_info()["extra-links"]
     )
