@@ -170,8 +170,12 @@ class SinglePayment:
         except IntergiroError as error:
             if not trusted or isinstance(error, PaymentMismatch):
                 raise
-            log.warning("The look-up of payment %s failed; its key is sent again. %s", self.key, error)
-            return None
+            log.warning(
+                "The look-up of payment %s failed; while its key is trusted, it is sent again. %s", self.key, error
+            )
+            found = look_up.Found()
+        if found.payment is None and trusted and self.now() - first >= self.policy.key_trusted_for:
+            return self._look()  # the look-up took so long that the key is not trusted any more
         if found.payment is None and found.similar and not trusted:
             raise self._unknown(f"the transactions {', '.join(found.similar[:5])} are equal to it and show no key")
         return found.payment
