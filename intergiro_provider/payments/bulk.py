@@ -27,7 +27,7 @@ from intergiro_provider.exceptions import (
 )
 from intergiro_provider.payments import look_up
 from intergiro_provider.payments.batches import CURRENCY, Batch, BulkPlan
-from intergiro_provider.payments.record import OPEN, Record, last_sent, parsed
+from intergiro_provider.payments.record import OPEN, Record, last_under_way, parsed
 from intergiro_provider.payments.sending import answered_object, check_prompt
 from intergiro_provider.pull.pages import read_page
 
@@ -61,6 +61,7 @@ class BulkPayment:
     described: Mapping[str, Any] = field(default_factory=dict)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
+    began: datetime = field(init=False)
 
     def make(self) -> dict[str, Any]:
         """Make sure that every batch was handed in once; return what is known of them, without account data.
@@ -69,6 +70,7 @@ class BulkPayment:
         :raises OutcomeUnknown: a batch may have been handed in, and must not be sent again.
         :raises IntergiroError: the bank has refused a batch, or it was not sent; the task can be retried or cleared.
         """
+        self.began = self.now()
         self.key = self.record.content.get("key") or self.key
         batches = self.plan.batches(self.key)
         self._take_up(batches)
@@ -199,7 +201,7 @@ class BulkPayment:
 
     def _look(self, number: int, batch: Batch, wait: timedelta) -> dict[str, dict[str, Any]]:
         attempts = self._entry(number)["attempts"]
-        sent = last_sent(attempts) or self.now()
+        sent = last_under_way(attempts, self.began)
         seconds = (sent + wait - self.now()).total_seconds()
         if seconds > 0:
             log.info("Looking for batch %d in %.0f s, when late payments would have appeared.", number + 1, seconds)

@@ -119,7 +119,12 @@ def parsed(moment: Any) -> datetime | None:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def last_sent(attempts: Iterable[Mapping[str, Any]]) -> datetime | None:
-    """When the newest of these attempts left."""
-    times = [moment for attempt in attempts if (moment := parsed(attempt.get("sent_at")))]
-    return max(times, default=None)
+def last_under_way(attempts: Iterable[Mapping[str, Any]], began: datetime) -> datetime:
+    """Return when the newest of these requests may last have been on its way.
+
+    A request may leave long after its record, for instance after a login. One whose end nobody wrote down belongs to a
+    process that was killed before this one began.
+
+    :param began: when this process began with the payment.
+    """
+    return max((parsed(attempt.get("ended_at")) or began for attempt in attempts), default=began)

@@ -32,7 +32,7 @@ from intergiro_provider.exceptions import (
 )
 from intergiro_provider.payments import look_up
 from intergiro_provider.payments.plan import Payment
-from intergiro_provider.payments.record import OPEN, Record, last_sent, parsed
+from intergiro_provider.payments.record import OPEN, Record, last_under_way, parsed
 from intergiro_provider.payments.sending import answered_object, check_prompt
 from intergiro_provider.pull.pages import Page, read_page
 
@@ -79,6 +79,7 @@ class SinglePayment:
     described: Mapping[str, Any] = field(default_factory=dict)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
+    began: datetime = field(init=False)
 
     def find(self) -> dict[str, Any] | None:
         """Return what is known of the payment if the bank has made it; None if it has not. Nothing is sent."""
@@ -118,6 +119,7 @@ class SinglePayment:
 
     def _take_up(self) -> None:
         """Begin a record, or go on with the one that is there."""
+        self.began = self.now()
         content = self.record.content
         if not content:
             self.record.save(
@@ -186,7 +188,7 @@ class SinglePayment:
     def _settle(self) -> None:
         """Wait until a payment of the last request would have appeared."""
         # Without a record, an earlier try may have sent it a moment ago.
-        sent = last_sent(self._attempts()) or self.now()
+        sent = last_under_way(self._attempts(), self.began)
         seconds = (sent + self.policy.settle - self.now()).total_seconds()
         if seconds > 0:
             log.info("Looking for payment %s in %.0f s, when a late one would have appeared.", self.key, seconds)

@@ -77,8 +77,10 @@ class IntergiroConsentTrigger(BaseTrigger):
             seconds = self.poll_interval
             try:
                 if readable:
-                    decision = await in_thread(self._status)
-                decision = decision or await in_thread(functools.partial(_returned, self.consent_id))
+                    decision = await in_thread(self.intergiro_conn_id, self._status)
+                decision = decision or await in_thread(
+                    self.intergiro_conn_id, functools.partial(_returned, self.consent_id)
+                )
                 errors = 0
             except IntergiroApiError as error:
                 if error.status_code in (404, 405, 501):

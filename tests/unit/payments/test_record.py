@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StorageError
-from intergiro_provider.payments.record import Record
+from intergiro_provider.payments.record import Record, last_under_way
 from intergiro_provider.pull.directory import Directory
 
 
@@ -72,3 +73,11 @@ def test_without_a_directory_nothing_is_kept() -> None:
     one.save(state="sent")
     assert (one.is_kept, one.state) == (False, "sent")
     assert json.dumps(one.content)
+
+
+def test_settling_begins_when_the_last_request_ended_or_this_process_began() -> None:
+    began = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    ended = {"sent_at": "2026-01-01T10:00:00+00:00", "ended_at": "2026-01-01T10:07:00+00:00"}
+    assert last_under_way([ended], began) == datetime(2026, 1, 1, 10, 7, tzinfo=UTC)
+    assert last_under_way([ended, {"sent_at": "2026-01-01T11:00:00+00:00"}], began) == began
+    assert last_under_way([], began) == began
