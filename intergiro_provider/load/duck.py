@@ -90,6 +90,9 @@ class Duck(Warehouse):
                 told = True
             time.sleep(_POLL)
 
+    def dataset(self) -> tuple[str, str]:
+        return f"duckdb://{self._database}", f"{self.target.schema or 'main'}.{self.target.bare}"
+
     def execute(self, statement: str, *parameters: Any) -> Any:
         return self._connection.execute(statement, list(parameters))
 

@@ -67,6 +67,11 @@ class Postgres(Warehouse):
         finally:
             connection.close()  # rolls back what is not committed
 
+    def dataset(self) -> tuple[str, str]:
+        connection = self._hook.get_connection(self._hook.get_conn_id())
+        table = f"{self.target.schema or 'public'}.{self.target.bare}"
+        return f"postgres://{connection.host}:{connection.port or 5432}", f"{connection.schema or ''}.{table}"
+
     def execute(self, statement: str, *parameters: Any) -> Any:
         self._cursor.execute(statement, parameters or None)
         return self._cursor

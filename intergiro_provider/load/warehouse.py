@@ -51,6 +51,10 @@ class Warehouse(ABC):
         """Return a context manager: connect, begin and lock; commit, or roll back after an exception."""
 
     @abstractmethod
+    def dataset(self) -> tuple[str, str]:
+        """Return the namespace and the name of the table for OpenLineage."""
+
+    @abstractmethod
     def columns(self, table: str) -> dict[str, Type] | None:
         """Return the columns of a table (its quoted name) in their order; None if there is no such table."""
 

@@ -12,9 +12,11 @@ from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from intergiro_provider.load.target import Loaded
     from intergiro_provider.load.warehouse import Warehouse
+    from intergiro_provider.pull.manifest import Manifest
 
 
 class IntergiroToSqlOperator(BaseOperator):
@@ -45,6 +47,8 @@ class IntergiroToSqlOperator(BaseOperator):
         the file open.
     :return: ``{table, pull_id, rows, inserted, changed, unchanged, vanished, replaced, already, seconds}``.
     """
+
+    _facets: tuple[tuple[str, str], tuple[str, str], Manifest, Loaded] | None = None
 
     template_fields: Sequence[str] = ("path", "table", "sql_conn_id", "database")
     ui_color = "#d9e8f6"
@@ -79,10 +83,13 @@ class IntergiroToSqlOperator(BaseOperator):
         """Load, and return what that changed."""
         from intergiro_provider.load.source import Source
         from intergiro_provider.pull.directory import Directory
+        from intergiro_provider.transfers.lineage import target_of
         from intergiro_provider.transfers.location import object_storage_path
 
         path = object_storage_path(self.path)
-        loaded = self._warehouse().load(Source(Directory(path.fs, path.path)))
+        source, warehouse = Source(Directory(path.fs, path.path)), self._warehouse()
+        loaded = warehouse.load(source)
+        self._facets = (target_of(path), warehouse.dataset(), source.manifest, loaded)
         self._tell(context, loaded)
         return loaded.to_dict()
 
@@ -92,6 +99,12 @@ class IntergiroToSqlOperator(BaseOperator):
         return open_warehouse(
             self.table, self.sql_conn_id, self.database, self.history, self.on_new_field, self.lock_timeout
         )
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Tell OpenLineage which directory was read and which table was written."""
+        from intergiro_provider.transfers.lineage import of_load
+
+        return of_load(*self._facets) if self._facets else None
 
     def _tell(self, context: Context, loaded: Loaded) -> None:
         if loaded.already:

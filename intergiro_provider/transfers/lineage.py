@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from intergiro_provider.load.target import Loaded
     from intergiro_provider.pull.manifest import Manifest
     from intergiro_provider.pull.pages import Page
 
@@ -76,6 +77,39 @@ class Lineage:
             )
         target = OutputDataset(*self._target, facets=about, outputFacets=statistics)
         return OperatorLineage(inputs=[source], outputs=[target])
+
+
+def of_load(
+    directory: tuple[str, str], table: tuple[str, str], manifest: Manifest, loaded: Loaded
+) -> OperatorLineage[Any, Any] | None:
+    """What a load tells OpenLineage; None where that is not installed.
+
+    :param directory: namespace and name of the pull's directory. :param table: those of the table.
+    """
+    try:
+        from airflow.providers.openlineage.extractors import OperatorLineage
+        from openlineage.client.event_v2 import InputDataset, OutputDataset
+        from openlineage.client.facet_v2 import (
+            dataset_version_dataset,
+            output_statistics_output_dataset,
+            schema_dataset,
+        )
+    except ImportError:
+        return None
+
+    fields = [
+        schema_dataset.SchemaDatasetFacetFields(name, kind if isinstance(kind, str) else "json")
+        for name, kind in (manifest.schema or {}).items()
+    ]
+    schema = schema_dataset.SchemaDatasetFacet(fields=fields)
+    version = dataset_version_dataset.DatasetVersionDatasetFacet(loaded.pull_id)
+    written = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
+        rowCount=loaded.inserted + loaded.changed
+    )
+    return OperatorLineage(
+        inputs=[InputDataset(*directory, facets={"version": version})],
+        outputs=[OutputDataset(*table, facets={"schema": schema}, outputFacets={"outputStatistics": written})],
+    )
 
 
 def source_of(url: str) -> tuple[str, str]:
