@@ -17,16 +17,19 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from scripts.airflow_stack import ROOT, AirflowStack
 from scripts.bank import Bank
-from scripts.demo_summary import describe
+from scripts.demo_summary import describe, warehouse
 from scripts.processes import Group, ProcessDied, interrupt_on_sigterm
 
 HOME = ROOT / ".demo"
 AIRFLOW_HOME = HOME / "airflow"
 DATA = HOME / "data"
 DAG_ID = "intergiro_nightly"
+LOAD_DAG_ID = "intergiro_to_duckdb"
+DATABASE = HOME / "warehouse.duckdb"
 
 #: The bank's real tokens live 15 minutes. A renewal takes about three seconds, see the session protocol.
 ACCESS_TOKEN_LIFE = 8
@@ -35,6 +38,9 @@ SANDBOX_FLAGS = (
     *("--transactions", "150000"),
     *("--latency", "1.2"),
 )
+
+#: Accounts that pay between the two loads.
+PAYMENTS = 5
 
 #: How long the scheduled run may take to appear and to end, in seconds. About 30 are usual.
 RUN_TIMEOUT = 240.0
@@ -83,6 +89,7 @@ def start(tell: Progress) -> tuple[AirflowStack, Bank]:
         ROOT / "dags_examples",
         env={
             "INTERGIRO_EXAMPLE_TARGET": f"file://{DATA}",
+            "INTERGIRO_EXAMPLE_DATABASE": str(DATABASE),
             # The button that tests a connection is off by default.
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         },
@@ -100,7 +107,7 @@ def start(tell: Progress) -> tuple[AirflowStack, Bank]:
             port=bank.port,
             password=bank.settings()["api_keys"][0],
         )
-        airflow.wait_for_dags({DAG_ID})
+        airflow.wait_for_dags({DAG_ID, LOAD_DAG_ID})
     except BaseException:
         airflow.stop(GRACE)
         raise
@@ -136,6 +143,30 @@ def scheduled_run(airflow: AirflowStack, bank: Bank, tell: Progress) -> dict[str
     return airflow.rest.wait_for_run(DAG_ID, run_id, max(10.0, deadline - time.monotonic()), tick)
 
 
+def load(airflow: AirflowStack, bank: Bank, tell: Progress) -> dict[str, Any]:
+    """Load accounts and transactions into DuckDB, before and after payments; return what the reconciliation said."""
+    import duckdb
+
+    bank.control("PATCH", "settings", {"latency": 0.0})
+    airflow.rest.set_paused(LOAD_DAG_ID, False)
+    run_id = ""
+    for number in (1, 2):
+        tell(f"loading into {DATABASE.name}, run {number}")
+        run_id = airflow.rest.trigger(LOAD_DAG_ID)
+        run = airflow.rest.wait_for_run(LOAD_DAG_ID, run_id, RUN_TIMEOUT, airflow.processes.check)
+        if run["state"] != "success":
+            raise RuntimeError(f"{LOAD_DAG_ID} has failed: see the tasks' logs")
+        if number == 1:
+            with duckdb.connect(str(DATABASE), read_only=True) as connection:
+                accounts = connection.execute("SELECT id, currency FROM accounts LIMIT ?", [PAYMENTS]).fetchall()
+            for account, currency in accounts:
+                fields = {"account_id": account, "currency": currency, "type": "bank-transfer"}
+                payment = {"api": "v3", "count": 2, "fields": {**fields, "amount": 12_345, "status": "completed"}}
+                bank.control("POST", "transactions", payment)
+    found: dict[str, Any] = airflow.rest.xcom(LOAD_DAG_ID, run_id, "compare")
+    return found
+
+
 def demo(keep: bool) -> int:
     """Do it all; return an exit code."""
     tell = Progress()
@@ -143,9 +174,10 @@ def demo(keep: bool) -> int:
     kept = False
     try:
         run = scheduled_run(airflow, bank, tell)
+        compared = load(airflow, bank, tell) if run["state"] == "success" else {}
         exposed = airflow.processes.exposed()
         tell(f"the run has ended: {run['state']}")
-        print(describe(airflow, bank, run, DATA, keep))
+        print(describe(airflow, bank, run, DATA, keep, warehouse(DATABASE, compared)))
         if exposed:
             print(f"Something listens beyond loopback: {exposed}", file=sys.stderr)
         if run["state"] != "success" or exposed:

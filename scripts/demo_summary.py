@@ -18,7 +18,7 @@ from scripts.bank import Bank
 SHOWN = 5
 
 
-def describe(airflow: AirflowStack, bank: Bank, run: dict[str, Any], data: Path, kept: bool) -> str:
+def describe(airflow: AirflowStack, bank: Bank, run: dict[str, Any], data: Path, kept: bool, loaded: list[str]) -> str:
     """Return the summary as text."""
     return "\n".join(
         [
@@ -28,6 +28,8 @@ def describe(airflow: AirflowStack, bank: Bank, run: dict[str, Any], data: Path,
             *_files(data),
             "",
             *_records(data),
+            "",
+            *loaded,
             "",
             *_session(bank),
             "",
@@ -74,6 +76,25 @@ def _records(data: Path) -> list[str]:
                     f"  {record['created_at']}  {amount:>20}  {record['status']:<18}{record['type']:<16}{name}"
                 )
             break
+    return lines
+
+
+def warehouse(database: Path, compared: dict[str, Any]) -> list[str]:
+    """Return a query's result from the DuckDB file, and what the reconciliation said."""
+    import duckdb
+
+    if not database.exists():
+        return ["Nothing was loaded."]
+    with duckdb.connect(str(database), read_only=True) as connection:
+        found = connection.execute(
+            "SELECT currency, count(*), count(*) FILTER (status = 'completed'), sum(amount_decimal) "
+            "FROM transactions_amounts GROUP BY currency ORDER BY currency"
+        ).fetchall()
+    lines = [f"Loaded into DuckDB ({_short(database)}); the view transactions_amounts by currency"]
+    lines += [f"  {code}  {rows:>8,} rows, {done:>8,} completed, sum {total}" for code, rows, done, total in found]
+    if compared:
+        agree = compared["lines"] - compared["differing"]
+        lines.append(f"Reconciliation: {agree} of {compared['lines']} balances agree with the transactions to the cent")
     return lines
 
 
