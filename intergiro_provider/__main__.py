@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m intergiro_provider`: the same as `airflow intergiro`, which only Airflow 3.2 and later have."""
+"""`python -m intergiro_provider`: the commands of `airflow intergiro`, which needs Airflow 3.2 or later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from intergiro_provider.cli.definition import get_intergiro_cli_commands
 
 
 def parser() -> argparse.ArgumentParser:
-    """The same commands, without Airflow's own around them."""
+    """Return a parser of the same commands, without those of Airflow."""
     [group] = get_intergiro_cli_commands()
     made = argparse.ArgumentParser(prog="python -m intergiro_provider", description=group.help)
     _add(made, group.subcommands)  # type: ignore[union-attr] # it is a group
@@ -38,10 +38,10 @@ def _add(parser: argparse.ArgumentParser, commands: Iterable[Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    import airflow.configuration  # noqa: F401 # sets filters of its own
+    import airflow.configuration  # noqa: F401 # it sets warning filters
 
     if not sys.warnoptions:
-        # What Airflow says to developers about itself.
+        # Deprecation warnings of Airflow itself.
         warnings.simplefilter("ignore")
     arguments = parser().parse_args()
     arguments.func(arguments)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: what lives, and whether a deployment is set up soundly."""
+"""The command line: the stored session, and whether a deployment is set up correctly."""

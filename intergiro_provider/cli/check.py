@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`check`: is this deployment set up soundly? Each finding comes of one function, in the order of this module."""
+"""`check`: is this deployment set up correctly? Each finding comes from one function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from intergiro_provider.exceptions import IntergiroError
 
 
 def check(conn_id: str, login: bool) -> Result:
-    """Look at everything; what needs the connection only where it can be read.
+    """Look at the deployment and, if the connection can be read, at the connection.
 
     :param login: also try the API key, which counts as a login.
     """
@@ -29,7 +29,9 @@ def check(conn_id: str, login: bool) -> Result:
     try:
         at = target(conn_id)
     except IntergiroError as error:
-        findings.append(Finding("connection", "error", str(error), "The rest was not looked at: it needs this."))
+        findings.append(
+            Finding("connection", "error", str(error), "The other checks need the connection and were left out.")
+        )
     else:
         findings += of_connection(at, login)
     return Result(
@@ -38,13 +40,14 @@ def check(conn_id: str, login: bool) -> Result:
 
 
 def of_connection(at: Target, login: bool) -> list[Finding]:
-    """What is found of a connection that can be read."""
+    """Return the findings about a connection that can be read."""
     clock, reach = check_bank.clock_and_reach(at)
     findings = [
         looked_at(what, partial(look, at))
         for what, look in {
             "connection": check_session.connection,
             "sharing": check_session.sharing,
+            "former_sessions": check_session.former_sessions,
             "shadowing": check_session.shadowing,
             "session": check_session.session,
             "logins": check_session.logins,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `check` finds of Airflow: versions, encryption, the way to the Variables and how quick it is."""
+"""What `check` finds out about Airflow: versions, encryption, and how fast Variables are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AIRFLOW_3 = not airflow_version.startswith("2.")
 
 
 def versions() -> Finding:
-    """What runs here."""
+    """Which versions run here."""
     return Finding(
         "versions",
         "ok",
@@ -33,7 +33,7 @@ def versions() -> Finding:
 
 
 def fernet_key() -> Finding:
-    """Whether tokens and API keys are encrypted in the database."""
+    """Whether Airflow encrypts Variables and connections."""
     from airflow.models.crypto import get_fernet
 
     try:
@@ -45,22 +45,22 @@ def fernet_key() -> Finding:
         return Finding(
             "fernet_key",
             "error",
-            "Airflow has no Fernet key: tokens and API keys are stored in clear.",
+            "Airflow has no Fernet key, so connections are stored with their API keys in clear.",
             _NEW_FERNET_KEY,
         )
     return Finding("fernet_key", "ok", "Variables and connections are stored encrypted.")
 
 
 _NEW_FERNET_KEY = (
-    "Set [core] fernet_key, the same on every component; `airflow rotate-fernet-key` then encrypts what is there."
+    "Set the same [core] fernet_key on every component. Then `airflow rotate-fernet-key` encrypts what is stored."
 )
 
 
 def variables() -> Finding:
-    """Whether a Variable can be written and read here, and how quickly: tried on one of its own, which is removed."""
+    """Whether a Variable can be written and read here, and how fast. It uses a Variable of its own, and deletes it."""
     store = VariableStore(Codec("", ""), f"intergiro_check_{secrets.token_hex(4)}")
     try:
-        store.write("logins", LoginHistory())  # the first one pays for connecting, which a task does once
+        store.write("logins", LoginHistory())  # the first one includes connecting, which a task does once
         _, writing = timed(lambda: store.write("logins", LoginHistory()))
         back, reading = timed(lambda: store.read("logins"))
     finally:
@@ -78,14 +78,14 @@ def variables() -> Finding:
     return Finding(
         "variables",
         state,
-        f"The metadata database writes a Variable in {_ms(writing)} and reads it in {_ms(reading)}; the two together "
-        f"may take {_ms(limit)}.",
-        None if state == "ok" else "Make the metadata database quicker, or set lock_conn_id in the connection's extra.",
+        f"The metadata database writes a Variable in {_ms(writing)} and reads it in {_ms(reading)}; the limit of "
+        f"both is {_ms(limit)}.",
+        None if state == "ok" else "Make the metadata database faster, or set lock_conn_id in the connection's extra.",
     )
 
 
 def execution_api() -> Finding:
-    """How quickly the API server answers, through which tasks of Airflow 3 reach the Variables."""
+    """How fast the API server responds. Tasks of Airflow 3 reach the Variables through it."""
     if not AIRFLOW_3:
         return Finding("execution_api", "ok", "Tasks of this Airflow reach the Variables in the database directly.")
     import requests
@@ -102,14 +102,14 @@ def execution_api() -> Finding:
             "warning",
             f"The API server cannot be reached from here ({where}: {type(error).__name__}). Tasks reach the Variables "
             "through it.",
-            "If tasks run on this machine: set [core] execution_api_server_url, and see that the API server is up.",
+            "If tasks run on this machine, set [core] execution_api_server_url and check that the API server is up.",
         )
     if answer.status_code >= 300:
         return Finding(
             "execution_api",
             "warning",
-            f"{where} answers {answer.status_code} to the path of the Execution API.",
-            "See [core] execution_api_server_url.",
+            f"{where} responds with {answer.status_code} at the path of the Execution API.",
+            "Check [core] execution_api_server_url.",
         )
     # What a task writes must be acknowledged before its client sends it again; see `_timings` of the hook.
     limit = min(0.8 * conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0), TIMINGS.lease_round)
@@ -117,7 +117,7 @@ def execution_api() -> Finding:
     return Finding(
         "execution_api",
         state,
-        f"The API server at {where} answers in {_ms(took)}; to write a Variable it may take {_ms(limit)}.",
+        f"The API server at {where} responds in {_ms(took)}; the limit for writing a Variable is {_ms(limit)}.",
         None if state == "ok" else "Scale the API server, or set lock_conn_id in the connection's extra.",
     )
 
@@ -131,15 +131,15 @@ def _execution_api_url() -> str:
 
 
 def connection_test(_: Target) -> Finding:
-    """Whether people can press *Test connection*."""
+    """Whether *Test connection* is enabled."""
     setting = conf.get("core", "test_connection", fallback="Disabled")
     if setting.strip().lower() == "enabled":
         return Finding(
             "connection_test",
             "ok",
-            "*Test connection* is enabled. Each test is a login, beside the login budget; use it sparingly.",
+            "*Test connection* is enabled. Each test is a login that is not in the login history; use it rarely.",
         )
-    return Finding("connection_test", "ok", "*Test connection* is switched off ([core] test_connection).")
+    return Finding("connection_test", "ok", "*Test connection* is disabled ([core] test_connection).")
 
 
 def _ms(seconds: float) -> str:

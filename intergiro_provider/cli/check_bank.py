@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `check` finds of the bank: whether it can be reached, how quickly, and what its clock says."""
+"""What `check` finds out about the bank: whether it can be reached, how fast it responds, and what its clock says."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.session.effects import Answer
 
 CLOCK = 60.0
-"""Seconds by which clocks may differ before it is worth a word."""
+"""Seconds by which clocks may differ without a warning."""
 
 
 def clock_and_reach(at: Target) -> tuple[Finding, Finding]:
-    """Both come of one request, without a token."""
+    """Return two findings of one request, which carries no token."""
     answer, took = timed(at.bank.reach)
     return _clock(at, answer), _reach(at, answer, took)
 
@@ -25,14 +25,14 @@ def _reach(at: Target, answer: Answer, took: float) -> Finding:
     where = at.settings.origin
     if not answer.status:
         return Finding(
-            "bank", "error", f"No answer from {where}: {answer.why}.", "Check the host, the network and `proxies`."
+            "bank", "error", f"No response from {where}: {answer.why}.", "Check the host, the network and `proxies`."
         )
-    found = f"{where} answers in {took * 1000:.0f} ms, connection included; a call may take {TIMINGS.call:.0f} s."
+    found = f"{where} responds in {took * 1000:.0f} ms, connection included; the limit is {TIMINGS.call:.0f} s."
     if answer.status != 401:
         return Finding(
             "bank",
             "warning",
-            f"{found} But it answers {answer.status} to a request without a token, where 401 is expected.",
+            f"{found} But its status for a request without a token is {answer.status}; 401 is expected.",
             "Check the host; if it is right, ask Intergiro whether this machine's address may use the API.",
         )
     state = by_time(took, TIMINGS.call)
@@ -41,8 +41,8 @@ def _reach(at: Target, answer: Answer, took: float) -> Finding:
 
 def _clock(at: Target, answer: Answer) -> Finding:
     if answer.at is None:
-        return Finding("clock", "ok", "The bank does not say what time it is.")
-    # Dates of HTTP are whole seconds.
+        return Finding("clock", "ok", "The bank's response has no Date header.")
+    # HTTP dates are whole seconds.
     ahead = round(time.time() - answer.at - 0.5)
     if abs(ahead) <= CLOCK:
         return Finding("clock", "ok", f"This machine's clock and the bank's differ by {abs(ahead)} s.")
@@ -50,15 +50,15 @@ def _clock(at: Target, answer: Answer) -> Finding:
         "clock",
         "warning",
         f"This machine's clock is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} the bank's.",
-        "Set it by NTP: logins are counted by the bank's clock, but Airflow's own tokens need right clocks.",
+        "Use NTP. Logins are counted by the bank's clock, but Airflow's own tokens need correct clocks.",
     )
 
 
 def login(at: Target) -> Finding:
-    """Whether the bank accepts the API key: a login, unless the budget is used up."""
+    """Whether the bank accepts the API key. This is a login, and is left out if the budget is used up."""
     logins = session_state(at)["logins"]
     if logins["counted"] is None:
-        return Finding("login", "warning", "Not tried: how many logins this hour has seen, is not known.")
+        return Finding("login", "warning", "Not tried: the login history cannot be read.")
     if next_at := logins["next_at"]:
         return Finding("login", "warning", f"Not tried: the login budget is used up until {next_at}.")
     works, said = IntergiroHook(at.conn_id).test_connection()

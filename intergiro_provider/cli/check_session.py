@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `check` finds of a connection and its session."""
+"""What `check` looks at in a connection and its session."""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Iterator
 
 from airflow.providers.common.compat.sdk import conf
 
 from intergiro_provider.api.settings import HOSTS
+from intergiro_provider.cli.deployment import deployment, former_text, same_key_elsewhere
 from intergiro_provider.cli.findings import Finding, by_time, timed
-from intergiro_provider.cli.state import SLOTS, session_state
-from intergiro_provider.cli.target import TIMINGS, Target, backends_before_the_database, hidden_by, target
-from intergiro_provider.exceptions import IntergiroError
-from intergiro_provider.hooks.intergiro import IntergiroHook
+from intergiro_provider.cli.state import REASONS, SLOTS, session_state
+from intergiro_provider.cli.target import TIMINGS, Target, backends_before_the_database, hidden_by
 
 ON_ONE_HOST = frozenset({"LocalExecutor", "SequentialExecutor", "DebugExecutor"})
 
@@ -30,14 +26,14 @@ def connection(at: Target) -> Finding:
         return Finding(
             "connection",
             "error",
-            f"{found} Certificates are not checked, so anybody on the way can read the API key.",
-            "Let `verify` be true, or name a file with your certificate authorities.",
+            f"{found} TLS certificates are not verified, so the API key can be intercepted.",
+            "Set `verify` to true, or to a file with your certificate authorities.",
         )
     if settings.unknown_extras:
         return Finding(
             "connection",
             "warning",
-            f"{found} Its extra holds names that mean nothing: {', '.join(settings.unknown_extras)}.",
+            f"{found} Its extra holds unknown names: {', '.join(settings.unknown_extras)}.",
             "Remove them, or correct their spelling.",
         )
     return Finding("connection", "ok", found)
@@ -52,60 +48,48 @@ def _origin_of_connection(conn_id: str) -> str:
 
 
 def sharing(at: Target) -> Finding:
-    """Which other connections share this one's session, and whether they do so in the same way."""
-    mine, wrong, unread, same = at.settings, [], [], []
-    for conn_id in _other_connections(at.conn_id):
-        try:
-            other = target(conn_id)
-        except IntergiroError:
-            unread.append(conn_id)
-            continue
-        if other.settings.key != mine.key:
-            continue
-        if other.settings.lock_conn_id != mine.lock_conn_id:
-            wrong.append(f"{conn_id} shares the session, but names another lock_conn_id.")
-        else:
-            same.append(conn_id)
+    """Which other connections hold the same API key, and whether they share the session in the same way."""
+    found = deployment(at)
+    same = found.sharing(at)
+    wrong = [other.conn_id for other in same if other.settings.lock_conn_id != at.settings.lock_conn_id]
     if wrong:
         return Finding(
             "sharing",
             "error",
-            " ".join(wrong),
-            "Connections with one API key share a session, and need one lock_conn_id.",
+            f"{', '.join(wrong)} shares the session, but names another lock_conn_id.",
+            "Set the same lock_conn_id on all connections with this API key.",
         )
-    if unread:
+    apart = [
+        f"{other.conn_id} ({other.settings.origin})"
+        for other in found.others
+        if other not in same and other.settings.api_key == at.settings.api_key
+    ] + same_key_elsewhere(at)
+    if apart:
         return Finding(
-            "sharing", "warning", f"These Intergiro connections cannot be read: {', '.join(unread)}.", "Correct them."
+            "sharing",
+            "warning",
+            f"{', '.join(apart)} holds the same API key, but does not share the session. Its logins are not in the "
+            "login history, and can end the session.",
+            "Use a connection of type intergiro that leads to the same host.",
         )
-    found = f"The session is shared with {', '.join(same)}." if same else "No other connection uses this API key here."
-    if len(list(backends_before_the_database())) > 1:
-        found += " Those in a secrets backend cannot be listed."
-    return Finding("sharing", "ok", found)
+    if found.unread:
+        return Finding(
+            "sharing", "warning", f"These connections cannot be read: {', '.join(found.unread)}.", "Correct them."
+        )
+    text = (
+        f"The session is shared with {', '.join(other.conn_id for other in same)}."
+        if same
+        else "No other connection uses this API key here."
+    )
+    if found.unlisted:
+        text += f" Connections in {', '.join(found.unlisted)} cannot be listed; those that used a session are known."
+    return Finding("sharing", "ok", text)
 
 
-def _other_connections(conn_id: str) -> Iterator[str]:
-    """Ids of the other Intergiro connections in the environment and in the database."""
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        ids = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type == "intergiro")))
-    # The environment does not tell upper case from lower.
-    known = {other.upper() for other in ids} | {conn_id.upper()}
-    for name in os.environ:
-        other = name.removeprefix("AIRFLOW_CONN_")
-        if other != name and other not in known and _is_intergiro(other.lower()):
-            ids.add(other.lower())
-    return iter(sorted(other for other in ids if other.upper() != conn_id.upper()))
-
-
-def _is_intergiro(conn_id: str) -> bool:
-    try:
-        return bool(IntergiroHook.get_connection(conn_id).conn_type == "intergiro")
-    except Exception:
-        # Somebody else's, and somebody else's to mend.
-        return False
+def former_sessions(at: Target) -> Finding:
+    """Whether sessions of API keys are stored that no connection holds any more. They do no harm."""
+    found = deployment(at)
+    return Finding("former_sessions", "ok", former_text(found), "To delete: `session prune`." if found.former else None)
 
 
 def shadowing(at: Target) -> Finding:
@@ -117,27 +101,48 @@ def shadowing(at: Target) -> Finding:
         "shadowing",
         "error",
         " ".join(f"{key} is hidden by an entry in {backend}." for key, backend in hidden.items()),
-        "Remove that entry: a renewed token could not be read back.",
+        "Remove that entry. With it, a renewed token pair cannot be read back.",
     )
 
 
 def session(at: Target) -> Finding:
-    """Whether what is stored can be used."""
+    """Whether what is stored can be used, and how the last renewal ended."""
     state = session_state(at)
     if state["problems"]:
         more = f" There are {len(state['problems'])} such problems in all." if len(state["problems"]) > 1 else ""
         return Finding("session", "error", state["problems"][0] + more, "See `session show`.")
-    stored = state["session"]
-    if stored is None:
-        return Finding("session", "ok", f"No session is stored in {at.store.name}; the first task logs in.")
-    return Finding("session", "ok", f"{at.store.name} holds generation {stored['generation']}.")
+    stored, lease = state["session"], state["lease"] or {}
+    text = (
+        f"{at.store.name} holds generation {stored['generation']}."
+        if stored is not None
+        else f"No session is stored in {at.store.name}; the next task logs in."
+    )
+    # The bank may be back, and the budget has a finding of its own; these two stay until a person acts.
+    lasting = lease.get("verdict") in ("key", "shadowed")
+    if not lasting and not (lease.get("verdict") in ("bank", "limited") and lease["verdict_until"]):
+        return Finding("session", "ok", text)
+    detail = f" ({lease['detail']})" if lease["detail"] else ""
+    return Finding(
+        "session",
+        "error" if lasting else "warning",
+        f"The last renewal failed: {REASONS[lease['verdict']]}{detail}. {text}",
+        REMEDIES[lease["verdict"]],
+    )
+
+
+REMEDIES = {
+    "key": "Check the connection's password, `api` and `environment`. Once the key is accepted: `session renew`.",
+    "shadowed": "Remove the entry that hides the Variables, then clear the failed tasks.",
+    "bank": "Wait; tasks with retries go on by themselves.",
+    "limited": "Wait; tasks with retries go on by themselves. Fewer requests at once help.",
+}
 
 
 def logins(at: Target) -> Finding:
     """Whether the next login would be allowed."""
     found = session_state(at)["logins"]
     if found["counted"] is None:
-        return Finding("logins", "error", "The ledger of logins cannot be read.", "See `session show`.")
+        return Finding("logins", "error", "The login history cannot be read.", "See `session show`.")
     text = f"{found['counted']} of {found['allowed']} logins within the hour are used."
     if found["next_at"] is None:
         return Finding("logins", "ok", text)
@@ -145,15 +150,15 @@ def logins(at: Target) -> Finding:
         "logins",
         "warning",
         f"{text} The next is allowed at {found['next_at']}.",
-        "If sessions keep ending early, something else logs in with the same API key. See the tasks' logs.",
+        "If sessions keep ending early, another program logs in with the same API key. See the tasks' logs.",
     )
 
 
 def lock(at: Target) -> Finding:
-    """Whether the distributed lock can be had, and whether one is needed."""
+    """Whether the distributed lock can be acquired, and whether one is needed."""
     executors = [name.rsplit(".", 1)[-1] for name in conf.get("core", "executor").replace(":", ",").split(",")]
     executor = ", ".join(executors)
-    # Not the session's own: a renewal under way would have to wait.
+    # Not the session's own lock: a renewal under way would have to wait.
     strict = at.lock(f"{at.store.name}_check")
     if strict is None:
         if ON_ONE_HOST.issuperset(executors):
@@ -161,7 +166,7 @@ def lock(at: Target) -> Finding:
         return Finding(
             "lock",
             "warning",
-            f"No distributed lock, and {executor} may run tasks on many hosts: they agree by the lease, which waits.",
+            f"No distributed lock. {executor} may run tasks on many hosts, so each renewal waits for the lease.",
             "Name a postgres or redis connection as lock_conn_id in the extra, on every connection of this session.",
         )
     try:
@@ -173,7 +178,7 @@ def lock(at: Target) -> Finding:
     return Finding(
         "lock",
         state,
-        f"Connection {at.settings.lock_conn_id} gives a lock in {opening * 1000:.0f} ms and confirms it in "
-        f"{checking * 1000:.0f} ms; to confirm it may take {TIMINGS.lock_check:.0f} s.",
-        None if state == "ok" else "Use a quicker service, or one that is nearer to the workers.",
+        f"Connection {at.settings.lock_conn_id} acquires a lock in {opening * 1000:.0f} ms and checks it in "
+        f"{checking * 1000:.0f} ms; the limit of the check is {TIMINGS.lock_check:.0f} s.",
+        None if state == "ok" else "Use a faster service, or one closer to the workers.",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each command runs: imported when it is run, and what it needs only then."""
+"""The function of each command. Each imports what it needs when it is run."""
 
 from __future__ import annotations
 
@@ -8,41 +8,50 @@ from collections.abc import Callable
 
 from airflow.utils.cli import action_cli
 
-from intergiro_provider.cli.output import Result, run
+from intergiro_provider.cli.output import Result, command
 
-_recorded: Callable[[Callable[[Namespace], None]], Callable[[Namespace], None]] = action_cli(check_db=False)  # type: ignore[no-untyped-call]
-"""Enters who ran the command into Airflow's audit log."""
-
-
-def session_show(args: Namespace) -> None:
-    """`session show`"""
-    from intergiro_provider.cli.session import show
-
-    run(args, lambda: show(args.conn_id))
+_recorded: Callable[[Callable[[Namespace], Result]], Callable[[Namespace], Result]] = action_cli(check_db=False)  # type: ignore[no-untyped-call]
+"""Records in Airflow's audit log who ran the command."""
 
 
+@command
+def session_show(args: Namespace) -> Result:
+    """Run `session show`."""
+    from intergiro_provider.cli.show import show
+
+    return show(args.conn_id)
+
+
+@command
 @_recorded
-def session_renew(args: Namespace) -> None:
-    """`session renew`"""
-    from intergiro_provider.cli.session import renew
+def session_renew(args: Namespace) -> Result:
+    """Run `session renew`."""
+    from intergiro_provider.cli.renew import renew
 
-    run(args, lambda: renew(args.conn_id))
+    return renew(args.conn_id)
 
 
+@command
 @_recorded
-def session_reset(args: Namespace) -> None:
-    """`session reset`"""
-    from intergiro_provider.cli.session import reset
+def session_reset(args: Namespace) -> Result:
+    """Run `session reset`."""
+    from intergiro_provider.cli.removal import reset
 
-    run(args, lambda: reset(args.conn_id, confirmed=args.yes, force=args.force))
+    return reset(args.conn_id, confirmed=args.yes, force=args.force)
 
 
-def check(args: Namespace) -> None:
-    """`check`"""
+@command
+@_recorded
+def session_prune(args: Namespace) -> Result:
+    """Run `session prune`."""
+    from intergiro_provider.cli.removal import prune
 
-    def look() -> Result:
-        from intergiro_provider.cli.check import check
+    return prune(args.conn_id, confirmed=args.yes)
 
-        return check(args.conn_id, login=args.login)
 
-    run(args, look)
+@command
+def check(args: Namespace) -> Result:
+    """Run `check`."""
+    from intergiro_provider.cli.check import check
+
+    return check(args.conn_id, login=args.login)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands, their arguments and their help.
 
-Airflow (3.2 and later) imports this module at every start of `airflow`, for whatever command: it imports nothing, and
-the commands themselves are imported when they are run.
+Airflow 3.2 and later imports this module at every start of `airflow`. So it imports nothing, and a command's function
+is imported when the command runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _COMMANDS = "intergiro_provider.cli.commands."
 
 
 def get_intergiro_cli_commands() -> list[CLICommand]:
-    """The group `intergiro`, as Airflow wants it. Its formatter leaves the lines of a description as they are."""
+    """Return the group `intergiro`. Airflow prints the lines of a description as they are."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
     argument: Any = Arg  # it has no types
@@ -26,17 +26,19 @@ def get_intergiro_cli_commands() -> list[CLICommand]:
         metavar="CONN_ID",
         help="Connection of type intergiro (default: intergiro_default)",
     )
-    output = argument(("-o", "--output"), choices=("text", "json"), default="text", help="For people or for scripts")
+    output = argument(
+        ("-o", "--output"), choices=("text", "json"), default="text", help="Format: text for people, json for scripts"
+    )
     yes = argument(("-y", "--yes"), action="store_true", help="Do not ask for confirmation")
     force = argument(
         ("-f", "--force"),
         action="store_true",
-        help="Reset even if a renewal seems to be under way, whose tokens may be lost, or if no login is left",
+        help="Reset even if a renewal seems to be under way, whose tokens are lost then, or if no login is left",
     )
     login = argument(
         ("--login",),
         action="store_true",
-        help="Also try the API key by logging in. The bank counts it as a login; nothing of it is kept",
+        help="Also try the API key by a login. The bank counts this login; its tokens are not kept",
     )
     session = GroupCommand(
         name="session",
@@ -44,40 +46,55 @@ def get_intergiro_cli_commands() -> list[CLICommand]:
         subcommands=(
             ActionCommand(
                 name="show",
-                help="Show what is stored of the session",
-                description="Show what is stored of the session: its generation and ages, who wrote it,\n"
-                "the logins of the last hour, the lease and the lock. Never a token. The bank is\nnot asked.",
+                help="Show the stored session",
+                description="Show the stored session: the connections that share it, its generation and age,\n"
+                "who wrote it, the logins of the last hour, the lease and the lock. Also list the\n"
+                "sessions of former API keys. No token is shown, and the bank is not asked.",
                 func=lazy_load_command(_COMMANDS + "session_show"),
                 args=(conn_id, output),
             ),
             ActionCommand(
                 name="renew",
                 help="Ask the bank, and renew the session if it answers 401",
-                description="Ask the bank for one record of a list, which is not shown. If it answers 401, renew\n"
-                "the session just as a task would: within the login budget, under the same locks.\n"
-                "Where no session is stored, log in.",
+                description="Request one record of a list, which is not shown. If the bank answers 401, renew\n"
+                "the session as a task does: within the login budget and under the same locks.\n"
+                "If no session is stored, log in.",
                 func=lazy_load_command(_COMMANDS + "session_renew"),
                 args=(conn_id, output),
             ),
             ActionCommand(
                 name="reset",
-                help="Forget the session; the next task logs in",
-                description="Delete the session's Variable, whatever is in it. That costs one login. The ledger\n"
-                "of logins stays, so a reset is no way around the login budget.",
+                help="Delete the session; the next task logs in",
+                description="Delete the stored session, also a broken one. That costs one login. The login\n"
+                "history stays, so a reset does not raise the login budget.",
                 func=lazy_load_command(_COMMANDS + "session_reset"),
                 args=(conn_id, output, yes, force),
+            ),
+            ActionCommand(
+                name="prune",
+                help="Delete the sessions of former API keys",
+                description="Delete the stored sessions that no connection uses any more. The session of the\n"
+                "named connection and of every connection that can be listed or found stays.\n"
+                "Connections in a secrets backend cannot be listed; those that used a session are\n"
+                "looked up by their ids, which are stored with it.",
+                func=lazy_load_command(_COMMANDS + "session_prune"),
+                args=(conn_id, output, yes),
             ),
         ),
     )
     check = ActionCommand(
         name="check",
-        help="Check whether this deployment is set up soundly",
-        description="Check the connection, encryption, the Variables, the lock, and how quickly Airflow\n"
-        "and the bank answer. It sees what this machine sees: run it where tasks run. It does\n"
-        "not log in. The exit status is 1 where there is an error.",
+        help="Check whether this deployment is set up correctly",
+        description="Check the connection, encryption, the Variables, the lock, and how fast Airflow and\n"
+        "the bank respond, as seen from this machine. Run it where tasks run. It does not log\n"
+        "in, unless you ask for it. The exit status is 1 if there is an error.",
         func=lazy_load_command(_COMMANDS + "check"),
         args=(conn_id, output, login),
     )
     return [
-        GroupCommand(name="intergiro", help="The Intergiro bank: its session and set-up", subcommands=(session, check))
+        GroupCommand(
+            name="intergiro",
+            help="Intergiro: the shared session, and checks of the set-up",
+            subcommands=(session, check),
+        )
     ]

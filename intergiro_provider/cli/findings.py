@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check comes to."""
+"""The findings of a check."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from intergiro_provider.exceptions import IntergiroError
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the answer.
+    """One line of the result.
 
-    :param what: what was looked at; stays the same from version to version.
-    :param state: ok; warning: works, and could be better; error: tasks fail, or a token is not safe.
+    :param what: what was looked at; stable.
+    :param state: ok; warning: works, and could be better; error: tasks fail, or a secret is not safe.
     :param finding: what was found.
     :param remedy: what to do about it; None: nothing.
     """
@@ -29,35 +29,35 @@ class Finding:
 
 
 def looked_at(what: str, look: Callable[[], Finding]) -> Finding:
-    """The finding; where looking itself fails, that is one."""
+    """Return the finding, or one about the failure to look."""
     try:
         return look()
     except IntergiroError as error:
         return Finding(what, "error", str(error))
     except Exception as error:
-        # Its text may quote what it stumbled over.
-        return Finding(what, "error", f"This could not be looked at ({type(error).__name__}).")
+        # Its text may quote a secret.
+        return Finding(what, "error", f"This could not be checked ({type(error).__name__}).")
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the seconds that it took."""
+    """Return the result, and the seconds that it took."""
     began = time.monotonic()
     result = work()
     return result, time.monotonic() - began
 
 
 def by_time(took: float, limit: float) -> Literal["ok", "warning", "error"]:
-    """How a time compares with what it must not exceed: from half of it on, a busy hour will."""
+    """Compare a time with its limit: a warning from half of it, since a busy hour may take twice as long."""
     return "error" if took > limit else "warning" if took > limit / 2 else "ok"
 
 
 def findings_data(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """For scripts."""
+    """Return the findings for scripts."""
     return [asdict(finding) for finding in findings]
 
 
 def findings_text(findings: Iterable[Finding]) -> str:
-    """For people: what is wrong stands out, and what to do stands below it."""
+    """Return the findings for people, each with its remedy below it."""
     marks = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
     return table(
         (marks[f.state], f.what, f.finding + (f"\n→ {f.remedy}" if f.remedy is not None else "")) for f in findings

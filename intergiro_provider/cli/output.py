@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-import shutil
 import sys
-import textwrap
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from intergiro_provider.exceptions import IntergiroError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command has found.
+    """What a command found.
 
-    :param data: for scripts; goes into JSON.
+    :param data: for scripts; printed as JSON.
     :param text: for people.
-    :param failed: whether the exit status is to say that something is wrong.
+    :param failed: whether the exit status is 1.
     """
 
     data: Any
@@ -32,27 +31,29 @@ class Result:
     failed: bool = False
 
 
-def run(args: Namespace, work: Callable[[], Result]) -> None:
-    """Do the work and print its result.
+def command(work: Callable[[Namespace], Result]) -> Callable[[Namespace], None]:
+    """Make a command of a function: print its result, or its error in one line, and set the exit status."""
 
-    :raises SystemExit: with status 1 where something is wrong.
-    """
-    try:
-        with _nothing_else_on_stdout():
-            result = work()
-    except IntergiroError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
-    print(json.dumps(result.data, indent=2) if args.output == "json" else result.text)  # noqa: T201 # what it is for
-    if result.failed:
-        raise SystemExit(1)
+    @functools.wraps(work)
+    def run(args: Namespace) -> None:
+        try:
+            with _nothing_else_on_stdout():
+                result = work(args)
+        except IntergiroError as error:
+            raise SystemExit(f"{type(error).__name__}: {error}") from None
+        print(json.dumps(result.data, indent=2) if args.output == "json" else result.text)  # noqa: T201 # the result
+        if result.failed:
+            raise SystemExit(1)
+
+    return run
 
 
 @contextlib.contextmanager
 def _nothing_else_on_stdout() -> Iterator[None]:
     """Send what loggers and libraries write to standard output to standard error.
 
-    Where Airflow's loggers write to is different in every version, and some have taken the file when they were made;
-    so the descriptor is exchanged.
+    Each version of Airflow logs to another place, and some loggers keep the file that they were made with. So this
+    replaces the file descriptor. Airflow's `suppress_logs_and_warning` would drop the log of a renewal altogether.
     """
     sys.stdout.flush()
     try:
@@ -70,43 +71,30 @@ def _nothing_else_on_stdout() -> Iterator[None]:
         os.close(kept)
 
 
-def width() -> int:
-    """Columns for text, whatever the terminal has."""
-    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 120)
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return rows of text as a table without lines; the last column is wrapped at the width of the terminal."""
+    from airflow.cli.simple_table import AirflowConsole, SimpleTable
 
-
-def table(rows: Iterable[tuple[str, ...]], columns: int | None = None) -> str:
-    """Rows of text whose last cell is wrapped; its line breaks are kept.
-
-    :param columns: how wide it may get; None: as wide as the terminal.
-    """
     rows = list(rows)
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
-    indent = sum(widths) + 2 * len(widths)
-    lines = []
-    for *cells, last in rows:
-        head = "".join(cell.ljust(size + 2) for cell, size in zip(cells, widths, strict=True))
-        for part in last.splitlines() or [""]:
-            wrapped = textwrap.wrap(
-                part,
-                (columns or width()) - indent,
-                subsequent_indent="  " if part.startswith("→") else "",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            for line in wrapped or [""]:
-                lines.append(f"{head}{line}".rstrip())
-                head = " " * indent
-    return "\n".join(lines)
+    grid: Any = SimpleTable(box=None, caption=None, padding=(0, 2, 0, 0))  # type: ignore[no-untyped-call]
+    for _ in rows[0][:-1]:
+        grid.add_column(no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    # Brackets and colons in the text are no markup.
+    console = AirflowConsole(markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def moment(at: float) -> str | None:
-    """Epoch seconds in ISO 8601; None where they are 0, which means unknown."""
+    """Return epoch seconds in ISO 8601; None for 0, which means unknown."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if at else None
 
 
 def ago(seconds: float) -> str:
-    """How long ago, for people."""
+    """Return how long ago that is, for people."""
     if seconds < 0:
         return "just now"
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

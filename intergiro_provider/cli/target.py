@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command is about: one connection, and where its session is kept."""
+"""The connection that a command is about, and where its session is stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from intergiro_provider.session.store import VariableStore
 from intergiro_provider.session.timings import Timings
 
 TIMINGS = Timings()
-"""What every task is held to, however it reaches the Variables."""
+"""The timings that every task obeys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Target:
     """A connection that can be read.
 
     :param conn_id: its id.
-    :param conn_type: its type, which is to be ``intergiro``.
-    :param settings: what it says.
-    :param store: where its session is kept.
+    :param conn_type: its type, which should be ``intergiro``.
+    :param settings: its settings.
+    :param store: where its session is stored.
     """
 
     conn_id: str
@@ -40,20 +40,20 @@ class Target:
 
     @property
     def bank(self) -> BankClient:
-        """What asks the bank."""
+        """Return what sends requests to the bank."""
         return BankClient(self.settings, TIMINGS.call, lambda: self.settings)
 
     def lock(self, name: str) -> DistributedLock | None:
-        """The distributed lock of this name; None where the connection names none. The service is not asked yet."""
+        """Return the distributed lock of this name, without contacting its service; None if there is none."""
         if self.settings.lock_conn_id is None:
             return None
         return open_lock(self.settings.lock_conn_id, name, IntergiroHook.get_connection)
 
 
 def target(conn_id: str) -> Target:
-    """The connection, its settings and its store.
+    """Return the connection, its settings and its store.
 
-    :raises IntergiroValueError: if there is none, or it cannot work.
+    :raises IntergiroValueError: if there is none, or it cannot be used.
     """
     hook = IntergiroHook(conn_id)
     try:
@@ -63,8 +63,9 @@ def target(conn_id: str) -> Target:
         raise
     except AirflowException:
         raise IntergiroValueError(
-            f"There is no connection {conn_id!r}, or Airflow's metadata database cannot be reached from here. Name "
-            "another by --conn-id, or add it: `airflow connections add`."
+            f"There is no connection {conn_id!r}, or it cannot be read here: the metadata database cannot be reached, "
+            "or [core] fernet_key is not the key that the connection was stored with. Name another with --conn-id, or "
+            "add it: `airflow connections add`."
         ) from None
     except Exception as error:
         # Its text may quote the connection, with the API key in it.
@@ -74,7 +75,7 @@ def target(conn_id: str) -> Target:
 
 
 def backends_before_the_database() -> Iterator[Any]:
-    """The places that Airflow looks into before its database, as this process sees them."""
+    """Yield the secrets backends that Airflow asks before its database, the environment included."""
     from airflow.configuration import ensure_secrets_loaded
     from airflow.secrets.metastore import MetastoreBackend
 
@@ -84,7 +85,7 @@ def backends_before_the_database() -> Iterator[Any]:
 
 
 def hidden_by(variable: str) -> str | None:
-    """Name of what hides the Variable in the database from its readers; None: nothing does.
+    """Return the name of the backend that hides the Variable in the database; None if none does.
 
     :raises StoreUnavailable: if a secrets backend cannot be asked.
     """
@@ -95,7 +96,7 @@ def hidden_by(variable: str) -> str | None:
         except Exception as error:
             raise StoreUnavailable(
                 f"{name}, which Airflow asks before its database, cannot be asked for {variable} "
-                f"({type(error).__name__}). While it can be, it may hide the session."
+                f"({type(error).__name__}). It may hide the session."
             ) from None
         if found is not None:
             return name

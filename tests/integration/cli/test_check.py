@@ -15,16 +15,19 @@ import pytest
 
 from intergiro_provider.cli import check_airflow
 from intergiro_provider.cli.check import check
+from intergiro_provider.exceptions import BankUnavailable, IntergiroAuthError
 from intergiro_provider.sandbox import Sandbox
-from intergiro_provider.session.documents import TokenPair
+from intergiro_provider.session.documents import Lease, TokenPair
 from tests.integration.cli.running import Connect, found, use
 from tests.integration.session import services
 
 pytestmark = pytest.mark.integration
 
+KEY = "6f3f2f3e-0000-4000-8000-0123456789ab"
+
 WHAT = [
-    "versions", "fernet_key", "variables", "execution_api", "connection", "sharing", "shadowing", "session", "logins",
-    "lock", "connection_test", "bank", "clock",
+    "versions", "fernet_key", "variables", "execution_api", "connection", "sharing", "former_sessions", "shadowing",
+    "session", "logins", "lock", "connection_test", "bank", "clock",
 ]  # fmt: skip
 
 
@@ -54,6 +57,15 @@ def add_to_database(conn_id: str, **fields: Any) -> None:
 
     with create_session() as session:
         session.add(Connection(conn_id=conn_id, **fields))
+
+
+def clear_connections() -> None:
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session() as session:
+        session.execute(delete(Connection))
 
 
 def variables() -> list[str]:
@@ -112,6 +124,65 @@ def test_a_wrong_key_is_an_error_only_a_login_finds(connect: Connect) -> None:
     at = connect({"password": "wrong"})
     assert not check(at.conn_id, login=False).failed
     assert found(at, "login", login=True)["state"] == "error"
+
+
+def test_a_key_that_a_task_found_refused_is_an_error(connect: Connect, sandbox: Sandbox) -> None:
+    at = connect({"password": "wrong"})
+    with pytest.raises(IntergiroAuthError):
+        use(at)
+    logins = sandbox.counters().logins
+    finding = found(at, "session")
+    assert finding["state"] == "error"
+    assert "the bank refused the API key (40" in finding["finding"]
+    assert check(at.conn_id, login=False).failed
+    assert sandbox.counters().logins == logins
+    # Nobody has tried again, so it is still what is known.
+    lease = at.store.read("lease")
+    assert isinstance(lease, Lease)
+    at.store.write("lease", replace(lease, verdict_until=1.0))
+    assert found(at, "session")["state"] == "error"
+    at.store.write("lease", replace(lease, about="of another pair"))
+    assert found(at, "session")["state"] == "ok"
+
+
+def test_a_bank_that_gave_no_session_is_a_warning_while_that_holds(connect: Connect, sandbox: Sandbox) -> None:
+    at = connect()
+    sandbox.fault("status", status=503)
+    with pytest.raises(BankUnavailable):
+        use(at)
+    assert found(at, "session")["state"] == "warning"
+    lease = at.store.read("lease")
+    assert isinstance(lease, Lease)
+    at.store.write("lease", replace(lease, verdict_until=1.0))
+    assert found(at, "session")["state"] == "ok"
+
+
+@pytest.mark.parametrize("place", ["database", "environment"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"conn_type": "http", "password": KEY},
+        {"conn_type": "http", "extra": json.dumps({"X-Api-Key": KEY})},
+        {"conn_type": "generic", "login": KEY},
+        {"conn_type": "intergiro", "password": KEY, "host": "http://127.0.0.1:9"},
+    ],
+    ids=lambda fields: "-".join(fields.values())[:20],
+)
+def test_another_connection_with_the_key_and_without_the_session(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, place: str, fields: dict[str, Any]
+) -> None:
+    at = connect({"password": KEY})
+    if place == "database":
+        add_to_database("other", **fields)
+    else:
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(fields))
+    try:
+        finding = found(at, "sharing")
+    finally:
+        clear_connections()
+    assert finding["state"] == "warning"
+    assert finding["finding"].startswith("other (")
+    assert "does not share the session" in finding["finding"]
 
 
 @pytest.mark.parametrize(("key", "said"), [("", "in clear"), ("not-a-key", "is not a Fernet key")])
@@ -174,12 +245,7 @@ def test_connections_that_get_into_each_other_s_way(
     try:
         finding = found(at, "sharing")
     finally:
-        from airflow.models.connection import Connection
-        from airflow.utils.session import create_session
-        from sqlalchemy import delete
-
-        with create_session() as session:
-            session.execute(delete(Connection))
+        clear_connections()
     if said is None:
         assert (finding["state"], finding["finding"]) == ("ok", "The session is shared with other.")
     else:
@@ -221,7 +287,7 @@ def test_a_strict_lock_that_works_and_one_that_is_down(
     at = connect(lock_conn_id="lock")
     finding = found(at, "lock")
     assert finding["state"] == "ok", finding
-    assert "gives a lock in" in finding["finding"]
+    assert "acquires a lock in" in finding["finding"]
     with closing(redis_server.client()) as client:
         assert client.keys("intergiro_lock:*") == [], "it was given back"
 

@@ -58,17 +58,41 @@ def test_a_session_s_life_and_no_secret_in_anything_that_is_said(
     shown = json.loads(run("session", "show", "--output", "json"))
     assert (shown["session"]["generation"], shown["logins"]["counted"]) == (2, 1)
     findings = json.loads(run("check", "--login", "-c", "locked", "-o", "json", status=1))
-    # Two connections with one API key, each with a session of its own, and no Redis.
+    # Two connections with one API key, only one of them with a lock, and no Redis.
     assert [f["what"] for f in findings if f["state"] == "error"] == ["sharing", "lock"]
     assert "generation 2, written by" in run("session", "show", program=OURS)
     assert run("session", "reset", status=1) == ""
-    assert "is deleted" in run("session", "reset", "--yes")
+    assert "Deleted the session" in run("session", "reset", "--yes")
+    assert "intergiro_session_" not in str(json.loads(run("session", "prune", "--yes", "-o", "json"))["kept"])
     assert run("session", "show", "--conn-id", "nowhere", status=1) == ""
 
     assert sandbox.counters().logins == 2, "the first one, and that of `check --login`"
     secrets = [*sandbox.tokens(), sandbox.api_key, "proxy-secret", lock, os.environ["AIRFLOW__CORE__FERNET_KEY"]]
     assert len(secrets) >= 8
     assert [secret[:4] for secret in secrets if secret in run.said] == []
+
+
+@pytest.mark.parametrize("key", ["not-a-key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="], ids=["none", "another"])
+def test_with_a_bad_fernet_key_there_is_only_json_on_standard_output(
+    sandbox: Sandbox, airflow_db: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_INTERGIRO_DEFAULT", sandbox.connection())
+    run = Shell()
+    run("session", "renew")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", key)
+    findings = json.loads(run("check", "-o", "json", status=1))
+    assert "error" in {f["state"] for f in findings if f["what"] in ("fernet_key", "session")}
+    shown = run("session", "show", "-o", "json", status=1)
+    # Without a Fernet key that is one, Airflow cannot read any connection.
+    assert shown == "" if key == "not-a-key" else json.loads(shown)["problems"]
+
+
+def test_what_the_audit_log_says_is_not_on_standard_output(
+    sandbox: Sandbox, airflow_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_INTERGIRO_DEFAULT", sandbox.connection())
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "sqlite:////tmp/no such directory/airflow.db")
+    assert Shell()("session", "renew", "-o", "json", status=1) == ""
 
 
 def test_airflow_before_3_2_knows_no_such_command(airflow_db: Path) -> None:

@@ -16,7 +16,7 @@ from intergiro_provider.cli import commands
 from intergiro_provider.cli.definition import get_intergiro_cli_commands
 from intergiro_provider.get_provider_info import get_provider_info
 
-ALL = [["session", "show"], ["session", "renew"], ["session", "reset"], ["check"]]
+ALL = [["session", "show"], ["session", "renew"], ["session", "reset"], ["session", "prune"], ["check"]]
 
 IMPORTED = """
 import sys
