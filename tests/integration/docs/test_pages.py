@@ -55,6 +55,11 @@ def test_every_exception_is_in_troubleshooting(name: str) -> None:
     assert f"`{name}`" in text or name in {"IntergiroError", "IntergiroApiError"}, "only bases are left out"
 
 
+def test_every_example_is_on_its_page() -> None:
+    text = (DOCS / "examples.md").read_text()
+    assert [path.name for path in (ROOT / "dags_examples").glob("*.py") if f"/dags_examples/{path.name})" not in text] == []
+
+
 def test_pictures_are_there_and_light() -> None:
     shown = {
         (path.parent / target).resolve()
