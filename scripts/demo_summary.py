@@ -67,7 +67,7 @@ def _records(data: Path) -> list[str]:
     lines = ["A few of the transactions (of the sandbox: nobody's money)"]
     for path in sorted(data.rglob("_manifest.json")):
         manifest = json.loads(path.read_bytes())
-        if "transactions" in manifest["endpoint"] and manifest["parts"]:
+        if "transactions" in manifest["endpoint"] and any(part["path"].endswith(".gz") for part in manifest["parts"]):
             part = path.parent / manifest["parts"][0]["path"]
             for record in itertools.islice(_read(part), SHOWN):
                 amount = f"{record['amount'] / 100:,.2f} {record['currency']}"
