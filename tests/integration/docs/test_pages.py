@@ -57,7 +57,8 @@ def test_every_exception_is_in_troubleshooting(name: str) -> None:
 
 def test_every_example_is_on_its_page() -> None:
     text = (DOCS / "examples.md").read_text()
-    assert [path.name for path in (ROOT / "dags_examples").glob("*.py") if f"/dags_examples/{path.name})" not in text] == []
+    examples = [f"dags_examples/{path.name}" for path in (ROOT / "dags_examples").glob("*.py")]
+    assert [example for example in examples if f"(../{example})" not in text] == []
 
 
 def test_pictures_are_there_and_light() -> None:
