@@ -259,6 +259,9 @@ class OutcomeUnknown(IntergiroError, AirflowFailException):
     :param then: what to do after the look-up; a sentence.
     """
 
+    interrupted = False
+    """Whether the task timed out or was stopped while it waited for the response."""
+
     def __init__(
         self,
         where: str,

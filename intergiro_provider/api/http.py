@@ -81,7 +81,7 @@ class ApiSession(requests.Session):
         history: list[requests.Response] = []
         while True:
             response = self._exchange(request, transmit)
-            if not follow or not 300 <= response.status_code < 400 or response.status_code == 304:
+            if not follow or not 300 <= response.status_code < 400 or _is_unchanged(response):
                 response.history = history
                 if not (kwargs.get("stream") or self.stream) and response.content.startswith(codecs.BOM_UTF8):
                     response.encoding = "utf-8-sig"
@@ -110,7 +110,9 @@ class ApiSession(requests.Session):
             except BaseException as error:  # Airflow's execution_timeout, after which Airflow would retry the task
                 if is_repeatable(self._settings, request):
                     raise
-                raise outcome_unknown(self._settings, request, f"no response ({type(error).__name__})") from None
+                unknown = outcome_unknown(self._settings, request, f"no response ({type(error).__name__})")
+                unknown.interrupted = True
+                raise unknown from None
 
         return self._bearer.exchange(request, attempt) if self._bearer else attempt(request)
 
@@ -160,6 +162,13 @@ class ApiSession(requests.Session):
         if isinstance(timeout, tuple):
             return tuple(own if own is not None else ours for own, ours in zip(timeout, self.timeout, strict=True))
         return timeout
+
+
+def _is_unchanged(response: requests.Response) -> bool:
+    """Return whether this is the 304 that a conditional GET asks for. To any other request it says nothing."""
+    asked = response.request
+    conditional = "If-None-Match" in asked.headers or "If-Modified-Since" in asked.headers
+    return response.status_code == 304 and asked.method in ("GET", "HEAD") and conditional
 
 
 def _refuse_hints(response: requests.Response, **kwargs: Any) -> None:

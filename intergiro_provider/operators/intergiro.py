@@ -124,9 +124,9 @@ class IntergiroOperator(RenderedFields, BaseOperator):
         response = hook.run(self.endpoint, None, headers, options, params=self.query, json=self.json)
         try:
             result, size = self._result(response, context)
-        except (AirflowFailException, AirflowSkipException):
+        except (AirflowFailException, AirflowSkipException, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # Airflow's execution_timeout, too, after which Airflow would retry the task
             if hook.client.is_repeatable(response.request):
                 raise
             # The request was made. An error that Airflow retries would make it again.
@@ -167,7 +167,7 @@ class IntergiroOperator(RenderedFields, BaseOperator):
             )  # fmt: skip
 
 
-def _in_short(error: Exception) -> str:
+def _in_short(error: BaseException) -> str:
     """Return what went wrong after the response; the text of foreign errors may quote it."""
     return str(error) if isinstance(error, IntergiroError) else f"its processing raised {type(error).__name__}"
 

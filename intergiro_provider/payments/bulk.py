@@ -134,8 +134,13 @@ class BulkPayment:
             response = self.client.request(
                 "POST", "bulk_payments", batch.body(self.plan.account_id), options={"check_response": False}
             )
-        except OutcomeUnknown:
+        except OutcomeUnknown as error:
             self._end(number, "hidden", "unknown")
+            if error.interrupted:
+                raise IntergiroError(
+                    f"The task timed out or was stopped while batch {number + 1} was being sent. The next try of this "
+                    "task looks up whether it was handed in."
+                ) from None
             return
         except IntergiroError as error:
             if isinstance(error, BankUnavailable) and error.may_have_arrived:

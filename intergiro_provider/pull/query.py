@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,8 @@ def page_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
     :raises IntergiroValueError: ``limit`` is not a whole number from 1 to 100, or the order or direction loses records.
     """
     query = dict(query or {})
-    if str(query.get("sort_by")).strip().lower() == "updated_at":
+    order = query.get("sort_by")
+    if "updated_at" in [str(name).strip().lower() for name in (order if isinstance(order, (list, tuple)) else [order])]:
         raise IntergiroValueError(
             "`sort_by` is `updated_at`, in which a record moves when it changes: while the list is read, records would "
             "be missed or come twice. Leave `sort_by` out. To see what has changed, pull the last days again "
@@ -111,7 +113,7 @@ def checked_location(path: Any) -> str:
                 f"`path` is {path!r}, which is relative to the directory of the process: give an absolute one, "
                 f"{scheme}:///… with three slashes"
             )
-        if not segments:
+        if not posixpath.normpath("/" + "/".join(segments)).strip("/"):
             raise IntergiroValueError(f"`path` is {path!r}, which names no directory")
         authority = ""
     else:

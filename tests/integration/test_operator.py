@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 import traceback
 import uuid
 from importlib.metadata import version
@@ -189,7 +190,8 @@ class TestAfterAWrite:
             call("consents/c", method="POST", json={}, response_check=decide)
 
     @pytest.mark.parametrize(("endpoint", "kind"), [("consents/c", OutcomeUnknown), ("accounts", AirflowTaskTimeout)])
-    def test_execution_timeout(self, bank: Sandbox, endpoint: str, kind: type[BaseException]) -> None:
+    @pytest.mark.parametrize("where", ["in the call", "in response_check"])
+    def test_execution_timeout(self, bank: Sandbox, endpoint: str, kind: type[BaseException], where: str) -> None:
         call("accounts")  # a session
         method = "POST" if kind is OutcomeUnknown else "GET"
 
@@ -197,11 +199,17 @@ class TestAfterAWrite:
             raise AirflowTaskTimeout
 
         former = signal.signal(signal.SIGALRM, time_is_up)
-        bank.fault("hang", path=f"/v3/{endpoint}", seconds=30)
+        if where == "in the call":
+            bank.fault("hang", path=f"/v3/{endpoint}", seconds=30)
+        else:
+            bank.fault("answer", path=f"/v3/{endpoint}", body={})
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.5)
             with pytest.raises(kind):
-                call(endpoint, method=method, json={} if method == "POST" else None)
+                call(
+                    endpoint, method=method, json={} if method == "POST" else None,
+                    response_check=lambda response: not time.sleep(30),
+                )  # fmt: skip
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)

@@ -86,13 +86,20 @@ def test_a_write_is_redirected_as_it_is_or_not_at_all(sandbox: Sandbox, connect:
 
     if status in (307, 308):
         assert write().json()["amount"] in (5, -5)
-    elif status == 304:
-        assert write().status_code == 304
     else:
-        with pytest.raises(x.OutcomeUnknown, match="drops the method or the body"):
+        with pytest.raises(x.OutcomeUnknown, match="neither a result" if status == 304 else "drops the method or the"):
             write()
     assert sandbox.counters().writes == (status in (307, 308))
     assert sandbox.counters().by_path["GET /v3/transactions/pay"] == 0
+
+
+@pytest.mark.parametrize("name", ["if-none-match", "If-Modified-Since"])
+def test_304_answers_conditional_requests_only(sandbox: Sandbox, connect: Connect, name: str) -> None:
+    sandbox.fault("status", path="/v3/accounts", status=304, body="empty")
+
+    assert connect().run("accounts", headers={name: "x"}).status_code == 304
+    with pytest.raises(x.IntergiroResponseError, match="neither a result"):
+        connect().run("accounts")
 
 
 @pytest.mark.parametrize(

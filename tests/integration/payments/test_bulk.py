@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from intergiro_provider import exceptions as x
 from intergiro_provider.operators.payments import IntergiroBulkPaymentOperator
@@ -104,6 +106,25 @@ def test_a_batch_that_appears_after_settle_is_unknown_and_adopted_later(bank: Sa
     assert requests(bank) == 1
     bulk(bank, tmp_path, items(10, "C"), context(run=str(tmp_path), try_number=2), settle=timedelta(seconds=5))
     assert paid(bank, "C") == Counter({f"C {n}": 1 for n in range(10)})
+
+
+def test_a_task_that_times_out_ends_at_once_and_the_next_try_looks_the_batch_up(bank: Sandbox, tmp_path: Path) -> None:
+    def time_is_up(signum: int, frame: Any) -> None:
+        raise AirflowTaskTimeout
+
+    bulk(bank, tmp_path, items(1, "T"), context(run="before"))  # a session
+    bank.fault("hang", path=BULK, seconds=60, handled=True, times=1)
+    former = signal.signal(signal.SIGALRM, time_is_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(x.IntergiroError, match="The next try of this task looks up") as caught:
+            bulk(bank, tmp_path, items(5, "U"), settle=timedelta(hours=1))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert not x.is_final(caught.value)
+    bulk(bank, tmp_path, items(5, "U"), context(run=str(tmp_path), try_number=2))
+    assert paid(bank, "U") == Counter({f"U {n}": 1 for n in range(5)})
 
 
 def test_nothing_found_is_unknown_until_resend_after_is_set(bank: Sandbox, tmp_path: Path) -> None:
