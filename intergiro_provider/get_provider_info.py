@@ -80,10 +80,6 @@ def get_provider_info() -> dict[str, Any]:
         ],
         # Airflow ≥ 3.2; imported at every start of `airflow`.
         "cli": ["intergiro_provider.cli.definition.get_intergiro_cli_commands"],
-        # Pages that start a consent; Airflow 3.1 and later.
-        "plugins": [
-            {"name": "intergiro", "plugin-class": "intergiro_provider.plugins.consents.IntergiroPlugin"},
-        ],
         "extra-links": [
             "intergiro_provider.links.intergiro.IntergiroConsentLink",
             "intergiro_provider.links.intergiro.IntergiroManifestLink",
