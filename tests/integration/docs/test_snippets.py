@@ -119,7 +119,7 @@ def ran(command: list[str], **options: Any) -> str:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = CODE | {"text", "sql"}  # SQL needs tables and rows: the tests of loads query them
+    known = CODE | {"text", "sql"}  # SQL is shown only: it needs a warehouse with rows
     unknown = [f"{s}: {s.language!r}" for s in all_snippets() if s.language not in known and s.language[:1] != "{"]
     assert unknown == []
 
