@@ -35,7 +35,9 @@ IN_A_ROW = 24
 """Refusals without any other response between them that are waited for here; later ones count as failed attempts."""
 SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 60.0
-"""Seconds; a bank that asks for a longer wait is asked again after these."""
+"""Seconds; where one request at a time is told to wait longer, that is for Airflow's retries."""
+LONGEST_IN_A_ROW = 300.0
+"""Seconds of such waits in a row, at most."""
 
 
 class Crowded(Exception):
@@ -129,6 +131,7 @@ class Pace:
             return
         with self._changed:
             self._refusals += 1
+            is_too_long = retry_after is not None and retry_after > LONGEST_PAUSE
             if retry_after is None:
                 retry_after = min(0.5 * 2 ** (self._refusals // 8), 2.0)
             seconds = min(max(retry_after, SHORTEST_PAUSE), LONGEST_PAUSE)
@@ -144,7 +147,8 @@ class Pace:
                     self._is_limited = True
                 self._hold_until = self._clock() + self._hold * seconds
                 self._hold = min(2 * self._hold, LONGEST_HOLD) if crowded else self._hold
-        if crowded or self._refusals <= IN_A_ROW:
+        is_patient = self._refusals <= IN_A_ROW and self._refusals * seconds <= LONGEST_IN_A_ROW
+        if crowded or (is_patient and not is_too_long):
             raise Crowded(seconds)
 
     def back_off(self, seconds: float) -> None:

@@ -187,6 +187,16 @@ def test_many_in_a_row_are_a_failure() -> None:
     assert pace.limit == 1
 
 
+@pytest.mark.parametrize(("retry_after", "waits"), [(60.0, 5), (20.0, 15), (61.0, 0), (1000.0, 0)])
+def test_a_long_wait_is_for_airflows_retries(retry_after: float, waits: int) -> None:
+    pace = Pace(8, LOG)
+    with pace.turn():
+        for _ in range(waits):
+            with pytest.raises(Crowded):
+                pace.answered(429, retry_after)
+        pace.answered(429, retry_after)
+
+
 def test_no_more_than_the_limit_are_under_way() -> None:
     pace = Pace(3, LOG)
     pace.limit = 3
