@@ -124,7 +124,10 @@ def warn_of_unknown_filters(endpoint: str, names: Iterable[str]) -> None:
 
     :param endpoint: with or without version and query; a list that is not documented may take anything.
     """
-    path = urlsplit(endpoint).path.strip("/")
+    try:
+        path = urlsplit(endpoint).path.strip("/")
+    except ValueError:  # not a URL, which the request says
+        return
     listing = re.sub(r"^v\d+/", "", path)
     if not _KNOWN_LISTS.fullmatch(listing):
         return

@@ -16,8 +16,8 @@ from intergiro_provider.exceptions import UnreadableResponse
 
 log = logging.getLogger("intergiro_provider.api")
 
-RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
-"""520 to 529 are a CDN's: it has no response from the bank."""
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
+"""520 to 530 are a CDN's: it has no response from the bank."""
 
 NEVER_SENT = (
     requests.exceptions.InvalidURL,

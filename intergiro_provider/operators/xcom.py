@@ -19,22 +19,24 @@ def what_xcom_cannot_hold(value: Any) -> str | None:
     Airflow 3 sends results to its API server as MessagePack, and stores them as JSON: PostgreSQL's has no NUL character
     and no lone surrogate. Airflow 2, and an XCom backend of the deployment's, take more.
     """
-    try:
-        import airflow.sdk.execution_time.xcom  # noqa: F401 - Airflow 3
-    except ImportError:
-        return None
     if not conf.get("core", "xcom_backend", fallback="BaseXCom").endswith("BaseXCom"):
         return None
-    return _problem(value, "")
+    try:
+        from airflow.sdk.bases.xcom import BaseXCom
+    except ImportError:  # Airflow 2
+        from airflow.models.xcom import BaseXCom as BaseXCom2
+
+        return _unserializable(BaseXCom2, value, "")
+    return _problem(BaseXCom, value, "")
 
 
-def _problem(value: Any, where: str) -> str | None:
+def _problem(xcom: Any, value: Any, where: str) -> str | None:
     if isinstance(value, str):
         if "\0" in value:
             return f"a NUL character{_at(where)}"
         if not value.isascii() and not _encodes(value):
             return f"half of a surrogate pair{_at(where)}"
-    elif isinstance(value, bool):
+    elif isinstance(value, bool) or value is None:
         return None
     elif isinstance(value, int):
         if not -_LIMIT <= value < 2 * _LIMIT:
@@ -45,12 +47,22 @@ def _problem(value: Any, where: str) -> str | None:
     elif isinstance(value, dict):
         for key, item in value.items():
             inner = f"{where}.{key}" if isinstance(key, str) and looks_like_an_id(key) else f"{where}.…"
-            if problem := _problem(key, inner) or _problem(item, inner):
+            if problem := _problem(xcom, str(key), inner) or _problem(xcom, item, inner):
                 return problem
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            if problem := _problem(item, f"{where}[{index}]"):
+            if problem := _problem(xcom, item, f"{where}[{index}]"):
                 return problem
+    else:
+        return _unserializable(xcom, value, where)
+    return None
+
+
+def _unserializable(xcom: Any, value: Any, where: str) -> str | None:
+    try:
+        xcom.serialize_value(value)
+    except Exception:  # whatever the serializer of that type raises; its text may quote the value
+        return f"an object of type {type(value).__name__}{_at(where)}"
     return None
 
 

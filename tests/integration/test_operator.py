@@ -9,6 +9,7 @@ import signal
 import time
 import traceback
 import uuid
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -238,6 +239,23 @@ class TestXCom:
             call("accounts")
         assert call("accounts", do_xcom_push=False) == json.loads(body)
         assert call("accounts", response_filter=lambda response: response.status_code) == 200
+
+    @pytest.mark.parametrize(
+        ("result", "problem"),
+        [(b"x", "an object of type bytes."), ({"a": [iter("x")]}, "an object of type ")],
+    )
+    def test_what_xcom_cannot_serialize_does_not_let_airflow_repeat_a_write(
+        self, bank: Sandbox, result: Any, problem: str
+    ) -> None:
+        bank.fault("answer", path="/v3/consents", body={})
+        arguments: dict[str, Any] = {"method": "POST", "json": {}, "response_filter": lambda response: result}
+        with pytest.raises(IntergiroValueError, match=f"POST consents/c was carried out, .*{problem}"):
+            call("consents/c", **arguments)
+        assert call("consents/c", do_xcom_push=False, **arguments) is result
+
+    @pytest.mark.parametrize("result", [{1: {2}}, (1, uuid.UUID(int=0)), datetime(2026, 1, 1, tzinfo=UTC)])
+    def test_what_xcom_can_serialize(self, bank: Sandbox, result: Any) -> None:
+        assert call("accounts", response_filter=lambda response: result) is result
 
     def test_nan_is_not_json(self, bank: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 1)

@@ -113,6 +113,14 @@ def test_a_redirect_that_leads_nowhere_is_an_error(sandbox: Sandbox, connect: Co
         connect(method="POST").run("transactions/pay", {"amount": 5})
 
 
+@pytest.mark.parametrize("endpoint", ["http://[", "https://[x]:y/transactions"])
+def test_an_endpoint_that_is_no_url_is_an_error_of_ours(connect: Connect, endpoint: str) -> None:
+    with pytest.raises(x.IntergiroValueError, match="not a valid URL"):
+        connect().run(endpoint)
+    with pytest.raises(x.IntergiroValueError, match="not a valid URL"):
+        next(connect().iter_records(endpoint))
+
+
 def test_the_session_is_not_used_for_other_hosts(
     sandbox: Sandbox, connect: Connect, elsewhere: tuple[str, list[dict[str, str]]]
 ) -> None:
