@@ -61,6 +61,17 @@ def test_every_example_is_on_its_page() -> None:
     assert [example for example in examples if f"(../{example})" not in text] == []
 
 
+def test_every_path_in_contributing_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = set(re.findall(r"`((?:intergiro_provider|tests|docs|packaging|scripts)/[\w./]*)`", text))
+    assert len(paths) > 40
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+    packages = [
+        f"intergiro_provider/{init.parent.name}/" for init in (ROOT / "intergiro_provider").glob("*/__init__.py")
+    ]
+    assert sorted(name for name in packages if not any(path.startswith(name) for path in paths)) == []
+
+
 def test_pictures_are_there_and_light() -> None:
     shown = {
         (path.parent / target).resolve()
