@@ -17,13 +17,17 @@ from intergiro_provider.api.settings import read_settings
 from intergiro_provider.get_provider_info import get_provider_info
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.operators.intergiro import IntergiroOperator
+from intergiro_provider.operators.payments import IntergiroBulkPaymentOperator, IntergiroPaymentOperator
 from intergiro_provider.sensors.intergiro import IntergiroSensor
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
+from intergiro_provider.transfers.intergiro_to_sql import IntergiroToSqlOperator
 from intergiro_provider.triggers import intergiro as triggers
+from intergiro_provider.triggers import payments as payment_triggers
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPERATORS = (IntergiroOperator, IntergiroSensor, IntergiroToObjectStorageOperator)
+MORE = (IntergiroPaymentOperator, IntergiroBulkPaymentOperator, IntergiroToSqlOperator)
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -37,8 +41,9 @@ def ours() -> dict[str, str]:
     ("point", "count"),
     [
         ("own fields in the form", len(get_provider_info()["connection-types"][0]["conn-fields"])),
-        ("triggers", sum(issubclass(each, triggers.BaseTrigger) and each.__module__ == triggers.__name__
-                         for each in vars(triggers).values() if inspect.isclass(each))),
+        ("triggers", sum(issubclass(each, triggers.BaseTrigger) and each.__module__ == module.__name__
+                         for module in (triggers, payment_triggers)
+                         for each in vars(module).values() if inspect.isclass(each))),
         ("metrics", len(re.findall(r"^\| `intergiro\.", (ROOT / "docs/reference/metrics.md").read_text(), re.M))),
         ("example DAGs", len(list((ROOT / "dags_examples").glob("*.py")))),
     ],
@@ -50,10 +55,10 @@ def test_what_is_counted(point: str, count: int) -> None:
 def test_numbers() -> None:
     settings = read_settings(host=None, port=None, schema=None, password="k", extra={}, conn_id="c")
     assert (settings.connect_timeout, settings.read_timeout) == (5, 60)
-    assert ours()["time limits unless set"] == "5 s to connect, 60 s between bytes"
+    assert ours()["default timeouts"] == "5 s to connect, 60 s between bytes"
     tries = f"up to {NUMBERS[retries.ATTEMPTS]} within {NUMBERS[round(retries.DEADLINE / 60)]} minutes"
-    assert ours()["tries of a request unless set"] == tries
-    named = {int(status) for status in re.findall(r"\b\d{3}\b", ours()["tried again after"])}
+    assert ours()["default attempts per request"] == tries
+    named = {int(status) for status in re.findall(r"\b\d{3}\b", ours()["retried after"])}
     assert named | {500, 502, 503, 504, *range(520, 531)} == retries.RETRIED_STATUSES
 
 
@@ -91,5 +96,5 @@ def test_what_is_said_to_be_there_is() -> None:
     assert issubclass(exceptions.IntergiroNotFound, exceptions.AirflowFailException)
     assert get_provider_info()["cli"]
     for name in re.findall(r"`(Intergiro\w+)`", " ".join(ours().values())):
-        assert any(name == each.__name__ for each in (*OPERATORS, IntergiroHook, *vars(triggers).values())
+        assert any(name == each.__name__ for each in (*OPERATORS, *MORE, IntergiroHook, *vars(triggers).values())
                    if inspect.isclass(each)), name  # fmt: skip
