@@ -182,7 +182,7 @@ class Duck(Warehouse):
             )
             self.execute(
                 f"CREATE TEMP TABLE {STAGE} AS SELECT {selected} FROM read_json({literal(descriptor_path(file))}, "
-                f"format = 'newline_delimited', compression = 'none', columns = {{{described}}}, "
+                f"format = 'newline_delimited', compression = 'uncompressed', columns = {{{described}}}, "
                 f"maximum_object_size = {2 * longest + (1 << 20)})"
             )
 
