@@ -46,7 +46,7 @@ lint: setup-3.3
 docs: setup-3.3 ## build the documentation into build/docs/html; a warning is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs/html
 
-screenshots: setup-3.3 ## take the documentation's pictures anew, with Chromium, from a running Airflow
+screenshots: setup-3.3 ## take the documentation's pictures with Chromium, from a running Airflow
 	INTERGIRO_SCREENSHOTS=docs/_static $(PY) -m pytest tests/system/test_browser.py
 
 test: lint docs test-3.3 test-2.11 test-dagster ## everything: lint, types, documentation, all tests on Airflow 3.3 and 2.11 and on Dagster
@@ -115,7 +115,7 @@ up: setup-3.3 ## the same, and leave it running with the UI's address printed
 down: ## end what `make up` has left running
 	@if [ -x $(PY) ]; then $(PY) -m scripts.demo down; else echo "nothing is running"; fi
 
-pins: setup-3.3 ## resolve the pins in requirements/ anew
+pins: setup-3.3 ## resolve the pins in requirements/
 	$(PY) scripts/make_pins.py
 
 clean: down ## remove the environments, caches and the demo's files

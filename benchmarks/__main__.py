@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--without-peers", action="store_true", help="nothing that needs an environment of its own")
     made.add_argument("--figures", type=Path, default=BUILD / "figures.json", help="where figures are kept")
     made.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page and the chart go")
-    made.add_argument("--pins", action="store_true", help="only resolve the peers' pins anew")
+    made.add_argument("--pins", action="store_true", help="only resolve the peers' pins")
     return made
 
 

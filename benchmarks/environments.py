@@ -38,7 +38,7 @@ def python_of(environment: str) -> str:
 
 
 def resolve_pins() -> None:
-    """Write the pins of every environment anew, without index addresses."""
+    """Write the pins of every environment, without index addresses."""
     uv = str(Path(sys.executable).with_name("uv"))
     for source in sorted(HERE.glob("requirements-*.in")):
         command = [

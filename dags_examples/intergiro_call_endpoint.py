@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Call one endpoint, check the answer, and keep a small part of it."""
+"""Call one endpoint, check the response, and keep a small part of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def is_complete(response: requests.Response) -> bool:
-    """Whether the first page holds all accounts; if not, the task fails."""
+    """Return whether the first page holds all accounts. If not, the task fails."""
     return not response.json()["has_more"]
 
 
 def count_by_currency(response: requests.Response) -> dict[str, int]:
-    """What becomes the task's result: counts, instead of everybody's accounts."""
+    """Return the task's result: the number of accounts per currency, and no account data."""
     return dict(Counter(account["currency"] for account in response.json()["data"]))
 
 

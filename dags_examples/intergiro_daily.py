@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The day before, on a plain `@daily` schedule: the same on Airflow 2 and 3, for scheduled runs and those by hand.
+"""Pull the previous day with a plain `@daily` schedule, on Airflow 2 and 3, in scheduled and manual runs.
 
-In Airflow 3 such a schedule gives runs whose data interval is empty, in Airflow 2 it is the day before. What both have
-is its end: the midnight at which the run was due. The bounds are computed from that. Change `lookback` to how long the
-status of a transaction may still change: so many days are pulled again with each run.
+With such a schedule, the data interval is empty in Airflow 3, and the previous day in Airflow 2. Both end at the
+midnight at which the run is due, so the DAG computes the bounds from this end. Each run also pulls the days of
+`lookback` again. Set it to the time in which the status of a transaction can change.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook in a task of one's own: for whatever no operator does."""
+"""Use the hook in your own task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import dag, task
 def intergiro_hook_in_task() -> None:
     @task
     def count_cards() -> dict[str, int]:
-        """Go through a list of any length, one page in memory at a time."""
+        """Count the records of a list of any length, with one page in memory."""
         from intergiro_provider.hooks.intergiro import IntergiroHook  # here, so that parsing this file stays cheap
 
         hook = IntergiroHook("intergiro_default")
@@ -27,7 +27,7 @@ def intergiro_hook_in_task() -> None:
 
     @task
     def newest_account() -> str:
-        """Make one request. `get_conn()` is a requests.Session that renews itself, for those who need one."""
+        """Send one request. `get_conn()` returns a requests.Session that renews itself."""
         from intergiro_provider.hooks.intergiro import IntergiroHook
 
         hook = IntergiroHook("intergiro_default")

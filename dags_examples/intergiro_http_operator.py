@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow's own HttpOperator on an Intergiro connection, page after page.
+"""Read all pages of a list with Airflow's own HttpOperator, on an Intergiro connection.
 
-It holds all pages in memory, and opens a connection for each. For lists of any length there is
-IntergiroToObjectStorageOperator. Leave `deferrable` off: that builds a hook that knows nothing of Intergiro's session.
+It holds all pages in memory, and opens a connection for each. For long lists, use IntergiroToObjectStorageOperator. Do
+not set `deferrable`: it builds another hook, which does not use Intergiro's session.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def next_page(response: requests.Response) -> dict[str, Any] | None:
-    """How to ask for the page after this one; None after the last."""
+    """Return the query of the next page; None after the last page."""
     page = response.json()
     return {"data": {"starting_after": page["data"][-1]["id"]}} if page["has_more"] else None
 
 
 def count(responses: list[requests.Response]) -> int:
-    """What becomes the task's result."""
+    """Return the task's result."""
     return sum(len(response.json()["data"]) for response in responses)
 
 

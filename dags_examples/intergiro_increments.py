@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is new since the last run, every hour: from Airflow 3.3 on, which keeps a watermark with the asset.
+"""Pull what is new since the last run, every hour, with a watermark in the asset's state (Airflow 3.3 and later).
 
-Each run begins where the last one that succeeded had ended: the next one makes up for a run that was left out or
-failed for good. The first begins at `created_from`. Each has a directory of its own; a run that is cleared pulls its
-own interval again.
+Each run begins where the last successful run ended. So the next run also pulls the records of a failed or skipped run.
+The first run begins at `created_from`. Each run has its own directory. A cleared run pulls its own interval again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every night, the day before: transactions of that day, and everything there is of a few smaller lists.
+"""Pull the transactions of the previous day every night, and a few smaller lists as a whole.
 
-Each pull is a directory `<target>/<list>/day=<day>/` with compressed JSON lines and a `_manifest.json`. The environment
-variable INTERGIRO_EXAMPLE_TARGET says where, by any ObjectStoragePath URL such as `s3://aws_default@lake/intergiro`.
-Without it, files go to a directory in Airflow's own, which suits a single machine.
+Each pull writes compressed JSON lines and a `_manifest.json` to the directory `<target>/<list>/day=<day>/`. The
+environment variable INTERGIRO_EXAMPLE_TARGET sets the target, an ObjectStoragePath URL such as
+`s3://aws_default@lake/intergiro`. The default is a directory in AIRFLOW_HOME, for a single machine.
 
-When all lists of a night are there, an asset `intergiro://<list>` for each says so, with the number of rows: schedule
-the DAGs that read them on these.
+When all pulls of the night have succeeded, the DAG emits an asset `intergiro://<list>` for each list, with its number
+of rows. Schedule the DAGs that read the files on these assets.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ASSETS = {name: Asset(f"intergiro://{name}") for name in BY_DAY + WHOLE}
 def intergiro_nightly() -> None:
     @task
     def plan(data_interval_end: datetime | None = None, dag_run: Any = None) -> list[dict[str, Any]]:
-        """One pull for each list. The day is the last one that had ended, in UTC, when the run became due."""
+        """Return one pull per list. The day is the last one that had ended, in UTC, when the run became due."""
         due = data_interval_end or dag_run.run_after  # in Airflow 3 a run made by hand may have no interval
         end = due.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         start = end - timedelta(days=1)
@@ -66,7 +66,7 @@ def intergiro_nightly() -> None:
 
     @task(outlets=list(ASSETS.values()))
     def announce(manifests: Any, outlet_events: Any = None) -> dict[str, int]:
-        """Tell whoever waits for the assets what has come."""
+        """Report the number of rows to the DAGs that wait for the assets."""
         for manifest in manifests:
             event = outlet_events[ASSETS[manifest["endpoint"]]]
             event.extra = {"rows": manifest["rows"], "pull_id": manifest["pull_id"]}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start whenever the bank has new transactions, and pull just those. Airflow 3; on Airflow 2 this file is empty.
+"""Start a run when the bank has new transactions, and pull only those (Airflow 3; no DAG on Airflow 2).
 
-The trigger looks once a minute. On Airflow 3.3 and later it remembers what it has seen, over restarts too. An event
-tells ids and an interval, nothing else; several that came while a run was going on start the next run together.
+The trigger polls once a minute. On Airflow 3.3 and later it keeps its position over restarts. An event holds ids and an
+interval, and nothing else. Events that arrive during a run start the next run together.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if AssetWatcher is not None:
     def intergiro_on_new_transactions() -> None:
         @task(multiple_outputs=True)
         def interval(triggering_asset_events: Any = None, dag_run: Any = None) -> dict[str, str]:
-            """Return the span of time in which all that is new was created; the last day, if started by hand."""
+            """Return the interval in which all new records were created. In a manual run: the last day."""
             found = triggering_asset_events[NEW] if triggering_asset_events else ()
             extras = [event.extra for event in found]
             events = [extra["payload"] for extra in extras if "payload" in extra]  # a person's event has none

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One partition for each day: from Airflow 3.2 on, the run of a day says so itself, by its partition key.
+"""Pull one partition per day, by the partition key of the run (Airflow 3.2 and later).
 
-The key of a run is the day that it pulls, whether the scheduler made it or a backfill, and the asset's event bears it,
-so that the DAGs which read the asset can be partitioned alike. A run made by hand takes the key that it is given;
-without one it pulls the day before.
+The key is the day that the run pulls, in scheduled runs and in backfills. The asset event carries the key, so the DAGs
+that read the asset can use the same partitions. A manual run uses the key that you enter; without a key it pulls the
+day before.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def intergiro_wait_for_event() -> None:
 
     @task
     def go_on() -> str:
-        """Do what had to wait."""
+        """Run when the transaction is there."""
         return "there it is"
 
     wait >> go_on()

@@ -161,6 +161,7 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "headers": _field(
             "Headers",
             "object",
-            "A JSON object of further request headers. Not the place for a key: whoever may see connections sees it.",
+            "A JSON object of further request headers. Do not put a key here: everyone who can see connections "
+            "can read it.",
         ),
     }

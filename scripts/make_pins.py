@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resolve `requirements/*.txt`: exact versions of everything, for every supported Python and platform.
 
-Run by `make pins`. No index address gets into the files: whoever installs uses their own. A pin that still
+Run by `make pins`. No index address gets into the files: everyone installs from their own index. A pin that still
 satisfies the requirements stays as it is; `make pins UPGRADE=1` takes the newest of everything.
 
 `lowest.txt` and `dagster-lowest.txt` are for testing our lower bounds: every requirement in pyproject.toml at exactly
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 BESIDE_THE_LOWEST = ["universal-pathlib<0.3"]
-"""What Airflow 2.11.0 does not bear newer, and does not say so: its ObjectStoragePath takes no path of it."""
+"""Upper bounds that Airflow 2.11.0 does not declare: its ObjectStoragePath does not work with newer versions."""
 
 
 def lower_bounds(pyproject: Path) -> list[str]:

@@ -40,7 +40,7 @@ MATRIX = (
     ("3.3", "3.11"), ("3.3", "3.12"), ("3.3", "3.13"),
 )  # fmt: skip
 
-#: What an Airflow of that time does not bear, although its own requirements allow it.
+#: Upper bounds for releases that an Airflow does not work with, although its own requirements allow them.
 CONSTRAINTS: dict[str, tuple[str, ...]] = {
     # Its ObjectStoragePath takes no path of universal-pathlib 0.3; its API server starts no task with newer ones of the
     # next two, and gives nobody a token with a PyJWT that wants an issuer. Without FAB's provider, its form shows no
@@ -208,20 +208,22 @@ def try_out(built: Built, folder: Path, airflow: str, python: str) -> dict[str, 
 INTRO = """\
 # Packages as tested
 
-Which Airflows and Pythons the package was tried on. Each row is a clean environment, in which the wheel, built from the
-sdist, was installed with what a resolver finds for that Airflow today. First without extras: Airflow knows the provider
-(`airflow providers get`), and every module that it is told of imports. Then with all extras: Airflow's schema accepts
-the provider info, and a call and a pull work, as JSON lines and as Parquet. Then [examples](examples.md) ran, all
-with one session. On Airflow 3 a scheduler, workers and a triggerer ran them, with the connection tested and stored
-through the API: one was deferred until the bank had what it waited for, and one was started by an event of its watcher.
-On Airflow 2.11 it was `airflow dags test`. The bank was the sandbox each time. `make packages` does it all again.
+This page lists the versions of Airflow and Python on which the built package was tried. Each row is a clean
+environment. A resolver installed the wheel there, with the newest packages that this Airflow allows. The bank was the sandbox.
+`make packages` repeats the trials and writes this page.
 
-| Airflow | Python | fields in the connection's form | rows pulled, of those there are | examples run |
+1. Without extras: `airflow providers get` shows the provider, and every module in the provider info can be imported.
+2. With all extras: Airflow's schema accepts the provider info. A call and a pull succeed, as JSON lines and as Parquet.
+3. The [examples](examples.md) run, all with one session. On Airflow 3, a scheduler, workers and a triggerer run them,
+   and the connection is tested and stored through the API. One example waits deferred, and a watcher's event starts
+   another. On Airflow 2.11 the examples run with `airflow dags test`.
+
+| Airflow | Python | fields in the form | rows pulled | examples run |
 | --- | --- | --- | --- | --- |
 """
 CONSTRAINED = """
-Not every Airflow works with the newest of what it allows, which is why Airflow recommends to install it with the
-constraints file of its version. These environments had none. Beside the package, they were asked for:
+Some Airflow versions do not work with the newest packages that they allow. Therefore Airflow recommends its constraints
+files. These environments used no constraints file, but these requirements:
 
 """
 

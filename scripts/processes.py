@@ -118,7 +118,7 @@ class Group:
 
 
 def _family(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Return the roots, their descendants and whoever lives in a session that one of the roots leads."""
+    """Return the roots, their descendants and all processes in a session that one of the roots leads."""
     found: dict[int, psutil.Process] = {}
     sessions = set()
     for root in roots:
@@ -142,7 +142,7 @@ def _stop(started: Mapping[str, psutil.Process], grace: float) -> None:
             process.terminate()
     _wait(started.values(), grace)
     family += [process for process in _family(started.values()) if process not in family]
-    # Who has ended in order takes its children along; whoever is left after a moment does not mean to end.
+    # A process that ends in order ends its children too; what is left after a moment has to be killed.
     _wait(family, min(2.0, grace))
     for process in family:
         with contextlib.suppress(psutil.Error):

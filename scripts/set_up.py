@@ -87,7 +87,7 @@ def run(*command: str | Path) -> None:
 
 
 def set_up(name: str) -> int:
-    """Make or mend one environment; return an exit code."""
+    """Create or repair one environment, and return an exit code."""
     folder, versions = ENVIRONMENTS[name]
     home = ROOT / folder
     python = home / "bin" / "python"

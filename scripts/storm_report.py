@@ -75,7 +75,7 @@ def meaning(plan: Plan) -> str:
     if plan.sessions_end:
         parts.append(f"each session ends after {plan.session_life:g} s")
     if plan.lock:
-        parts.append(f"strict lock in {'Redis' if plan.lock == 'redis' else 'PostgreSQL'}")
+        parts.append(f"distributed lock in {'Redis' if plan.lock == 'redis' else 'PostgreSQL'}")
     if plan.calm:
         parts.append("the access token outlives it, to compare with")
     return "; ".join(parts)
@@ -90,43 +90,46 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
         [
             "# Storms: one session, hundreds of tasks",
             "",
-            "Written by `make storms`, which repeats all of it (about half an hour; it needs `redis-server` and "
-            "PostgreSQL's `initdb`). A storm is one run of a DAG in a real Airflow with API server, scheduler, DAG "
-            "processor and triggerer, against the [sandbox](reference/sandbox.md), which enforces the bank's session "
-            f"rules strictly. {slots} tasks run at once. Each task is a process of its own and makes "
-            f"{Plan.calls} calls in {Plan.seconds:g} s through `IntergiroHook`; the access token lives "
-            f"{Plan.access_token_life:g} s instead of 15 minutes, so that what happens in a night happens in minutes.",
+            "`make storms` writes this page. It takes half an hour, and needs `redis-server` and PostgreSQL's `initdb`."
+            " A storm is one run of a DAG in a real Airflow with API server, scheduler, DAG processor and triggerer, "
+            "against the [sandbox](reference/sandbox.md), which enforces the bank's session rules. "
+            f"{slots} tasks run at the same time. Each task is its own process and sends {Plan.calls} requests in "
+            f"{Plan.seconds:g} s through `IntergiroHook`. The access token lives {Plan.access_token_life:g} s instead "
+            "of 15 minutes, so a storm has the expiries of a whole night.",
             "",
-            "With Celery there are two workers, each with a directory for lock files of its own, as on two hosts.",
+            "With Celery there are two workers. Each has its own directory for lock files, as on two hosts.",
             "",
             *_in_short(figures),
             *_tables(found),
-            "## What the columns say",
+            "## Columns",
             "",
             "| column | meaning |",
             "| --- | --- |",
             "| expiries | access tokens that expired before the storm's last call |",
             "| early, re-used | refreshes that the bank refuses: before the token has expired, or with a used one |",
-            "| refused | refreshes refused for another reason: each tells that a session has ended |",
-            "| 401s | answers 401: to each call that met an expired token, and to the probe before each renewal |",
-            "| waited | calls that met a 401, or a task's first while there was no session: how many, and seconds |",
-            "| others | all others but each task's first call, which also looks up the connection and the session |",
-            "| all took | seconds from the trigger of the run to its end; Airflow's own work included |",
-            "| load | of the machine in the last minute of the storm; beyond its cores tasks wait for a core |",
+            "| refused | refreshes refused for another reason: the session has ended |",
+            "| 401s | responses 401: to each call with an expired token, and to the probe before each renewal |",
+            "| waited | calls that got a 401, and first calls of tasks without a session: number, and seconds |",
+            "| others | all other calls, except a task's first, which also reads the connection and the session |",
+            "| all took | seconds from the trigger of the run to its end, including Airflow's own work |",
+            "| load | load of the machine in the last minute of the storm; above its number of cores, tasks wait |",
             "",
             "## Goals",
             "",
-            "No task fails or is tried twice; one login for each life of a session; no refresh is early, or made with "
-            "a used token; none is refused but the one that tells of a session's end; the logs tell of each renewal "
-            "in one line of level INFO (WARNING for a login soon after another, of which sessions that end after "
-            "seconds have many) and hold no other warning; nothing listens beyond loopback. After each storm every "
-            "log and file below `AIRFLOW_HOME`, every value of every table of the metadata database (and of Redis), "
-            "and the rows of triggers while they lived were searched for every token that the bank had issued and "
-            "for the API key"
-            + (": " + ", ".join(f"{number:,} {what}" for what, number in searched.items()) if searched else "")
-            + " after the last storm. Speed is measured, and is no goal.",
+            "* No task fails or is retried.",
+            "* One login per session of the bank.",
+            "* No refresh is early or uses an old token. The bank refuses a refresh only at the end of a session.",
+            "* The logs have one INFO line per renewal and no warnings, except for a login soon after another. "
+            "Sessions that end after seconds have many of those.",
+            "* Nothing listens beyond loopback.",
+            "* No token and no API key is found in the logs and files below `AIRFLOW_HOME`, in any table of the "
+            "metadata database, in Redis, or in the rows of running triggers. "
+            + (", ".join(f"{number:,} {what}" for what, number in searched.items()) if searched else "All of them")
+            + " were searched after the last storm.",
             "",
-            *(["**Missed:** " + "; ".join(missed)] if missed else ["All of them were met."]),
+            "Speed is measured, but is not a goal.",
+            "",
+            *(["**Missed:** " + "; ".join(missed)] if missed else ["All goals were met."]),
             "",
             "## Measured on",
             "",
@@ -150,7 +153,7 @@ def _in_short(figures: Sequence[Figures]) -> list[str]:
         f"**In short**: {tasks:,} tasks in {len(stormy)} storms, {failed} failed. "
         f"{sum(each.logins for each in stormy)} logins, {sum(each.refreshes for each in stormy)} refreshes for "
         f"{sum(each.expiries for each in stormy)} expiries; {sum(each.early + each.reused for each in stormy)} of them "
-        "early or with a used token. Who met an expiry waited "
+        "early or with a used token. Tasks that met an expiry waited "
         f"{max(each.waiting.median for each in stormy):.1f} s at the median of the slowest storm, and "
         f"{max(each.waiting.longest for each in stormy):.1f} s at the most; the median of all other calls was at most "
         f"{_milliseconds(stormy)} ms" + (f", and {_milliseconds(calm)} ms where no token expired." if calm else "."),

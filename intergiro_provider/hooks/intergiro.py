@@ -112,12 +112,12 @@ class IntergiroHook(HttpHook):
         self._client: IntergiroClient | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """How the hook was made, for copies and pickles. No key travels: a copy looks its connection up itself."""
+        """Return the hook's arguments, for copies and pickles. A copy reads the API key from the connection."""
         own = ("_lock", "_settings", "_client", "_log")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin anew, as the hook did that was copied."""
+        """Start as a new hook with the same arguments."""
         self.__dict__.update(state)
         self._begin()
 

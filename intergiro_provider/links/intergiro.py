@@ -23,7 +23,7 @@ class IntergiroManifestLink(BaseOperatorLink):
     """The manifest of a pull, in the console of the cloud where it lies: Amazon S3 or Google Cloud Storage.
 
     There is no link before something is published, nor to what a browser cannot open: local files, other stores.
-    Whoever follows it needs rights of their own there. The URL holds the bucket and the key, never a connection.
+    Anyone who follows it needs their own rights there. The URL holds the bucket and the key, never a connection.
     """
 
     name = "Manifest"

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     def ready() -> None:
         print(banner(server.url, key, settings), flush=True)
         if given.ready_file is not None:
-            # Whoever waits for the file must never read half of it.
+            # A program that waits for the file must never read half of it.
             part = given.ready_file.with_name(given.ready_file.name + ".part")
             part.write_text(json.dumps({"url": server.url, "api_key": key, "pid": os.getpid()}) + "\n")
             part.replace(given.ready_file)

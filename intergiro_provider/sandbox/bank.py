@@ -65,7 +65,7 @@ class Bank:
             await act()
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change settings; where they say how the data are made, the data are made anew.
+        """Change settings. If one of them describes the data, generate the data again.
 
         :raises SettingsError: nothing was changed.
         """

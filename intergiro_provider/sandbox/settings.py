@@ -132,7 +132,7 @@ class Settings:
 
 
 DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "settle_after"})
-"""Settings whose change makes the data anew."""
+"""Settings whose change generates the data again."""
 
 _TYPES = get_type_hints(Settings)
 

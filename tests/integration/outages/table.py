@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of ``docs/outages.md``: each row is a fault with its expected outcome, which a test of its name measures.
 
-``python -m tests.integration.outages.table`` writes the document anew.
+``python -m tests.integration.outages.table`` writes the document.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=AIRFLOW_3,
     ),
     "api_down_with_a_living_token": Row(
-        "API server down, a running task has a token that lives",
+        "API server down, a running task has a valid token",
         airflow=AIRFLOW_3,
     ),
     "api_down_when_the_token_expires": Row(
@@ -64,7 +64,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=AIRFLOW_3,
     ),
     "api_down_while_a_refresh_is_under_way": Row(
-        "API server down between the bank's answer to a refresh and its storing, back in time",
+        "API server down between a refresh and the storing of its result, back in time",
         reads="Refreshed",
         airflow=AIRFLOW_3,
     ),
@@ -75,7 +75,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=AIRFLOW_3,
     ),
     "api_drops_connections": Row(
-        "the API closes every connection without an answer",
+        "the API closes every connection without a response",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
@@ -89,7 +89,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=AIRFLOW_3,
     ),
     "api_answers_get_lost": Row(
-        "the API does what it is asked to, and its answers get lost",
+        "the API carries requests out, and its responses are lost",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
@@ -127,7 +127,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=DATABASE,
     ),
     "database_down_for_long_after_a_refresh": Row(
-        "metadata database down between the bank's answer to a refresh and its storing, not back in time",
+        "metadata database down between a refresh and the storing of its result, not back in time",
         reads="could not be stored in time; this task goes on with it",
         logins=1,
         airflow=DATABASE,
@@ -152,7 +152,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
 }
 CHAPTERS["The Variables"] = {
     "variable_deleted": Row("session deleted", reads="Logged in", logins=1),
-    "all_variables_deleted": Row("session, lease and ledger deleted", reads="Logged in", logins=1),
+    "all_variables_deleted": Row("session, lease and login history deleted", reads="Logged in", logins=1),
     "variable_garbled": Row(
         "session garbled",
         RETRIABLY,
@@ -167,14 +167,16 @@ CHAPTERS["The Variables"] = {
         error="StoreUnavailable",
     ),
     "edited_in_the_ui": Row(
-        "session saved in Airflow's UI, which shows `***` in the place of its tokens; then deleted",
+        "session saved in Airflow's UI, which shows `***` in place of its tokens; then deleted",
         RETRIABLY,
         "it holds *** in the place of a token … Delete the Variable",
         error="StoreUnavailable",
         logins=1,
     ),
     "restored_from_a_backup": Row(
-        "session, lease and ledger restored from a backup of before the last refresh", reads="Logged in", logins=1
+        "session, lease and login history restored from a backup from before the last refresh",
+        reads="Logged in",
+        logins=1,
     ),
     "another_fernet_key": Row(
         "another Fernet key than the one that wrote the session, the task reaches the database itself",
@@ -232,7 +234,7 @@ CHAPTERS["The bank"] = {
     ),
     "bank_slow": Row("bank slow: every call takes 0.5 s"),
     "refresh_hangs": Row(
-        "refresh without an answer within the time of a call, twice",
+        "no response to the refresh within the timeout, twice",
         RETRIABLY,
         "There is no Intergiro session: no usable answer came to the refresh (…). Nothing else was tried instead",
         error="BankUnavailable",
@@ -255,10 +257,10 @@ CHAPTERS["The bank"] = {
         error="BankUnavailable",
     ),
     "refresh_answer_lost": Row(
-        "refresh carried out, its answer lost; the bank takes the old token no more", reads="Logged in", logins=1
+        "refresh carried out, its response lost; the bank refuses the old token", reads="Logged in", logins=1
     ),
     "refresh_answer_lost_and_forgiven": Row(
-        "refresh carried out, its answer lost; the bank takes the old token again", reads="Refreshed"
+        "refresh carried out, its response lost; the bank accepts the old token", reads="Refreshed"
     ),
     "login_429": Row(
         "429 to the login",
@@ -280,7 +282,7 @@ CHAPTERS["The bank"] = {
         error="BankUnavailable",
     ),
     "login_answer_lost": Row(
-        "login carried out, its answer lost",
+        "login carried out, its response lost",
         RETRIABLY,
         "There is no Intergiro session: no usable answer came to the login (ConnectionError). Nothing else was tried "
         "instead",
@@ -329,18 +331,20 @@ ROWS: dict[str, Row] = {name: row for rows in CHAPTERS.values() for name, row in
 HEAD = """<!-- Written by `python -m tests.integration.outages.table`; change the rows there. -->
 # When something breaks
 
-What a task does, what the user reads, and how many logins it costs. Every row is a test that runs the fault with real
-parts: a real PostgreSQL, a real API server of Airflow 3 with Airflow's own task client, real sockets to the sandbox
-bank, and a proxy in between that refuses, hangs, drops or delays. A fault's logins are counted from its beginning until
-a task has succeeded after its end, beyond those that would have been made without it. The seconds of the session's
-protocol are shrunk in most of them. `make test` runs the shorter ones, `make outages` all.
+The tables show for each fault what the task does, which message you read, and how many extra logins the fault costs.
 
-* **goes on**: the task succeeds. What it says is in its log.
-* **fails retriably**: Airflow tries the task again, if it has `retries`. Nothing is lost.
-* **fails finally**: the task fails at once, for trying again cannot help. Once the cause is gone, clear it.
+* **goes on**: the task succeeds. The message is in its log.
+* **fails retriably**: Airflow retries the task, if it has `retries`. Nothing is lost.
+* **fails finally**: the task fails at once, because a retry cannot help. Remove the cause, then clear the task.
 
-The column *Airflow* says where it can happen: *3*, tasks and triggers of Airflow 3, whose Variables go through the API
-server; *2*, tasks of Airflow 2.11, and everything else that reaches the metadata database itself.
+The column *Airflow* shows where the fault can occur. *3*: tasks and triggers of Airflow 3, which read and write
+Variables through the API server. *2*: tasks of Airflow 2.11, and every other process that connects to the metadata
+database itself.
+
+Each row is a test that causes the fault with real parts: PostgreSQL, an API server of Airflow 3 with Airflow's own
+task client, sockets to the sandbox bank, and a proxy in between that refuses, hangs, drops or delays. Extra logins
+are counted from the start of the fault until a task has succeeded after its end. Most tests shorten the times of the
+session's protocol. `make test` runs the shorter tests, `make outages` runs all.
 """
 
 

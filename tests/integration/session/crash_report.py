@@ -12,27 +12,32 @@ from tests.integration.session.crash_campaign import Record
 
 HEAD = """# Killed while renewing
 
-Each row below is measured: the process that renews a session is killed with `kill -9` at one step of the renewal,
-and two others, one that has used the session before and one that starts on the same host, have to go on. Processes,
-Airflow's Variables (SQLite, direct access), lock services and the HTTP calls to a sandbox bank are real; only the
-killed process is rigged, from outside.
+A process that renews the session is killed with `kill -9` at one step of the renewal. Two other processes must
+continue: one that has used the session before, and one that starts on the same host. Each row of the tables was
+measured with real processes, Airflow's Variables (SQLite, direct access), lock services, and HTTP requests to a
+sandbox bank.
 
-Every fleet is checked: each process is back at work without anybody's help; one login more than without a kill only
-where the bank had given tokens that the killed process had not stored yet; no refresh before its time; a used refresh
-token is presented only where its rotation was lost, and once; the stored session never becomes an older one, and works
-in the end; the ledger holds every login, and at most one that was entered and not made; the renewal after that is one
-refresh again.
+After each kill the campaign checks:
 
-`make crashes` repeats it and writes this page (about a quarter of an hour; it fails if anything was violated). A small
-form is in `make test`: `tests/integration/session/test_crashes.py`.
+* Each process works again, without anyone's help.
+* There is an extra login only if the bank had issued tokens that the killed process had not stored yet.
+* No refresh is early. A used refresh token is sent only if its rotation was lost, and only once.
+* An older session never replaces the stored one, and the stored one works in the end.
+* The login history holds every login, and at most one login that was entered but not made.
+* The next renewal is a single refresh.
+
+`make crashes` writes this page. It takes a quarter of an hour and fails if a check fails. `make test` runs a small
+part: `tests/integration/session/test_crashes.py`.
 """
 
 SHRUNK = """
-The times of the protocol are shrunk: an owner of the lease counts as dead after {takeover} s instead of 150 s. "Before"
-and "after" are the moments around a step; "during" is between sending a write and its commit, or while the bank is
-working on a call. "Logins" are those beyond the ones that the renewal takes anyway, over all kills of the row; likewise
-the refreshes that were refused because the token had been used, and because the session was over. "Went on" is the time
-from the kill to the first answer that another process had: median, and longest.
+The times of the protocol are shorter than in production: a lease holder counts as dead after {takeover} s instead of
+150 s.
+
+* *killed*: before or after a step, or during it: between a write and its commit, or while the bank handles a request.
+* *logins*: extra logins over all kills of the row, beyond those that the renewal needs anyway.
+* *used token refused*, *session over*: refused refreshes, by reason.
+* *went on*: seconds from the kill to the first response that another process got: median; longest.
 """
 
 STARTS = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of ``docs/pulls.md``: each row is a fault with its expected outcome, which a test of its name measures.
 
-``python -m tests.integration.storage.table`` writes the document anew.
+``python -m tests.integration.storage.table`` writes the document.
 """
 
 from __future__ import annotations
@@ -179,34 +179,38 @@ KILLS = {
 HEAD = """<!-- Written by `python -m tests.integration.storage.table`; change it, and its rows, there. -->
 # What a pull guarantees
 
-* **Whole or not at all.** A result is published by one step, the replacement of `_manifest.json`: a rename on a local
-  disk, one PUT on an object store. Until then the former result is untouched.
-* **By the manifest, never half a result or two.** Read `_manifest.json`, then the parts that it names. If one is not
-  there, the result was replaced in between: read the manifest again. Its sizes and SHA-256 tell whether you have all.
-* **A rerun replaces.** When the last pull has succeeded, `part-*` finds exactly the parts of the manifest.
-* **A failure leaves the former result**, and clears up after itself as far as it still can. What a killed pull, or one
-  whose store was down, could not clear up has a name that begins with an underscore, or is a `part-*` that the
-  manifest does not name; the next pull into that directory deletes it. On Airflow 3.3 a retry goes on with it instead.
-* **Two at once never mix.** The first to finish is published. The other fails and says so.
+* **Complete or absent.** One step publishes a result: the replacement of `_manifest.json`. It is a rename on a local
+  disk, and one PUT on an object store. Until then the previous result is unchanged.
+* **A reader that uses the manifest never sees half a result, or parts of two.** Read `_manifest.json`, then the
+  parts that it names. If a part is missing, a newer result has replaced it: read the manifest again. Sizes and
+  SHA-256 in the manifest show whether you have everything.
+* **A rerun replaces the result.** After a successful pull, `part-*` finds exactly the parts of the manifest.
+* **A failure leaves the previous result.** A failed pull deletes its own files. If it was killed, or its store was
+  down, it cannot delete them. These files have names that begin with an underscore, or match `part-*` but are not in
+  the manifest. The next pull into that directory deletes them. On Airflow 3.3 a retry resumes with them instead.
+* **Two pulls into one directory never mix.** The first to finish is published. The other fails with an error.
 
 ## What happens when something fails
 
-Every row is a test that runs the fault with real parts: a bank, a disk, an S3-compatible server, and a proxy in
-between. Before each, {former} rows are published; the pull would publish {new}. *Rows* is what a reader by the manifest
-has to find afterwards, and finds: each record once, byte for byte, and each part with the size and the SHA-256 of the
-manifest; the test fails otherwise. After each, a pull without the fault has to publish {new} rows and to leave nothing
-else in the directory.
+* **goes on**: the task succeeds.
+* **fails retriably**: Airflow retries the task, if it has `retries`.
+* **fails finally**: a retry cannot help.
+* **is ended**: Airflow ends the task.
+* *Left*: whether the directory can hold files that the manifest does not name, until the next pull.
 
-* **goes on**: the task succeeds. **fails retriably**: Airflow tries again, if the task has `retries`. **fails
-  finally**: trying again cannot help. **is ended**: by Airflow.
-* *Left*: whether anything that the manifest does not name may lie in the directory until the next pull.
+Each row is a test that causes the fault with real parts: a bank, a disk, an S3-compatible server, and a proxy in
+between. Before the fault, {former} rows are published. The pull would publish {new} rows. *Rows* is the number that
+a reader of the manifest must find after the fault, and finds: each record once, byte for byte, with the sizes and
+SHA-256 of the manifest. Then a pull without the fault must publish {new} rows, and leave nothing else in the
+directory.
 """
 
 KILLED = """## Killed
 
-A pull over {former} rows that would publish {new} is killed with `kill -9` at each of its steps: on a local disk before
-every system call that touches the directory, in the midst of every write and at every page; on S3 at every request,
-once before it is carried out and once after. Then a reader finds, and the next pull publishes:
+A directory holds {former} rows, and a pull would publish {new}. The test kills the pull with `kill -9` at each of
+its steps. On a local disk these are every system call that touches the directory, the middle of every write, and
+every page. On S3 they are the moments before and after every request. The table shows what a reader finds then, and
+what the next pull publishes:
 
 | killed while | rows expected and found | rows after the next pull | left after that |
 | --- | ---: | ---: | --- |
@@ -215,10 +219,10 @@ once before it is carried out and once after. Then a reader finds, and the next 
 S3_NOTES = """## On S3 and what is compatible with it
 
 `path="s3://conn_id@bucket/directory"` needs `pip install 'apache-airflow-providers-amazon[s3fs]'`. The connection's
-credentials, region and `endpoint_url` are used. The bucket has to exist.
+credentials, region and `endpoint_url` are used. The bucket must exist.
 
-**Rights.** These are used and no others; the tests run against a server that enforces exactly this policy, and without
-each of them in turn (but for giving up uploads, which no pull fails for).
+**Rights.** A pull needs these rights and no others. The tests run against a server that enforces exactly this
+policy, and then without each right in turn. (Without the right to abort uploads, no pull fails.)
 
 | on | action | for |
 | --- | --- | --- |
@@ -227,22 +231,23 @@ each of them in turn (but for giving up uploads, which no pull fails for).
 S3_REST = """
 With encryption by a KMS key also `kms:GenerateDataKey` and `kms:Decrypt` on that key.
 
-**Unfinished uploads.** A part of more than 8 MiB is uploaded in pieces. A pull that fails gives its uploads up; one
-that is killed cannot. Such an upload is no object, and nobody sees it, but its pieces are stored and paid for. Give the
-bucket a lifecycle rule that ends them: `AbortIncompleteMultipartUpload` with `DaysAfterInitiation: 1`.
+**Unfinished uploads.** A part of more than 8 MiB is a multipart upload. A failed pull aborts its uploads. A killed
+pull cannot. Such an upload is invisible, but you pay for its pieces. Give the bucket a lifecycle rule:
+`AbortIncompleteMultipartUpload` with `DaysAfterInitiation: 1`.
 
-**Versioned buckets** keep every deleted part as an old version: give them a rule that expires noncurrent versions.
+**Versioned buckets** keep every deleted part as an old version. Give them a rule that expires noncurrent versions.
 
-**Consistency.** S3 shows a PUT to every reader as soon as it is answered, and so needs no waiting. On a store that does
-not, a reader may find the former result for a while, or miss a part and has to read the manifest again.
+**Consistency.** S3 shows a PUT to every reader at once. On a store that does not, a reader can find the previous
+result for a while. It can also miss a part, and then has to read the manifest again.
 
-**Cost.** A part is written under a name that begins with an underscore, and copied within the bucket when the pull
-publishes: four requests a part, or one more for each 50 MiB where it is larger than 150 MiB, and no byte comes back to
-the worker. An object store has no lock: of two pulls that publish within the same milliseconds the later manifest
-stands, whole.
+**Cost.** The pull writes a part under a name that begins with an underscore, and copies it within the bucket when it
+publishes. That is four requests per part, plus one per 50 MiB if the part is larger than 150 MiB. No byte returns to
+the worker.
 
-**Memory.** An open part holds up to 8 MiB, the piece that is gathered, and as much again while that is sent. There is
-one open part for each window.
+**Two pulls at once.** An object store has no lock. If two pulls publish within the same milliseconds, the later
+manifest wins, and its result is complete.
+
+**Memory.** An open part uses up to 8 MiB, and as much again while it is sent. Each window has one open part.
 """
 
 

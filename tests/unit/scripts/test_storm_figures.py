@@ -143,7 +143,7 @@ def test_the_page_shows_every_storm() -> None:
     page = report({"LocalExecutor": [good, replace(good, plan=replace(PLAN, name="again"))]}, 8, (0.5, 0.5, 0.5))
     assert "`cold`" in page
     assert "`again`" in page
-    assert "All of them were met." in page
+    assert "All goals were met." in page
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert {row.count("|") for row in rows} == {19}
 
