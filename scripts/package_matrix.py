@@ -209,7 +209,8 @@ INTRO = """\
 # Packages as tested
 
 This page lists the versions of Airflow and Python on which the built package was tried. Each row is a clean
-environment. A resolver installed the wheel there, with the newest packages that this Airflow allows. The bank was the sandbox.
+environment. A resolver installed the wheel there, with the newest packages that this Airflow allows. The bank was the
+sandbox.
 `make packages` repeats the trials and writes this page.
 
 1. Without extras: `airflow providers get` shows the provider, and every module in the provider info can be imported.
