@@ -153,9 +153,9 @@ def _in_short(figures: Sequence[Figures]) -> list[str]:
         f"**In short**: {tasks:,} tasks in {len(stormy)} storms, {failed} failed. "
         f"{sum(each.logins for each in stormy)} logins, {sum(each.refreshes for each in stormy)} refreshes for "
         f"{sum(each.expiries for each in stormy)} expiries; {sum(each.early + each.reused for each in stormy)} of them "
-        "early or with a used token. Tasks that met an expiry waited "
+        "were early or used an old token. Tasks that met an expiry waited "
         f"{max(each.waiting.median for each in stormy):.1f} s at the median of the slowest storm, and "
-        f"{max(each.waiting.longest for each in stormy):.1f} s at the most; the median of all other calls was at most "
+        f"{max(each.waiting.longest for each in stormy):.1f} s at most. The median of all other calls was at most "
         f"{_milliseconds(stormy)} ms" + (f", and {_milliseconds(calm)} ms where no token expired." if calm else "."),
         "",
     ]

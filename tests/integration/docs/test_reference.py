@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from intergiro_provider import exceptions
 from intergiro_provider.get_provider_info import get_provider_info
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.operators.intergiro import IntergiroOperator
@@ -92,3 +93,11 @@ def test_defaults(cls: Any) -> None:
 def test_methods_and_parameters_of_the_hook() -> None:
     named = set(rows("hook.md", "Methods"))
     assert parameters(IntergiroHook) <= named
+
+
+@pytest.mark.parametrize("name", sorted(set(exceptions.__all__) - {"IntergiroError", "IntergiroApiError"}))
+def test_every_exception_has_a_row(name: str) -> None:
+    text = (ROOT / "docs" / "reference" / "exceptions.md").read_text()
+    row = next((line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line.split(" | ")[0]), "")
+    assert ("(final)" in row) == issubclass(getattr(exceptions, name), exceptions.AirflowFailException), row
+    assert row

@@ -82,7 +82,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=AIRFLOW_3,
     ),
     "api_hangs": Row(
-        "the API does not answer, requests do not arrive",
+        "requests to the API get no response",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
@@ -154,13 +154,13 @@ CHAPTERS["The Variables"] = {
     "variable_deleted": Row("session deleted", reads="Logged in", logins=1),
     "all_variables_deleted": Row("session, lease and login history deleted", reads="Logged in", logins=1),
     "variable_garbled": Row(
-        "session garbled",
+        "session replaced by text that is not JSON",
         RETRIABLY,
         "cannot be used: it is not a JSON object. The bank was not asked. Delete the Variable; that costs one login.",
         error="StoreUnavailable",
     ),
     "variable_of_another_kind": Row(
-        "session overwritten with some other JSON",
+        "session replaced by other JSON",
         RETRIABLY,
         "cannot be used: its field kind is not 'session'. The bank was not asked. Delete the Variable; that costs one "
         "login.",
@@ -251,7 +251,7 @@ CHAPTERS["The bank"] = {
     ),
     "refresh_503_once": Row("5xx to the refresh, once", reads="Refreshed"),
     "refresh_html": Row(
-        "HTML with status 200 to the refresh, from a gateway in between",
+        "HTML with status 200 to the refresh, from a proxy",
         RETRIABLY,
         "There is no Intergiro session: no usable answer came to the refresh",
         error="BankUnavailable",
@@ -276,7 +276,7 @@ CHAPTERS["The bank"] = {
         error="BankUnavailable",
     ),
     "login_html": Row(
-        "HTML with status 200 to the login, from a gateway in between",
+        "HTML with status 200 to the login, from a proxy",
         RETRIABLY,
         "There is no Intergiro session: no usable answer came to the login",
         error="BankUnavailable",

@@ -14,9 +14,9 @@ from tests.integration.storage import s3
 from tests.integration.storage.s3 import Lake
 
 OF_OBJECTS = {
-    "s3:PutObject": "claim, parts and manifest; pieces of parts",
-    "s3:GetObject": "claims and the manifest; copying a part to its final name",
-    "s3:DeleteObject": "claims, staged parts, the parts of the former result",
+    "s3:PutObject": "lock file, parts and manifest; pieces of parts",
+    "s3:GetObject": "lock files and the manifest; copying a part to its final name",
+    "s3:DeleteObject": "lock files, staged parts, the parts of the previous result",
     "s3:AbortMultipartUpload": "giving up a part that is too large for one PUT",
 }
 OF_THE_BUCKET = {"s3:ListBucket": "what is in the directory; telling an object that is not there"}

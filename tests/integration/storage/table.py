@@ -48,21 +48,21 @@ DISK = "tests/integration/storage/test_disk_failures.py"
 
 CHAPTERS: dict[str, dict[str, Row]] = {}
 CHAPTERS["The bank, under 16 windows"] = {
-    "token_expires": Row("the access token expires; one refresh for all windows"),
+    "token_expires": Row("the access token expires: one refresh for all windows"),
     "session_ends": Row("the session is over: one login for all windows"),
-    "storm_in_seconds": Row("24 answers of 429, `Retry-After` in seconds"),
-    "storm_as_a_date": Row("the same as a date"),
+    "storm_in_seconds": Row("24 responses 429, `Retry-After` in seconds"),
+    "storm_as_a_date": Row("the same, `Retry-After` as a date"),
     "storm_without_a_word": Row("the same without `Retry-After`"),
-    "storm_for_good": Row("429, again and again", RETRIABLY, "IntergiroRateLimited", "Intergiro answered 429", FORMER),
-    "bodies_cut": Row("8 answers end half way"),
-    "bodies_cut_for_good": Row("every answer ends half way", RETRIABLY, "BankUnavailable", "", FORMER),
+    "storm_for_good": Row("429 to every request", RETRIABLY, "IntergiroRateLimited", "Intergiro answered 429", FORMER),
+    "bodies_cut": Row("8 responses end half way"),
+    "bodies_cut_for_good": Row("every response ends half way", RETRIABLY, "BankUnavailable", "", FORMER),
     "resets": Row("8 connections are reset"),
     "resets_for_good": Row("every connection is reset", RETRIABLY, "BankUnavailable", "", FORMER),
-    "errors": Row("8 answers of 500, 502, 503 and 504"),
-    "errors_for_good": Row("503, again and again", RETRIABLY, "IntergiroServerError", "Intergiro answered 503", FORMER),
-    "silence": Row("4 requests get no answer within `read_timeout`"),
-    "silence_for_good": Row("no request gets an answer", RETRIABLY, "BankUnavailable", "", FORMER),
-    "garbled": Row("a good status, and half of a JSON text", RETRIABLY, "UnreadableResponse", "", FORMER),
+    "errors": Row("8 responses 500, 502, 503 and 504"),
+    "errors_for_good": Row("503 to every request", RETRIABLY, "IntergiroServerError", "Intergiro answered 503", FORMER),
+    "silence": Row("4 requests get no response within `read_timeout`"),
+    "silence_for_good": Row("no request gets a response", RETRIABLY, "BankUnavailable", "", FORMER),
+    "garbled": Row("a success status with half of a JSON text", RETRIABLY, "UnreadableResponse", "", FORMER),
 }
 CHAPTERS["The local disk"] = {
     "disk_full": Row(
@@ -72,15 +72,19 @@ CHAPTERS["The local disk"] = {
         "the file system has become read-only", RETRIABLY, "StorageError", "Read-only file system", FORMER, leaves=True
     ),
     "directory_removed": Row(
-        "the directory is removed under the pull", RETRIABLY, "StorageError", "was removed while a pull wrote to it", 0
+        "the directory is removed during the pull",
+        RETRIABLY,
+        "StorageError",
+        "was removed while a pull wrote to it",
+        0,
     ),
     "no_rights": Row("the task's user may not write there", RETRIABLY, "StorageError", "give the task's user", FORMER),
 }
 CHAPTERS["The object store"] = {
-    "s3_hiccups": Row("one 500 or 503, one lost connection, one lost answer, at each kind of request"),
+    "s3_hiccups": Row("one 500 or 503, one lost connection, one lost response, at each kind of request"),
     "s3_slow": Row("every request takes 0.2 s longer"),
     "s3_no_bucket": Row(
-        "the bucket does not exist; none is made, and the bank is not asked",
+        "the bucket does not exist: it is not created, and the bank gets no request",
         FINALLY,
         "IntergiroValueError",
         "`path`: there is no … to hold … it has to exist",
@@ -88,7 +92,7 @@ CHAPTERS["The object store"] = {
         proof=f"{S3}::TestNoBucket::test_that_does_not_exist",
     ),
     "s3_denied": Row(
-        "a right is missing; the bank is asked only if writing the claim is allowed",
+        "a right is missing",
         RETRIABLY,
         "StorageError",
         "the rights that a pull needs there",
@@ -97,21 +101,24 @@ CHAPTERS["The object store"] = {
         proof=f"{S3}::TestRights::test_each_is_needed",
     ),
     "s3_down_from_the_start": Row(
-        "it answers 503, from the start", RETRIABLY, "StorageError", "`path`: writing … failed", FORMER
+        "it answers 503 from the start", RETRIABLY, "StorageError", "`path`: writing … failed", FORMER
     ),
     "s3_down_in_the_middle": Row(
-        "it is gone, from the middle of the pull on", RETRIABLY, "StorageError", "`path`: … failed", FORMER, leaves=True
+        "it is down from the middle of the pull on",
+        RETRIABLY,
+        "StorageError",
+        "`path`: … failed",
+        FORMER,
+        leaves=True,
     ),
     "s3_part_fails": Row("a part cannot be stored", RETRIABLY, "StorageError", "`path`: writing … failed", FORMER),
     "s3_piece_fails": Row(
         "a piece of a large part cannot be stored", RETRIABLY, "StorageError", "`path`: writing … failed", FORMER
     ),
     "s3_upload_fails": Row(
-        "the pieces of a part cannot be put together", RETRIABLY, "StorageError", "`path`: writing … failed", FORMER
+        "the upload of a part cannot be completed", RETRIABLY, "StorageError", "`path`: writing … failed", FORMER
     ),
-    "s3_copy_fails": Row(
-        "a part cannot be given its name", RETRIABLY, "StorageError", "`path`: renaming … failed", FORMER
-    ),
+    "s3_copy_fails": Row("a part cannot be renamed", RETRIABLY, "StorageError", "`path`: renaming … failed", FORMER),
     "s3_manifest_fails": Row(
         "the manifest cannot be stored",
         RETRIABLY,
@@ -121,11 +128,11 @@ CHAPTERS["The object store"] = {
         leaves=True,
     ),
     "s3_manifest_refused": Row(
-        "the manifest may not be stored", RETRIABLY, "StorageError", "`path`: writing … _manifest.json failed", FORMER
+        "the manifest is refused", RETRIABLY, "StorageError", "`path`: writing … _manifest.json failed", FORMER
     ),
-    "s3_manifest_unanswered": Row("the manifest is stored, and no answer comes"),
+    "s3_manifest_unanswered": Row("the manifest is stored, and the response is lost"),
     "s3_former_part_stays": Row(
-        "a part of the former result cannot be deleted",
+        "a part of the previous result cannot be deleted",
         RETRIABLY,
         "IntergiroError",
         "could not be deleted",
@@ -133,7 +140,7 @@ CHAPTERS["The object store"] = {
         leaves=True,
     ),
     "s3_manifest_late": Row(
-        "the manifest is stored when the pull has given up on it: former rows at first, then the new ones",
+        "the manifest is stored after the pull has given up: first the previous rows, then the new ones",
         RETRIABLY,
         "StorageError",
         "`path`: writing … _manifest.json failed",
@@ -142,7 +149,7 @@ CHAPTERS["The object store"] = {
         proof=f"{STORE}::test_a_manifest_that_is_stored_late",
     ),
     "s3_ended_while_publishing": Row(
-        "the task is ended while the manifest is on its way",
+        "the task is ended while it sends the manifest",
         ENDED,
         "AirflowTaskTimeout",
         finds=NEW,
@@ -165,14 +172,14 @@ CHAPTERS["The end of the task"] = {
 ROWS: dict[str, Row] = {name: row for rows in CHAPTERS.values() for name, row in rows.items()}
 
 KILLS = {
-    "writing its claim": {FORMER},
-    "looking, and sweeping what dead pulls left": {FORMER},
+    "writing its lock file": {FORMER},
+    "looking for files of dead pulls, and deleting them": {FORMER},
     "waiting for a page": {FORMER},
     "writing a part": {FORMER},
-    "giving the parts their names": {FORMER},
+    "renaming the parts": {FORMER},
     "replacing the manifest": {FORMER, NEW},
-    "dropping its claim": {NEW},
-    "deleting the former parts": {NEW},
+    "releasing its lock file": {NEW},
+    "deleting the previous parts": {NEW},
 }
 """Where a pull is killed, and how many rows a reader may find then."""
 
