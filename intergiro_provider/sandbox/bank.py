@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from operator import itemgetter
 from typing import Any
 
@@ -16,6 +17,9 @@ from intergiro_provider.sandbox.sessions import Sessions
 from intergiro_provider.sandbox.settings import DATA_SETTINGS, Settings, parse_now
 
 APIS = ("v1", "v3")
+
+_MOMENT: ContextVar[float | None] = ContextVar("moment", default=None)
+"""The time at which something late takes effect, for what is done then; None: the present."""
 
 
 class Bank:
@@ -42,27 +46,34 @@ class Bank:
 
     def now(self) -> float:
         """The bank's time, epoch seconds."""
-        return self._clock() + self._ahead
+        moment = _MOMENT.get()
+        return self._clock() + self._ahead if moment is None else moment
 
     def advance(self, seconds: float) -> None:
         """Let time pass at the bank."""
         self._ahead += seconds
 
     async def later(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
-        """Do something after so many seconds: before the first request that comes then."""
+        """Do something after so many seconds. It takes effect at that time, and is done before the next request."""
         self._later.append((self.now() + seconds, act))
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Do what is due."""
+        """Do what is due, each at its own time."""
         now = self.now()
+        while self._later and (due := min(self._later, key=itemgetter(0)))[0] <= now:
+            self._later.remove(due)
+            self._settle(due[0])
+            token = _MOMENT.set(due[0])
+            try:
+                await due[1]()
+            finally:
+                _MOMENT.reset(token)
+        self._settle(now)
+
+    def _settle(self, moment: float) -> None:
         for data in self.data.values():
-            data.settle(now - self._began)
-        due = sorted((each for each in self._later if each[0] <= now), key=itemgetter(0))
-        if due:
-            self._later = [each for each in self._later if each[0] > now]
-        for _, act in due:
-            await act()
+            data.settle(moment - self._began)
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Change settings. If one of them describes the data, generate the data again.

@@ -9,6 +9,8 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -142,6 +144,42 @@ def test_a_payment_may_be_made_after_its_answer_was_lost(client: Client, kind: s
     bank.advance(20)
     assert len([record for record in bank.records() if json.loads(record)["reference"] == "late"]) == 1
     assert bank.counters().writes == 1
+
+
+def test_a_late_payment_takes_effect_at_its_own_time(client: Client) -> None:
+    bank = client.bank
+    sent = {
+        "request_id": "0b8f2f6e-4d35-4a5e-9d27-7b3a7d1c9e11",
+        "account_id": client.get("/v3/accounts").json()["data"][0]["id"],
+        "amount": 5,
+        "reference": "own time",
+        "counterparty": {"name": "Åsa", "account_id": "x"},
+    }
+
+    def post() -> int:
+        try:
+            url = f"{bank.url}/v3/transactions/pay"
+            return client.session.post(url, json=sent, headers=client.headers, timeout=5).status_code
+        except requests.ConnectionError:
+            return 0
+
+    def made() -> list[dict[str, Any]]:
+        return [record for record in map(json.loads, bank.records()) if record["reference"] == sent["reference"]]
+
+    bank.set(idempotency_life=60.0)
+    assert post() == 200
+    [first] = made()
+    bank.fault("lose_answer", "/v3/transactions/pay", times=1, commit_after=30)
+    assert post() == 0
+    bank.advance(100)  # when the next request comes, the key is forgotten; when the late payment came, it was known
+    assert made() == [first]
+    bank.fault("lose_answer", "/v3/transactions/pay", times=1, commit_after=30)
+    assert post() == 0
+    bank.advance(100)
+    moments = sorted(datetime.fromisoformat(record["created_at"]) for record in made())
+    assert 130 <= (moments[1] - moments[0]).total_seconds() < 160
+    assert post() == 200
+    assert len(made()) == 3  # its key was remembered from its own time, and is forgotten
 
 
 @pytest.mark.parametrize(("decision", "status"), [("approved", 200), ("refused", 412)])
