@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's provider manager reads, through the entry point `apache_airflow_provider`.
+"""The provider info, which Airflow's provider manager reads through the entry point `apache_airflow_provider`.
 
-Airflow calls `get_provider_info` without a try: an exception here, or an answer against its schema, makes
-every `airflow` command fail. So it is a pure dictionary, and nothing of Airflow is imported.
+Airflow does not catch exceptions of `get_provider_info`. An exception, or a result that violates the schema, makes
+every `airflow` command fail. So it returns a constant dictionary, and the module does not import Airflow.
 
 From Airflow 3.2 on the connection form is built from `conn-fields` and `ui-field-behaviour` below, without
 importing the hook; older versions ask the hook's form methods, which read this dictionary too.
@@ -124,8 +124,8 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "lock_conn_id": _field(
             "Lock connection",
             "string",
-            "Optional: the id of a postgres or redis connection, whose server then decides who renews the session. "
-            "Tasks on many hosts wait less with it. The same on every connection with this API key.",
+            "Optional: id of a postgres or redis connection. Its server then decides which task renews the session, so "
+            "tasks on many hosts wait less. Use the same on every connection with this API key.",
         ),
         "max_logins_per_hour": _field(
             "Logins per hour",
@@ -144,7 +144,7 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "read_timeout": _field(
             "Read timeout",
             "number",
-            "Longest wait for the next bytes of an answer, in seconds. Empty: 60.",
+            "Longest wait for the next bytes of a response, in seconds. Empty: 60.",
             **_SECONDS,
         ),
         "verify": _field(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When Airflow tries a task again: from Airflow 3.3 on when the bank, or the budget of logins, allows it.
+"""The retry policy of our tasks: on Airflow 3.3 and later, a retry waits as long as the bank or the login budget says.
 
-Older versions wait as the task's ``retry_delay`` says. Final errors need no policy: Airflow never retries those.
-A light module: every parse of a DAG file makes a policy for each of our tasks, and hardly any is ever asked.
+Older versions use the task's ``retry_delay``. Final errors need no policy, because Airflow never retries them. The
+module is light: every parse of a DAG file creates a policy for each of our tasks.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.retry_policy import RetryDecision
 
 LONGEST_WAIT = 24 * 3600.0
-"""Seconds, the most that an answer of the bank may put a retry off."""
+"""Longest delay of a retry that a response of the bank can ask for, in seconds."""
 
 _NO_POLICIES = object()
 
 
 def wait_as_told(operator: BaseOperator) -> None:
-    """Give an operator the policy below, unless its user has chosen one, or Airflow (before 3.3) knows none."""
+    """Set the policy below on an operator, unless it has one, or Airflow (before 3.3) has no policies."""
     if getattr(operator, "retry_policy", _NO_POLICIES) is None:
         operator.retry_policy = IntergiroRetryPolicy()  # type: ignore[assignment]
 
 
 class IntergiroRetryPolicy:
-    """Wait as `retry_after` or `next_at` of the error says; where it says nothing, as the task does."""
+    """Wait until `retry_after` or `next_at` of the error, or as the task says if the error has neither."""
 
     # Not derived from Airflow's RetryPolicy: workers only call `evaluate`, and importing that module costs each parse
     # of a DAG file about as much as both operators.

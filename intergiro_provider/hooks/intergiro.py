@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook: connection → session → requests."""
+"""The hook: from an Airflow connection to authenticated requests."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class IntergiroHook(HttpHook):
     :param intergiro_conn_id: connection of type ``intergiro``, whose password is the API key.
     :param method: HTTP method of :meth:`run`.
     :param auth_type: accepted because the stock HttpOperator passes it; an Intergiro connection has its own.
-    :param tcp_keep_alive: whether TCP keep-alive is on.
+    :param tcp_keep_alive: whether to use TCP keep-alive.
     :param tcp_keep_alive_idle: seconds of silence before the first keep-alive probe.
     :param tcp_keep_alive_count: unanswered probes after which a connection counts as dead.
     :param tcp_keep_alive_interval: seconds between probes.
     :param adapter: transport to use instead of the default one.
 
-    The connection is looked up once per hook. Tokens live in an Airflow Variable that all tasks share, and are cached
-    per process; see ``docs/`` for what happens when they expire.
+    The hook reads the connection once. Tokens are stored in an Airflow Variable that all tasks share, and cached per
+    process. ``docs/explanation/session.md`` explains what happens when they expire.
     """
 
     conn_name_attr = "intergiro_conn_id"
@@ -123,7 +123,7 @@ class IntergiroHook(HttpHook):
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Connection:
-        """The connection, also where Airflow 3 asks only the environment (command line, API server, plain Python)."""
+        """Return the connection, also where Airflow 3 reads only the environment (command line, API server, Python)."""
         if not uses_execution_api():
             from airflow.models.connection import Connection as DatabaseConnection
 
@@ -134,14 +134,14 @@ class IntergiroHook(HttpHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Fields of the connection form on Airflow 2.11 to 3.1; later versions read the provider info."""
+        """Return the fields of the connection form on Airflow 2.11 to 3.1. Later versions read the provider info."""
         from intergiro_provider.hooks.form import connection_form_widgets
 
         return connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Labels and hidden fields of the connection form on Airflow 2.11 to 3.1."""
+        """Return labels and hidden fields of the connection form on Airflow 2.11 to 3.1."""
         from intergiro_provider.get_provider_info import get_provider_info
 
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
@@ -149,7 +149,7 @@ class IntergiroHook(HttpHook):
 
     @property
     def settings(self) -> ApiSettings:
-        """What the connection says; looked up at the first use."""
+        """The settings of the connection, read at the first use."""
         with self._lock:
             if self._settings is None:
                 self._settings = self._read_settings()
@@ -181,7 +181,7 @@ class IntergiroHook(HttpHook):
 
     @property
     def client(self) -> IntergiroClient:
-        """What sends the requests of this hook."""
+        """The client that sends the requests of this hook."""
         settings = self.settings
         with self._lock:
             if self._client is None or self._client.pid != os.getpid():
@@ -198,11 +198,11 @@ class IntergiroHook(HttpHook):
 
         Its methods take endpoints as well as URLs: ``hook.get_conn().get("transactions", params={"limit": 5})``.
 
-        The first request is the first that the bank hears of it. Error statuses are returned and nothing is retried:
-        :meth:`run` does both. A write whose outcome is unknown raises :class:`.OutcomeUnknown`, as in :meth:`run`.
+        Nothing is sent to the bank before the first request. The session returns error statuses and retries nothing;
+        :meth:`run` raises and retries. Both raise :class:`.OutcomeUnknown` for a write whose outcome is unknown.
 
-        :param headers: further headers; with them the session is not the one that the hook itself uses.
-        :param extra_options: as in :meth:`run`; likewise.
+        :param headers: headers to add. With them, the session is another one than the hook's own.
+        :param extra_options: as in :meth:`run`. With them, the session is another one than the hook's own.
         """
         client = self.client
         if not headers and not extra_options:
@@ -254,7 +254,7 @@ class IntergiroHook(HttpHook):
         return self.shared_session(settings)
 
     def _distributed_lock(self, settings: ApiSettings, name: str) -> Callable[[], DistributedLock] | None:
-        """What makes the lock that each renewal acquires; None where the connection names none."""
+        """Return what creates the lock that each renewal acquires; None if the connection names no lock."""
         if settings.lock_conn_id is None:
             return None
         return functools.partial(open_lock, settings.lock_conn_id, name, self.get_connection)
@@ -274,7 +274,7 @@ class IntergiroHook(HttpHook):
             they are.
         :param headers: further headers of this request.
         :param extra_options: ``check_response: False`` returns error statuses instead of raising; ``retry: False``
-            sends the request once, for callers that try again by themselves; also ``timeout``, ``stream``,
+            sends the request once, for callers with their own retries. Also ``timeout``, ``stream``,
             ``verify``, ``proxies``, ``cert``, ``allow_redirects``.
         :param request_kwargs: passed on to ``requests.Request``, such as ``json`` or ``params``.
         :raises IntergiroApiError: for a status of 400 or above.
@@ -293,7 +293,7 @@ class IntergiroHook(HttpHook):
         return self.client.page_getter(endpoint, read, answered)
 
     def check_response(self, response: requests.Response) -> None:
-        """Raise the error that a response stands for; its body is not logged.
+        """Raise the error for a response. The body is not logged.
 
         :raises IntergiroApiError: for a status of 400 or above.
         :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
@@ -301,16 +301,16 @@ class IntergiroHook(HttpHook):
         self.client.check(response)
 
     def url_from_endpoint(self, endpoint: str | None) -> str:
-        """The full URL of an endpoint."""
+        """Return the full URL of an endpoint."""
         return self.settings.url(endpoint)
 
     def iter_pages(self, endpoint: str, query: Mapping[str, Any] | None = None) -> Iterator[list[dict[str, Any]]]:
-        """The records of a list endpoint, page by page.
+        """Yield the records of a list endpoint, page by page.
 
         :param endpoint: a list endpoint, such as ``transactions``.
-        :param query: its filters; `limit` is the size of a page, 1 to 100 (default 100).
+        :param query: filters. `limit` is the number of records per page, 1 to 100 (default 100).
         :return: one list of records per page.
-        :raises IntergiroResponseError: for an answer that is not a page, or a cursor that stands still.
+        :raises IntergiroResponseError: the response is not a page, or the cursor does not advance.
         """
         from intergiro_provider.pull.pages import decoded, iter_pages, read_page
 
@@ -320,12 +320,12 @@ class IntergiroHook(HttpHook):
             yield [decoded(record) for record in page.records]
 
     def iter_records(self, endpoint: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """The records of a list endpoint, one by one; see :meth:`iter_pages`."""
+        """Yield the records of a list endpoint one by one; see :meth:`iter_pages`."""
         for page in self.iter_pages(endpoint, query):
             yield from page
 
     def test_connection(self) -> tuple[bool, str]:
-        """Log in once, keep nothing. Counts as a login at the bank."""
+        """Log in once and store nothing. The bank counts this login."""
         try:
             settings = self._read_settings()
             lock = self._distributed_lock(settings, session_name(settings.key))

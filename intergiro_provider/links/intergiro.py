@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links that Airflow shows beside a task: to the manifest of a pull, and to Intergiro's customer portal.
+"""Links on a task in Airflow's UI: to the manifest of a pull, to the consent page, and to Intergiro's customer portal.
 
-A light module: the operators import it, so it is imported at every parse of every DAG file that uses them.
+The module is light: every DAG file that uses the operators imports it when it is parsed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 PORTAL = "https://www.intergiro.com/"
 CONSENT_KEY = "intergiro_consent"
-"""XCom in which a task that waits for consent leaves what its page needs."""
+"""Key of the XCom in which a task that waits for consent stores what the consent page needs."""
 
 
 class IntergiroManifestLink(BaseOperatorLink):
-    """The manifest of a pull, in the console of the cloud where it lies: Amazon S3 or Google Cloud Storage.
+    """Link to the manifest of a pull in the console of Amazon S3 or Google Cloud Storage.
 
-    There is no link before something is published, nor to what a browser cannot open: local files, other stores.
+    There is no link before the pull has published, and none to stores that a browser cannot open, such as a disk.
     Anyone who follows it needs their own rights there. The URL holds the bucket and the key, never a connection.
     """
 
@@ -33,18 +33,18 @@ class IntergiroManifestLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
-        """XCom that holds the link."""
+        """Key of the XCom that holds the link."""
         return self._key
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The URL; empty if there is none."""
+        """Return the URL, or an empty text if there is none."""
         from airflow.providers.common.compat.sdk import XCom
 
         return str(XCom.get_value(ti_key=ti_key, key=self._key) or "")
 
     @classmethod
     def persist(cls, context: Context, manifest: ObjectStoragePath) -> bool:
-        """Store the link for the task that is running; return whether there is one."""
+        """Store the link for the running task, and return whether there is one."""
         ti, url = context.get("ti"), console_url(manifest)
         if ti is None or not url:
             return False
@@ -53,25 +53,25 @@ class IntergiroManifestLink(BaseOperatorLink):
 
 
 class IntergiroConsentLink(BaseOperatorLink):
-    """The page of this Airflow that leads a person to the bank, to give consent to a payment. From Airflow 3.1 on."""
+    """Link to the page in Airflow on which a person starts the consent to a payment. Airflow 3.1 and later."""
 
     name = "Give consent"
     _key = "_link_IntergiroConsentLink"
 
     @property
     def xcom_key(self) -> str:
-        """XCom that holds the link."""
+        """Key of the XCom that holds the link."""
         return self._key
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The page's path; empty if the task has not waited for consent."""
+        """Return the path of the page, or an empty text if the task has not waited for consent."""
         from airflow.providers.common.compat.sdk import XCom
 
         return str(XCom.get_value(ti_key=ti_key, key=self._key) or "")
 
     @classmethod
     def persist(cls, context: Context, consent_id: str, expires_at: str | None, conn_id: str) -> None:
-        """Store the link and what its page needs for the task that is running; nothing of it is secret."""
+        """Store the link, and what its page needs, for the running task. None of it is secret."""
         ti = context.get("ti")
         if ti is None:
             return
@@ -81,24 +81,24 @@ class IntergiroConsentLink(BaseOperatorLink):
 
 
 class IntergiroPortalLink(BaseOperatorLink):
-    """Intergiro's site, where people log in to the customer portal: to approve payments, or to renew an API key."""
+    """Link to Intergiro's customer portal, where people approve payments and renew API keys."""
 
     name = "Intergiro portal"
 
     @property
     def xcom_key(self) -> str:
-        """XCom in which Airflow 3 keeps the link."""
+        """Key of the XCom in which Airflow 3 stores the link."""
         return "_link_IntergiroPortalLink"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The same for every task."""
+        """Return the portal's URL, the same for every task."""
         return PORTAL
 
 
 def console_url(path: ObjectStoragePath) -> str:
-    """Where a person can look at an object in a browser; empty if that is nowhere.
+    """Return the URL at which a person can look at an object in a browser, or an empty text if there is none.
 
-    :param path: the object; where its store is S3, its file system has been used already.
+    :param path: the object. On S3, its file system has been used already.
     """
     # Airflow 2 leaves the connection in the bucket: conn_id@bucket.
     bucket, key = quote(path.bucket.rpartition("@")[2], safe=""), quote(path.key)
@@ -110,7 +110,7 @@ def console_url(path: ObjectStoragePath) -> str:
 
 
 def _is_amazons(path: ObjectStoragePath) -> bool:
-    """Whether a path on S3 is on Amazon's own: many stores speak that protocol, and China has a console of its own."""
+    """Return whether a path is on Amazon's S3. Many other stores use the protocol, and China has another console."""
     client = getattr(path.fs, "s3", None)
     endpoint = getattr(getattr(client, "meta", None), "endpoint_url", None) or ""
     return (urlsplit(endpoint).hostname or "").endswith(".amazonaws.com")
