@@ -29,7 +29,7 @@ from typing import Any
 PARALLEL = 10
 TRIES = 5
 COMMIT_AFTER = 1.0
-SETTLE = timedelta(seconds=3)
+SETTLE = timedelta(seconds=5)
 STEPS = ("start", "before record", "after record", "after response", "after confirmation")
 PAYEE = {"name": "Åsa Öberg", "iban": "SE4550000000058398257466", "bic": "ESSESESS"}
 DAY = timedelta(hours=24)
@@ -46,7 +46,7 @@ class Mode:
 
 MODES = (
     Mode("keeps keys", {}),
-    Mode("forgets keys after 30 s, trusted for 2 s", {"idempotency_life": 30.0}, timedelta(seconds=2)),
+    Mode("forgets keys after 10 s", {"idempotency_life": 10.0}, timedelta(seconds=10)),
     Mode("ignores keys, not trusted", {"idempotency": "ignore"}, timedelta(0)),
     Mode("answers 409", {"idempotency": "conflict"}),
     Mode("replays", {"idempotency": "replay"}),
@@ -196,7 +196,7 @@ def act(payment: Payment, mode: Mode, account: str, records: Path, started: date
         operator = IntergiroPaymentOperator(
             task_id=f"pay_{payment.number}", operation="pay", account_id=account, amount=100 + payment.number % 3,
             reference=f"Payment {payment.number}", counterparty=PAYEE, key_trusted_for=mode.trusted_for, settle=SETTLE,
-            record_path=f"file://{records}" if payment.number % 2 else None,
+            record_path=f"file://{records}" if payment.number % 2 or mode.trusted_for <= SETTLE else None,
         )  # fmt: skip
         ti = SimpleNamespace(
             dag_id="campaign", task_id=operator.task_id, run_id="r", map_index=-1, try_number=payment.tries,

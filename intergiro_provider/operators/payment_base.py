@@ -141,10 +141,13 @@ def _refers(value: Any) -> bool:
     return hasattr(value, "resolve")
 
 
-def earlier_since(context: Context) -> datetime | None:
-    """Return when an earlier try of this task instance may have begun; None in its first try."""
+def earlier_since(context: Context, shared: Any = False) -> datetime | None:
+    """Return when an earlier try of this task instance may have begun; None in its first try.
+
+    :param shared: another task of the run may have begun the same payment.
+    """
     ti: Any = context["ti"]
-    if int(getattr(ti, "try_number", 1) or 1) <= 1:
+    if not shared and int(getattr(ti, "try_number", 1) or 1) <= 1:
         return None
     run: Any = context.get("dag_run")
     names = ["start_date"]

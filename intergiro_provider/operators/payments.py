@@ -68,8 +68,9 @@ class IntergiroPaymentOperator(PaymentOperator):
     :param payment_key: what identifies the payment, such as an invoice id; None: the task instance. (templated)
     :param payment_scope: where `payment_key` is unique: ``run``, ``dag`` or ``ever``; the last two need `record_path`.
     :param record_path: directory for the write-ahead record, an ObjectStoragePath URL; None: no record. (templated)
-    :param key_trusted_for: how long after the first request the bank recognizes a repeated key. After it, the payment
-        is looked up before it is sent again. ``timedelta(0)``: the key is never trusted.
+    :param key_trusted_for: how long after the first request the bank recognizes a repeated key. From `settle` before
+        its end on, the payment is looked up before it is sent again. Up to `settle`, such as ``timedelta(0)``: the key
+        is never trusted, and `record_path` is needed.
     :param settle: how long after a request its payment may still appear in the bank's list.
     :param wait_for_consent: defer until a person has given consent, where the bank asks for it (412).
     :param consent_poll_interval: seconds between two looks at the consent.
@@ -148,12 +149,18 @@ class IntergiroPaymentOperator(PaymentOperator):
         :param first_sent: when its first request left, if the task goes on after a wait for consent.
         :param decision: how that wait ended.
         """
-        from intergiro_provider.exceptions import IntergiroConsentRequired
+        from intergiro_provider.exceptions import IntergiroConsentRequired, IntergiroValueError
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.payments.plan import check_approval, plan_of, totals_of
 
         payment = self._payment()
         check_approval(self.approved_plan, payment.digest)
+        if self.record_path is None and self.key_trusted_for <= self.settle:
+            raise IntergiroValueError(
+                f"`record_path` is None and `key_trusted_for` ({self.key_trusted_for}) is not above `settle` "
+                f"({self.settle}), so that the key is never trusted. Then only a record keeps two processes from "
+                "sending one payment twice. Nothing was sent. Set `record_path`."
+            )
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="POST")
         check_api(hook, "3d", "IntergiroBulkPaymentOperator")
         if payment.currency or self.only_plan:
@@ -191,7 +198,9 @@ class IntergiroPaymentOperator(PaymentOperator):
             key_trusted_for=self.key_trusted_for,
             settle=self.settle,
             last_try=int(getattr(ti, "try_number", 1) or 1) > int(getattr(ti, "max_tries", 0) or 0),
-            earlier_since=first_sent or earlier_since(context),
+            # Without a record, another task of the run may have sent what has the same `payment_key`.
+            earlier_since=first_sent or earlier_since(context, shared=self.record_path is None and self.payment_key),
+            is_retry=earlier_since(context) is not None,
         )
         return SinglePayment(
             hook.client,

@@ -33,10 +33,12 @@ class Found:
 
     :param payment: the transaction that shows the payment's key; None if none does.
     :param similar: ids of transactions that show no key and are otherwise equal.
+    :param others: ids of transactions that show another key and are otherwise equal.
     """
 
     payment: dict[str, Any] | None = None
     similar: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 def find_payment(fetch: FetchPage, payment: Payment, key: str, since: datetime) -> Found:
@@ -61,8 +63,8 @@ def find_payment(fetch: FetchPage, payment: Payment, key: str, since: datetime) 
         shown = transaction.get("request_id")
         if shown == key:
             exact.append(transaction)
-        elif not shown and not differences(payment, transaction):
-            found.similar.append(shown_id(transaction))
+        elif not differences(payment, transaction):
+            (found.others if shown else found.similar).append(shown_id(transaction))
     if len({shown_id(transaction) for transaction in exact}) > 1:
         ids = ", ".join(shown_id(transaction) for transaction in exact)
         raise PaymentMismatch(

@@ -4,7 +4,7 @@
 Before a request leaves, the record says so. After a request whose outcome is hidden, the payment is looked up before
 the same request, with the same key, is sent again. While the key is trusted, the look-up is a precaution: the bank
 recognizes the key. When it is not, the look-up decides, and takes place only `settle` after the last request, since a
-payment can appear late.
+payment can appear late. For the same reason, the key is trusted no longer than `settle` before the bank may forget it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ SENDS = 3
 FIRST_PAUSE = 1.0
 """Seconds before the second; they grow fourfold."""
 LONGEST_PAUSE = 60.0
+CLOCK_WRONG = timedelta(days=1)
+"""By how much the bank's clock, or its time zone, may be wrong where the look-up decides."""
 LOOK_BACK = timedelta(days=7)
 """How far back a payment is looked for when the bank says that it has one under the key of a first request."""
 
@@ -55,12 +57,14 @@ class Policy:
     :param settle: how long after a request its payment may still appear.
     :param last_try: whether nobody tries again after this.
     :param earlier_since: earliest moment of an earlier attempt that no record tells of; None: there was none.
+    :param is_retry: whether an earlier try of the task may have used a former API key, and so another key.
     """
 
     key_trusted_for: timedelta = timedelta(hours=24)
     settle: timedelta = timedelta(minutes=10)
     last_try: bool = True
     earlier_since: datetime | None = None
+    is_retry: bool = False
 
 
 @dataclass
@@ -99,7 +103,7 @@ class SinglePayment:
         :raises IntergiroError: it was not made, or sending the same key again is safe; the task can be retried.
         """
         self._take_up()
-        if self.record.state == "confirmed":
+        if self.record.state == "confirmed" or (self.record.state == "refused" and self.record.content["payment_id"]):
             return self._confirmed_earlier()
         if self._is_open() and (found := self._look()):
             return self._adopt(found)
@@ -126,7 +130,7 @@ class SinglePayment:
                 kind="payment", state="planned", key=self.key, endpoint=self.payment.endpoint,
                 amount=self.payment.amount, currency=self.payment.currency, sha256=self.payment.digest,
                 counterparty=self.payment.masked, planned_at=self.record.time(), attempts=[], payment_id=None,
-                **self.described,
+                earlier_since=self.policy.earlier_since and self.policy.earlier_since.isoformat(), **self.described,
             )  # fmt: skip
             return
         self.key = content["key"]  # of the first attempt: the connection may have got a new API key since
@@ -143,7 +147,11 @@ class SinglePayment:
 
     def _is_open(self) -> bool:
         """Whether an earlier attempt may have been carried out."""
-        return self.record.state in OPEN or (not self._attempts() and self.policy.earlier_since is not None)
+        return self.record.state in OPEN or (not self._attempts() and self._earlier_since() is not None)
+
+    def _earlier_since(self) -> datetime | None:
+        """Earliest moment of a request that was sent before the record began."""
+        return parsed(self.record.content.get("earlier_since"))
 
     def _attempts(self) -> list[dict[str, Any]]:
         attempts: list[dict[str, Any]] = self.record.content["attempts"]
@@ -152,9 +160,13 @@ class SinglePayment:
     def first_sent(self) -> datetime:
         """When the first request left, at the earliest."""
         times = [moment for attempt in self._attempts() if (moment := parsed(attempt.get("sent_at")))]
-        if self.policy.earlier_since is not None and not self.record.is_kept:
-            times.append(self.policy.earlier_since)
+        if (earlier := self._earlier_since()) is not None:
+            times.append(earlier)
         return min(times, default=self.now())
+
+    def _is_trusted(self, first: datetime) -> bool:
+        """Whether the bank still knows the key when a request that leaves now is carried out, at the latest."""
+        return self.now() + self.policy.settle - first < self.policy.key_trusted_for
 
     def _look(self) -> dict[str, Any] | None:
         """Look the payment up before it is sent again; None: it may be sent again.
@@ -162,25 +174,34 @@ class SinglePayment:
         :raises OutcomeUnknown: it may not.
         """
         first = self.first_sent()
-        trusted = self.now() - first < self.policy.key_trusted_for
+        trusted = self._is_trusted(first)
         if not trusted:
             self._settle()
         try:
             # Where the key is trusted, a bank that does not answer now need not be waited for.
             fetch = self._fetch_once if trusted else self.client.page_getter("transactions", read_page)
-            found = look_up.find_payment(fetch, self.payment, self.key, first)
+            found = look_up.find_payment(fetch, self.payment, self.key, first if trusted else first - CLOCK_WRONG)
         except IntergiroError as error:
-            if not trusted or isinstance(error, PaymentMismatch):
+            if not trusted or self._may_have_another_key() or isinstance(error, PaymentMismatch):
                 raise
             log.warning(
                 "The look-up of payment %s failed; while its key is trusted, it is sent again. %s", self.key, error
             )
             found = look_up.Found()
-        if found.payment is None and trusted and self.now() - first >= self.policy.key_trusted_for:
+        if found.payment is None and trusted and not self._is_trusted(first):
             return self._look()  # the look-up took so long that the key is not trusted any more
+        if found.payment is None and found.others and self._may_have_another_key():
+            raise self._unknown(
+                f"the transactions {', '.join(found.others[:5])} are equal to it under other keys, and an earlier try "
+                "had another key if the connection's API key has changed"
+            )
         if found.payment is None and found.similar and not trusted:
             raise self._unknown(f"the transactions {', '.join(found.similar[:5])} are equal to it and show no key")
         return found.payment
+
+    def _may_have_another_key(self) -> bool:
+        """Whether an earlier try may have sent another key: no record has kept it, and it depends on the API key."""
+        return self.policy.is_retry and not self.record.is_kept
 
     def _fetch_once(self, query: Mapping[str, Any]) -> Page:
         return read_page(self.client.request("GET", "transactions", dict(query), options={"retry": False}).content)
