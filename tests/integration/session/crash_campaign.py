@@ -173,7 +173,7 @@ REAL_CASES = [
     Case(start, strike=Strike(step, nth, position, signal.SIGKILL), real=True)
     for start, step, nth, position in (
         ("cold", "write lease", 1, "after"),
-        ("cold", "write ledger", 1, "after"),
+        ("cold", "write logins", 1, "after"),
         ("cold", "log in", 1, "during"),
         ("cold", "write session", 1, "before"),
         ("expired", "probe", 1, "before"),

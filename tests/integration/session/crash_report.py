@@ -47,7 +47,7 @@ STARTS = {
 }
 ORDER = (
     *("look", "take locks", "read session", "confirm absent session", "read lease", "confirm absent lease"),
-    *("write lease", "sleep", "probe", "refresh", "read ledger", "confirm absent ledger", "write ledger", "log in"),
+    *("write lease", "sleep", "probe", "refresh", "read logins", "confirm absent logins", "write logins", "log in"),
     *("write session", "release locks"),
 )
 WORLDS = {"refused": "", "revokes": " (re-use ends the session)", "works": " (a used token still works)"}

@@ -88,9 +88,9 @@ def _violations(result: Result) -> Iterator[str]:
         yield f"{counters.refreshes} refreshes"
     if later.fraud_blocks or later.login_refused:
         yield "the bank refused a login"
-    entered = len(result.ledger.logins) if result.ledger is not None else 0
+    entered = len(result.history.logins) if result.history is not None else 0
     if not later.logins <= entered <= later.logins + 1:
-        yield f"{entered} logins in the ledger, {later.logins} at the bank"
+        yield f"{entered} logins in the history, {later.logins} at the bank"
     yield from _stored(result, stopped(result))
 
 

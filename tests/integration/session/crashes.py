@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import requests
 
@@ -24,7 +24,7 @@ from intergiro_provider.hooks import intergiro
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.sandbox.counters import Counters
 from intergiro_provider.session.codec import Codec
-from intergiro_provider.session.documents import LoginHistory, TokenPair
+from intergiro_provider.session.documents import LoginHistory, Slot, TokenPair
 from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.store import VariableStore
 from intergiro_provider.session.timings import Timings
@@ -131,7 +131,7 @@ class Result:
     later: Counters
     entries: list[Entry]
     session: TokenPair | None
-    ledger: LoginHistory | None
+    history: LoginHistory | None
     works: bool
     went_on: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -209,6 +209,8 @@ class Fleet:
         """From a session in use to the renewal after the one in which the victim was struck."""
         case, bank = self.case, self._bank
         bank.reset()
+        for slot in get_args(Slot):  # of the bank's previous fleet
+            self.store.delete(slot)
         bank.set(old_refresh_token=case.world)
         running = self.start("running", "host-b")
         if case.start != "cold":
@@ -237,9 +239,9 @@ class Fleet:
                 others.append(victim)
         counters = bank.counters()
         self._next_renewal(said, others)
-        session, ledger = self.store.read("session"), self.store.read("logins")
+        session, history = self.store.read("session"), self.store.read("logins")
         assert session is None or isinstance(session, TokenPair)
-        assert ledger is None or isinstance(ledger, LoginHistory)
+        assert history is None or isinstance(history, LoginHistory)
         later = bank.counters()
         entries = self.diary.entries()
         struck_at = next((entry.at for entry in entries if entry.kind == "strike"), 0.0)
@@ -253,7 +255,7 @@ class Fleet:
             later,
             entries,
             session,
-            ledger,
+            history,
             self._works(session),
             went_on=first - struck_at if struck else 0.0,
         )

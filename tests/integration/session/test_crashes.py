@@ -45,8 +45,8 @@ KILLS = [
         ("take locks", 1, "after"),
         ("write lease", 1, "during"),
         ("write lease", 1, "after"),
-        ("write ledger", 1, "during"),
-        ("write ledger", 1, "after"),
+        ("write logins", 1, "during"),
+        ("write logins", 1, "after"),
         ("log in", 1, "during"),
         ("log in", 1, "after"),
         ("write session", 1, "during"),
@@ -65,7 +65,7 @@ KILLS = [
     *killed(
         "ended",
         ("refresh", 1, "after"),
-        ("write ledger", 1, "after"),
+        ("write logins", 1, "after"),
         ("log in", 1, "before"),
         ("log in", 1, "after"),
         ("write session", 1, "during"),
@@ -101,7 +101,7 @@ STOPS = [
     *stopped(
         "cold",
         ("write lease", 1, "after"),
-        ("write ledger", 1, "after"),
+        ("write logins", 1, "after"),
         ("log in", 1, "after"),
         ("write session", 1, "before"),
         ("write session", 1, "after"),

@@ -214,7 +214,7 @@ def test_a_holder_stopped_for_longer_than_the_ttl_does_no_harm_to_its_successor(
 def test_a_first_login_stopped_for_longer_than_the_ttl(sandbox: Sandbox, plan: Plan) -> None:
     """Nobody has a session yet: the lease and its times hold besides the lock, and there is one login."""
     plan = replace(plan, timings=HURRIED)
-    with member(renew, replace(plan, host="another"), "wrote ledger", signal.SIGSTOP) as stopped:
+    with member(renew, replace(plan, host="another"), "wrote logins", signal.SIGSTOP) as stopped:
         stopped.wait_until_stopped()
         current = plan.shared().current()
         assert calls(sandbox) == (1, 0)
