@@ -19,6 +19,7 @@ from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.api.transport import PassesOverHints
 from intergiro_provider.api.writes import (
     IDEMPOTENT,
+    idempotency_key,
     is_repeatable,
     outcome_unknown,
     raise_if_unknown,
@@ -154,6 +155,10 @@ class IntergiroClient:
     def is_repeatable(self, request: requests.PreparedRequest) -> bool:
         """Return whether this request may be sent again after the bank may have carried it out."""
         return is_repeatable(self.settings, request)
+
+    def idempotency_key(self, request: requests.PreparedRequest) -> str | None:
+        """Return the key with which the bank recognizes a repetition of this request; None if it has none."""
+        return idempotency_key(self.settings, request)
 
     def outcome_unknown(self, response: requests.Response, happened: str) -> OutcomeUnknown:
         """Return the error for a write whose response does not say whether it was carried out."""

@@ -122,6 +122,8 @@ class IntergiroOperator(RenderedFields, BaseOperator):
         headers = {name: value if value is None else str(value) for name, value in (self.headers or {}).items()}
         options = dict(self.extra_options or {})
         response = hook.run(self.endpoint, None, headers, options, params=self.query, json=self.json)
+        if key := hook.client.idempotency_key(response.request):
+            _refuse_another_payment(key, self.json, response)
         try:
             result, size = self._result(response, context)
         except (AirflowFailException, AirflowSkipException, KeyboardInterrupt, SystemExit):
@@ -165,6 +167,29 @@ class IntergiroOperator(RenderedFields, BaseOperator):
                 "lists with IntergiroToObjectStorageOperator, %s.",
                 _path(self.endpoint), f"{size:,}", f"{XCOM_COMFORT:,}", remedy,
             )  # fmt: skip
+
+
+def _refuse_another_payment(key: str, asked: Any, response: requests.Response) -> None:
+    """Refuse a response to an idempotency key that shows another payment: banks replay what they did for a key before.
+
+    :raises PaymentMismatch: names the payment and the fields that differ.
+    """
+    from intergiro_provider.payments.look_up import mismatch, shown_id
+
+    try:
+        paid = response.json()
+    except ValueError:
+        return
+    if not isinstance(paid, dict) or not isinstance(asked, Mapping) or response.status_code >= 300:
+        return
+    pairs = {
+        "amount": (asked.get("amount"), abs(paid["amount"]) if isinstance(paid.get("amount"), int) else None),
+        "account_id": (asked.get("account_id", asked.get("source_account_id")), paid.get("account_id")),
+        "reference": (asked.get("reference"), paid.get("reference")),
+    }
+    differ = [name for name, (wanted, shown) in pairs.items() if None not in (wanted, shown) and wanted != shown]
+    if differ:
+        raise mismatch(key, shown_id(paid), f"differs in {', '.join(differ)} from what is asked for now")
 
 
 def _in_short(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +35,6 @@ from intergiro_provider.pull.query import filters_of, page_query, refuse_bounds_
 from intergiro_provider.pull.schema import to_plain
 from intergiro_provider.pull.target import Target
 from intergiro_provider.pull.windows import ORDER, Crew, Window, Windows
-from intergiro_provider.session.driver import finish_renewals
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +91,20 @@ class Pull:
 
     :param get_page: takes a query and returns the page that the bank gives for it; threads call it side by side.
     :param target: where the result goes.
-    :param resume: takes up an earlier try, and lets a later one take up this; None: each try begins anew.
+    :param resume: resumes an earlier attempt, and lets a later one resume this; None: each starts from the beginning.
+    :param after_failure: called once the threads are told to end; waits for what must not be interrupted.
     """
 
     def __init__(
-        self, request: PullRequest, get_page: GetPage, target: Target, logger: Any = log, resume: Resume | None = None
+        self,
+        request: PullRequest,
+        get_page: GetPage,
+        target: Target,
+        logger: Any = log,
+        resume: Resume | None = None,
+        after_failure: Callable[[], object] = lambda: None,
     ) -> None:
+        self._after_failure = after_failure
         self._request = request
         self._get_page = get_page
         self._target = target
@@ -151,7 +158,7 @@ class Pull:
             try:
                 self._end_without_result(error)
             finally:
-                finish_renewals()
+                self._after_failure()
             raise
         if self._resume is not None:
             self._resume.forget()

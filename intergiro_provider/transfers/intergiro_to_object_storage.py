@@ -207,6 +207,7 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.pull.pages import read_page
         from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
+        from intergiro_provider.session.driver import finish_renewals
         from intergiro_provider.transfers.lineage import Lineage
 
         endpoint, query = whole_query(self.endpoint, self.query)
@@ -235,7 +236,7 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
             lineage.look_at(page)
             return page
 
-        self._pull = pull = Pull(request, get_page, target, self.log, resume)
+        self._pull = pull = Pull(request, get_page, target, self.log, resume, finish_renewals)
         if self._killed:
             raise PullStopped
         manifest = pull.run()
@@ -304,7 +305,7 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         settings = hook.settings
         asked_for = fingerprint(
             settings.url(self.endpoint), settings.key, checked_location(self.path), request.query, request.interval,
-            request.file_format, request.compression,
+            request.file_format, request.compression, request.parquet_timestamps,
         )  # fmt: skip
         return Resume(store, asked_for, self.log)
 

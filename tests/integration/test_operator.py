@@ -24,6 +24,7 @@ from intergiro_provider.exceptions import (
     IntergiroNotFound,
     IntergiroValueError,
     OutcomeUnknown,
+    PaymentMismatch,
     UnreadableResponse,
 )
 from intergiro_provider.operators.intergiro import XCOM_COMFORT, IntergiroOperator
@@ -180,6 +181,16 @@ class TestAfterAWrite:
         body = {"request_id": str(uuid.uuid4())} if method == "POST" else None
         with pytest.raises(IntergiroError, match="raised KeyError"):
             call("transactions/pay", method=method, json=body, response_check=lambda response: response.json()["x"])
+
+    @pytest.mark.parametrize("changed", ["amount", "account_id", "reference"])
+    def test_another_payment_of_the_same_key_is_not_a_success(self, bank: Sandbox, changed: str) -> None:
+        asked = {"request_id": str(uuid.uuid4()), "amount": 100, "account_id": "a", "reference": "r"}
+        shown = {**asked, "id": "t1", "amount": -100, changed: {"amount": -999}.get(changed, "other")}
+        bank.fault("answer", path="/v3/transactions/pay", times=1, body={**asked, "id": "t0", "amount": -100})
+        assert call("transactions/pay", method="POST", json=asked)["id"] == "t0"
+        bank.fault("answer", path="/v3/transactions/pay", body=shown)
+        with pytest.raises(PaymentMismatch, match=f"differs in {changed}.*transaction t1"):
+            call("transactions/pay", method="POST", json=asked)
 
     @pytest.mark.parametrize("kind", [AirflowFailException, AirflowSkipException])
     def test_what_a_check_decides_counts(self, bank: Sandbox, kind: type[Exception]) -> None:

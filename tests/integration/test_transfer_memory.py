@@ -57,7 +57,7 @@ def test_peak_memory_does_not_grow_with_the_list(
         few, many = (json.loads(records[-n])["created_at"] for n in (10_000, 100_000))
         end = "9999-01-01"
         del records
-        how = {"created_to": end, "file_format": file_format, "compression": compression}
+        how = {"created_to": end, "file_format": file_format, "compression": compression, "max_parallel_windows": 4}
         small_rows, small = pull(bank, tmp_path, created_from=few, **how)
         large_rows, large = pull(bank, tmp_path, created_from=many, **how)
     assert 9_990 <= small_rows <= 10_010

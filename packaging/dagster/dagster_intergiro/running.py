@@ -30,6 +30,7 @@ from intergiro_provider.pull.manifest import MANIFEST_NAME, Manifest
 from intergiro_provider.pull.pages import read_page
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
+from intergiro_provider.session.driver import finish_renewals
 
 if TYPE_CHECKING:
     from intergiro_provider.pull.bounds import Interval
@@ -76,7 +77,8 @@ def run_pull(
         work.answered(status, retry_after)
 
     get_page = client.page_getter(pull.endpoint, read_page, answered)
-    work = Pull(request, get_page, Target(pull.directory(), owner), log or logging.getLogger(__name__), resume)
+    logger = log or logging.getLogger(__name__)
+    work = Pull(request, get_page, Target(pull.directory(), owner), logger, resume, finish_renewals)
     return work.run()
 
 

@@ -95,8 +95,8 @@ def test_seven_nights(world: World, tmp_path: Path, caplog: pytest.LogCaptureFix
         world.compare(include_pending=True)
 
     [(victim, account, moment)] = engine.ask(
-        "SELECT id, account_id, updated_at FROM {t} WHERE status = 'completed' AND updated_at > '2026-03-04 10:00:00+00' "
-        "ORDER BY updated_at LIMIT 1"
+        "SELECT id, account_id, updated_at FROM {t} WHERE status = 'completed' "
+        "AND updated_at > '2026-03-04 10:00:00+00' ORDER BY updated_at LIMIT 1"
     )
     engine.ask(f"UPDATE {engine.table()} SET amount = amount + 1 WHERE id = '{victim}'")
     caplog.clear()

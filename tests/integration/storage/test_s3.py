@@ -187,7 +187,7 @@ class TestNoBucket:
         assert "no-such-lake" not in {found["Name"] for found in lake.client.list_buckets()["Buckets"]}
 
     def test_at_all(self, bank: Sandbox, lake: Lake) -> None:
-        with pytest.raises(IntergiroValueError, match="`path` names no bucket"):
+        with pytest.raises(IntergiroValueError, match="`path` is .s3://lake@/x., which names no bucket"):
             pull("s3://lake@/x")
         assert bank.counters().requests == 0
 

@@ -17,7 +17,7 @@ from intergiro_provider.pull.bounds import parse_interval
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
-from intergiro_provider.session.driver import SharedSession
+from intergiro_provider.session.driver import SharedSession, finish_renewals
 from intergiro_provider.session.effects import Member
 from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
@@ -205,7 +205,8 @@ def test_a_renewal_under_way_is_not_left_half_done(
         session.renew(first, "")
         return NEW(query)
 
-    running = Pull(PullRequest(endpoint="x"), pages_of(renewing), Target(Directory(fs, root)))
+    target = Target(Directory(fs, root))
+    running = Pull(PullRequest(endpoint="x"), pages_of(renewing), target, after_failure=finish_renewals)
     stopper = threading.Thread(target=lambda: (bank.calling.wait(5), running.stop()))
     stopper.start()
     with pytest.raises(IntergiroError, match="stopped"):
