@@ -5,7 +5,8 @@ States: ``planned`` → ``sent`` → ``confirmed`` | ``refused`` | ``unknown``. 
 request whose outcome nobody has written down: its process was killed, or is still waiting.
 
 Two processes that work on one payment exclude each other: every write names the revision that it replaces. On a local
-file system a lock on the directory makes that strict. An object store only makes the creation strict.
+file system a lock on the directory makes that strict. On an object store, where only the creation of a file is strict,
+each revision after the first is a file of its own, beside a copy of the newest.
 """
 
 from __future__ import annotations
@@ -78,16 +79,18 @@ class Record:
 
     def _write(self, directory: Directory, revision: int, content: bytes) -> None:
         temporary = f".{self._file}.tmp"
-        with directory.lock():
-            if self._load().get("revision", 0) != revision:
-                raise self._taken()
-            if revision or directory.local:
+        if directory.local:
+            with directory.lock():
+                if self._load().get("revision", 0) != revision:
+                    raise self._taken()
                 directory.replace(self._file, content, temporary)
-                return
+            return
         try:
-            directory.write_new(self._file, content)
+            directory.write_new(self._revision(revision + 1), content)
         except FileExistsError:
             raise self._taken() from None
+        if revision:
+            directory.replace(self._file, content, temporary)
 
     def _taken(self) -> IntergiroError:
         return IntergiroError(
@@ -95,10 +98,22 @@ class Record:
             "the task can be retried. Give each payment its own `payment_key` or task."
         )
 
+    def _revision(self, number: int) -> str:
+        """Name the file of a revision on an object store."""
+        return self._file if number == 1 else f"{self._file}.{number}"
+
     def _load(self) -> dict[str, Any]:
-        stored = self._directory.read(self._file) if self._directory else None
-        if stored is None:
+        directory = self._directory
+        stored = directory.read(self._file) if directory else None
+        if directory is None or stored is None:
             return {}
+        content = self._read(stored)
+        # The copy may be older than the newest revision: its process was killed, or another one overtook it.
+        while not directory.local and (newer := directory.read(self._revision(content["revision"] + 1))) is not None:
+            content = self._read(newer)
+        return content
+
+    def _read(self, stored: bytes) -> dict[str, Any]:
         content: Any = None
         with suppress(ValueError):
             content = json.loads(stored)

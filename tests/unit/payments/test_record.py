@@ -48,6 +48,29 @@ def test_on_an_object_store_one_of_two_creates_it() -> None:
         other.save(state="planned")
 
 
+def test_on_an_object_store_one_of_two_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = fsspec.filesystem("memory")
+    Record(Directory(fs, "/payments"), "c").save(state="planned")
+    one, other = (Record(Directory(fs, "/payments"), "c") for _ in range(2))
+    seen = other.content
+    monkeypatch.setattr(other, "_load", lambda: seen)  # as when it looks just before the other one writes
+    one.save(state="sent")
+    with pytest.raises(IntergiroError, match="Another process"):
+        other.save(state="sent")
+    one.save(state="confirmed")
+    assert Record(Directory(fs, "/payments"), "c").content == one.content
+
+
+def test_on_an_object_store_the_newest_revision_counts_although_its_copy_is_missing() -> None:
+    fs = fsspec.filesystem("memory")
+    one = Record(Directory(fs, "/payments"), "o")
+    one.save(state="planned")
+    planned = fs.cat_file("/payments/payment-o.json")
+    one.save(state="sent")
+    fs.pipe_file("/payments/payment-o.json", planned)  # as when the process was killed between the two writes
+    assert Record(Directory(fs, "/payments"), "o").state == "sent"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2}', "null"])
 def test_a_record_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "payment-n.json").write_text(content)
