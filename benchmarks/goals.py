@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.loads import COPIED, CREATED, DLT_ARROW, DLT_PARQUET, DLT_RECORDS, OURS_LINES, OURS_PARQUET, Loader
 from benchmarks.runs import Puller
 from benchmarks.scenarios import (
     AIRBYTE,
@@ -98,6 +99,76 @@ def _within(scenario: str, one: str, other: str) -> Callable[[Results], float]:
     return lambda results: float(results[scenario]["figures"][one] / results[scenario]["figures"][other])
 
 
+def _load(results: Results, scenario: str, engine: str, loader: Loader, step: str = "first") -> Mapping[str, float]:
+    found = results[scenario]["figures"][engine]
+    if isinstance(found, str):  # was skipped
+        raise KeyError(engine)
+    figures: Mapping[str, float] = found[loader.title][step]
+    return figures
+
+
+def _load_cpu(
+    scenario: str, engine: str, ours: Loader, others: tuple[Loader, ...], steps: tuple[str, str] = ("first", "first")
+) -> Callable[[Results], float]:
+    """CPU of client and server together, against the least of the others."""
+
+    def cpu(results: Results, loader: Loader, step: str) -> float:
+        figures = _load(results, scenario, engine, loader, step)
+        return figures["cpu"] + figures["server_cpu"]
+
+    return lambda results: cpu(results, ours, steps[0]) / min(cpu(results, each, steps[1]) for each in others)
+
+
+def _load_growth(step: str) -> Callable[[Results], float]:
+    def value(results: Results) -> float:
+        few, many = (_load(results, name, "PostgreSQL", OURS_LINES, step)["peak_mb"] for name in ("load", "load_many"))
+        return many - few
+
+    return value
+
+
+def _reload(figure: str) -> Callable[[Results], float]:
+    return lambda results: _load(results, "load", "PostgreSQL", OURS_LINES, "again")[figure]
+
+
+_EMPTY, _MERGE, _RERUN = ("first", "first"), ("second", "second"), ("again", "first")
+_LOADS = (
+    *(
+        Goal(
+            f"PostgreSQL, {size}{kind}: CPU against {what}",
+            _load_cpu(name, "PostgreSQL", OURS_LINES, others, steps),
+            bound,
+        )
+        for name, size in (("load", "100,000 rows"), ("load_many", "1,000,000 rows"))
+        for steps, kind in ((_EMPTY, ", empty table"), (_MERGE, ", merge"))
+        for what, others, bound in (
+            ("COPY of a prepared CSV", (COPIED,), 2.2),
+            ("dlt, records", (DLT_RECORDS,), 1 / 6),
+            ("dlt, Arrow tables made by its user", (DLT_ARROW,), 1 / 6),
+        )
+    ),
+    Goal("PostgreSQL: client's memory, ten times the rows", _load_growth("first"), 20, unit=" MB more"),
+    Goal("PostgreSQL, merge: client's memory, ten times the rows", _load_growth("second"), 20, unit=" MB more"),
+    Goal("PostgreSQL, the same rows again: rows written", _reload("written"), 0),
+    Goal(
+        "PostgreSQL, the same rows again: WAL against the first load",
+        lambda results: _reload("wal_mb")(results) / _load(results, "load", "PostgreSQL", OURS_LINES)["wal_mb"],
+        0.15,
+    ),
+    Goal(
+        "DuckDB, Parquet: CPU against CREATE TABLE AS",
+        _load_cpu("load", "DuckDB", OURS_PARQUET, (CREATED,), _EMPTY),
+        1.3,
+    ),
+    Goal(
+        "DuckDB, Parquet, the same rows again: CPU against CREATE TABLE AS",
+        _load_cpu("load", "DuckDB", OURS_PARQUET, (CREATED,), _RERUN),
+        1,
+    ),
+    Goal("DuckDB, Parquet: CPU against dlt", _load_cpu("load", "DuckDB", OURS_PARQUET, (DLT_PARQUET,), _EMPTY), 0.25),
+)
+
+
 GOALS = (
     *(
         Goal(f"{title}: wall against the best fixed number of windows", _against_best(scenario), 1.15)
@@ -122,6 +193,7 @@ GOALS = (
     Goal("connections beyond the number of windows", _connections, 0),
     Goal("parsing a DAG file with our operators, against the same without", _within("parse", "with", "without"), 1.5),
     Goal("authentication against the rest of a request, CPU", _within("auth", "authentication", "request"), 0.05),
+    *_LOADS,
 )
 
 

@@ -35,6 +35,10 @@ HOW = """
 - Ours is `IntergiroToObjectStorageOperator.execute`: hashes, manifest and fsync included. HttpHook and HttpOperator
   decode a page once, for its cursor, and write bodies as they came, which is less than most of their users do. Peers
   have a token that does not expire; none of them renews one.
+- Loads run against a PostgreSQL of their own, without autovacuum, which has made a checkpoint before each run. Its CPU
+  is that of all its processes. COPY fills a table with the columns, the key and the index of ours from a CSV that was
+  written beforehand. dlt merges by `id` (delete-insert), with its fastest loader format. dlt's Arrow tables need code
+  of the user's own: pyarrow guesses the types of JSON lines, and nested columns have to be turned into text.
 - Connections are those on which the sandbox has seen a request. The bare sockets are nothing that anybody would use:
   they show what the sandbox itself can do.
 """
@@ -70,6 +74,9 @@ def written(results: Results) -> str:
         lines += ["\n## A bank with a rate limit\n", *_limited(results["limited"]["figures"])]
     if "memory" in results:
         lines += ["\n## Ten times, and a tenth of the rows\n", *_memory(results["memory"]["figures"])]
+    for name, times in (("load", 1), ("load_many", 10)):
+        if name in results:
+            lines += [f"\n## {SCENARIOS[name].title.capitalize()}\n", *_loads(results[name], times)]
     lines.append(HOW)
     if "pieces" in results:
         lines += ["## Where the CPU goes\n", "| for one page of 100 records | µs of CPU |", "| --- | --- |"]
@@ -125,6 +132,27 @@ def _limited(figures: Mapping[str, Any]) -> Iterator[str]:
             f"| {limit} | {ours['pages']} | {ours['wall']:.1f} | {one['wall']:.1f} | {ratio:.2f} | "
             f"{ours['refused']} | {one['refused']} |"
         )
+
+
+def _loads(result: Mapping[str, Any], times: int) -> Iterator[str]:
+    yield f"About {result['rows'] * times:,} rows: into an empty table, the same rows again from another pull,"
+    yield "and as many new rows into that table, which ours and dlt merge. CPU is that of client and server.\n"
+    yield "| loader | rows | CPU s | of the server | s | client's peak MB | WAL MB | rows written | runs |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    steps = {"first": "first", "again": "the same", "second": "new"}
+    for engine, found in result["figures"].items():
+        if isinstance(found, str):
+            yield f"| {engine}: skipped, {found} | | | | | | | | |"
+            continue
+        for title, each in found.items():
+            for step, run in each.items():
+                cpu = log = written = ""
+                if "wal_mb" in run:
+                    cpu, log, written = (f"{run['server_cpu']:.2f}", f"{run['wal_mb']:.1f}", f"{run['written']:,.0f}")
+                yield (
+                    f"| {engine}: {title} | {steps[step]} | {run['cpu'] + run['server_cpu']:.2f} | {cpu} | "
+                    f"{run['wall']:.2f} | {run['peak_mb']:.0f} | {log} | {written} | {run['runs']} |"
+                )
 
 
 def _memory(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -145,6 +145,13 @@ class Bank:
             rows=len(ids),
         )
 
+    def write(self, directory: Path, span: tuple[str, str], file_format: str) -> None:
+        """Let our puller write the result of an interval, for others to load."""
+        directory.mkdir(parents=True)
+        puller = Puller("ours", "ours", windows=16, file_format=file_format)
+        job = self._job(puller, span) | {"directory": str(directory)}
+        run_script("pullers/ours", "ours", job)
+
     def say(self, script: str) -> dict[str, float]:
         """What a script that measures something else says, run beside this bank."""
         self._sandbox.set(latency=0.0)
@@ -194,6 +201,20 @@ class Bank:
             raise RuntimeError(f"a puller failed ({process.returncode}):\n{(BUILD / 'log.txt').read_text()[-2000:]}")
         found: dict[str, float] = json.loads(last)
         return found, spent
+
+
+def run_script(script: str, environment: str, job: dict[str, Any]) -> dict[str, float]:
+    """Run a puller or a loader, and return what it says.
+
+    :raises RuntimeError: it failed.
+    """
+    command = [python_of(environment), str(HERE / f"{script}.py"), json.dumps(job)]
+    done = subprocess.run(command, input=b"\n", capture_output=True, env=variables(), cwd=BUILD, timeout=LIMIT)
+    last = done.stdout.strip().rpartition(b"\n")[2]
+    if done.returncode or not last.startswith(b'{"wall"'):
+        raise RuntimeError(f"{script} failed ({done.returncode}):\n{done.stderr[-4000:].decode()}")
+    found: dict[str, float] = json.loads(last)
+    return found
 
 
 def median(runs: Sequence[Figures]) -> Figures:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.loads import Loads
 from benchmarks.runs import EMPTY, SPAN, Bank, Figures, Puller, median
 from intergiro_provider.exceptions import IntergiroValueError
 
@@ -152,7 +153,7 @@ class Small:
         return said
 
 
-Scenario = SideBySide | Limited | Few | Growth | Small
+Scenario = SideBySide | Limited | Few | Growth | Small | Loads
 
 SCENARIOS: Mapping[str, Scenario] = {
     "parse": Small("DAG files", "parsing"),
@@ -170,6 +171,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "tls": SideBySide("20 ms, over TLS", 0.02, (over_tls(OURS),), (over_tls(BYTES),)),
     "limited": Limited(),
     "memory": Growth(),
+    "load": Loads("loads into a warehouse"),
+    "load_many": Loads("loads into a warehouse, ten times the rows", times=10, rounds=1),
 }
 
 

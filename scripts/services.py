@@ -211,9 +211,10 @@ def running(server: SomeServer) -> Iterator[SomeServer]:
 
 
 @contextmanager
-def postgres(made: type[SomePostgres], max_connections: int = 20) -> Iterator[SomePostgres]:
+def postgres(made: type[SomePostgres], max_connections: int = 20, **settings: Any) -> Iterator[SomePostgres]:
     """A PostgreSQL of this class with a database of its own.
 
+    :param settings: of the server, where it is our own.
     :raises Missing: if there is none.
     """
     initdb = program("initdb", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
@@ -246,6 +247,7 @@ def postgres(made: type[SomePostgres], max_connections: int = 20) -> Iterator[So
             "fsync": "off",
             "max_connections": max_connections,
             "shared_buffers": "8MB",
+            **settings,
         }
         command = [server, "-D", data, *(part for name, value in options.items() for part in ("-c", f"{name}={value}"))]
         with running(made(port, command)) as started:

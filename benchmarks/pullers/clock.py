@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,39 @@ class Job:
         return Path(self.directory, name)
 
 
-def run(prepare: Callable[[Job], Callable[[], object]]) -> None:
-    """Let a puller get ready, then measure what it does.
+@dataclass(frozen=True)
+class LoadJob:
+    """What to load, and where to.
 
-    :param prepare: imports, starts and connects what the pull needs; returns the pull itself.
+    :param path: the directory of a pull, or a file of CSV.
+    :param schema: of the table ``transactions``.
+    :param state: a directory of the loader's own, which its runs share.
+    :param postgres: host, port, login, password and schema (the database's name) of a server; None: `database` it is.
+    :param database: a DuckDB file.
     """
-    job = Job(**json.loads(sys.argv[1]))
+
+    path: str
+    schema: str
+    state: str
+    postgres: dict[str, Any] | None = None
+    database: str | None = None
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return f"{self.schema}.transactions"
+
+
+AnyJob = TypeVar("AnyJob", Job, LoadJob)
+
+
+def run(prepare: Callable[[AnyJob], Callable[[], object]], kind: type[AnyJob] = Job) -> None:  # type: ignore[assignment]
+    """Let a puller or a loader get ready, then measure what it does.
+
+    :param prepare: imports, starts and connects what the work needs; returns the work itself.
+    :param kind: what it is told.
+    """
+    job = kind(**json.loads(sys.argv[1]))
     pull = prepare(job)
     print("ready", file=sys.__stdout__, flush=True)
     sys.stdin.readline()

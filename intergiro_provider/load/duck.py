@@ -69,7 +69,12 @@ class Duck(Warehouse):
             self.execute("COMMIT")
 
     def _connect(self) -> Any:
-        folder = Path(self._database).parent
+        folder, name = Path(self._database).parent, Path(self._database).stem
+        if self.target.schema == name.lower():  # DuckDB refuses `name.table` as ambiguous
+            raise IntergiroValueError(
+                f"`table`: the schema in {self.target.name} has the name of the DuckDB file {self._database}; give the "
+                "file or the schema another name"
+            )
         if not folder.is_dir():
             raise IntergiroValueError(f"`database`: there is no directory {folder}")
         deadline, told = time.monotonic() + self._lock_timeout, False

@@ -316,3 +316,11 @@ def test_a_lock_that_stays_held(engine: Engine, tmp_path: Path) -> None:
 def test_arguments_that_cannot_be(arguments: dict[str, Any], match: str) -> None:
     with pytest.raises(IntergiroValueError, match=match):
         open_warehouse(**arguments)
+
+
+def test_a_schema_named_like_the_duckdb_file(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    pull(tmp_path / "1", Bank(record(0)), DAY)
+    engine = Engine("duckdb", {"database": str(tmp_path / "lake.duckdb")}, "lake")
+    with pytest.raises(IntergiroValueError, match=r"the schema in lake\.transactions has the name of the DuckDB file"):
+        engine.load(tmp_path / "1")
