@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,8 +70,6 @@ class Stack:
     # ── A storm ──────────────────────────────────────────────────────────────────────────────────────────
     def run(self, plan: Plan) -> Figures:
         """Let one storm loose and return its figures."""
-        conn_id = f"storm_{plan.name}"
-        self._connect(conn_id, plan)
         self.bank.control(
             "PATCH",
             "settings",
@@ -81,6 +80,10 @@ class Stack:
             self._connect("storm_warm_up", plan)
             self._run_before("storm_warm_up", plan, 0, 1)
             self._triggerer_is_warm = True
+        # Another key is another session.
+        self.bank.control("PATCH", "settings", {"api_keys": [str(uuid.uuid4())]})
+        conn_id = f"storm_{plan.name}"
+        self._connect(conn_id, plan)
         if plan.begin != "cold":
             # One task makes the session, which then goes stale.
             self._run_before(conn_id, plan, 1, 0)
@@ -128,7 +131,7 @@ class Stack:
         return {"max_logins_per_hour": plan.max_logins_per_hour}
 
     def _connect(self, conn_id: str, plan: Plan) -> None:
-        """Make a connection of this storm's own, and so a session of its own."""
+        """Add a connection with the key that the bank accepts now."""
         self.airflow.rest.put_connection(
             conn_id,
             conn_type="intergiro",
