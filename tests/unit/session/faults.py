@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from intergiro_provider.session.effects import Read, Write
+from intergiro_provider.session.effects import Read, Slot, Write
 
 if TYPE_CHECKING:
     from tests.unit.session.actors import Worker
@@ -71,6 +71,22 @@ def read(slot: str) -> Matcher:
 
 def write(slot: str) -> Matcher:
     return is_effect(Write, slot)
+
+
+def overwritten(slot: Slot, *documents: Any) -> Faults:
+    """Somebody else's write lands after a worker's own and before it reads back; once for each of these."""
+    left = list(documents)
+    wrote = False
+
+    def fault(world: World, worker: Worker, effect: Any) -> None:
+        nonlocal wrote
+        if write(slot)(effect):
+            wrote = True
+        elif wrote and left and read(slot)(effect):
+            wrote = False
+            world.variables.apply(slot, left.pop(0))
+
+    return fault
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Abandoned, Answer, Member, Slot
-from intergiro_provider.session.guard import ATTEMPTS, Guard
+from intergiro_provider.session.guard import ATTEMPTS, SHORTER, Guard
 from intergiro_provider.session.lock_file import LockFile
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
@@ -140,6 +140,28 @@ def test_a_waiter_that_is_abandoned_ends(service: Service) -> None:
 
     with pytest.raises(Abandoned):
         Guard("abandoned", QUICK, service.open, abandoned).acquire(nothing, time.monotonic())
+
+
+@pytest.mark.parametrize(
+    ("distributed", "pauses"), [(False, [1, 1, 1]), (True, [1 / SHORTER, 2 / SHORTER, 4 / SHORTER, 1, 1])]
+)
+def test_the_first_pauses_under_a_distributed_lock_are_short(
+    service: Service, monkeypatch: pytest.MonkeyPatch, distributed: bool, pauses: list[float]
+) -> None:
+    class Counted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append((timeout or 0.0) / QUICK.poll)
+            return False
+
+    waits: list[float] = []
+    monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+    held = LockFile("pauses")
+    assert held.try_acquire()
+    guard = Guard("pauses", QUICK, service.open if distributed else None, Counted())
+
+    assert guard.acquire(lambda: OURS if len(waits) == len(pauses) else None, time.monotonic()) is OURS
+    assert waits == pytest.approx(pauses)
+    held.release()
 
 
 @pytest.mark.parametrize("failures", [ATTEMPTS - 1, ATTEMPTS])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from intergiro_provider.exceptions import StoreUnavailable
-from intergiro_provider.session.documents import Lease
+from intergiro_provider.session.documents import Lease, Login, LoginHistory
 from intergiro_provider.session.effects import ConfirmAbsent, LogIn, Probe, Refresh
 from tests.unit.session.actors import Use, Variant
-from tests.unit.session.faults import Fault, Script, is_effect, read, write
+from tests.unit.session.bank import EPOCH
+from tests.unit.session.faults import Fault, Faults, Script, is_effect, overwritten, read, write
 from tests.unit.session.scene import (
     KEY,
     LIFE,
@@ -34,7 +35,7 @@ LOOKED = is_effect(ConfirmAbsent, "lease")
 """The last look at a lease that is not there."""
 
 
-def quick(variant: Variant, names: str, faults: Script, **settings: Any) -> World:
+def quick(variant: Variant, names: str, faults: Faults, **settings: Any) -> World:
     """A world in which all is quick, but for the faults, so that one can tell what comes first."""
     return scene(variant, names, faults=faults, api=0.02, bank_call=0.1, slow_calls=0.0, **settings)
 
@@ -305,6 +306,13 @@ def test_late_copy_of_a_second_write_to_the_ledger(variant: Variant) -> None:
     world.run(3000.0)
     assert faults.spent
     assert len(world.bank.logins) == 3
+
+
+def test_login_history_that_another_write_overwrote_is_written_again(variant: Variant) -> None:
+    other = Login(EPOCH, "other", EPOCH + 3600.0)
+    world = quick(variant, "a", overwritten("logins", LoginHistory((other,)))).run(LONG)
+    assert calls(world) == ["a:LogIn"]
+    assert [entry.nonce for entry in world.variables.documents["logins"].logins] == ["other", stored(world).nonce]
 
 
 def test_ledger_that_cannot_be_read_back_for_a_moment(variant: Variant) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,6 +82,19 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
             os.kill(child, signal.SIGKILL)
 
 
+def test_release_frees_the_lock_and_its_descriptor_though_a_forked_child_has_a_copy() -> None:
+    lock = LockFile("session")
+    assert lock.try_acquire()
+    descriptor = lock._descriptor or 0
+    copy = os.dup(descriptor)  # as a child has it that was forked a moment ago
+    lock.release()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert LockFile("session").try_acquire()
+    os.close(copy)
+
+
 def test_a_file_that_was_replaced_meanwhile_is_not_the_lock() -> None:
     first = LockFile("session")
     assert first.try_acquire()
@@ -123,6 +137,24 @@ def test_a_forked_child_closes_no_file_of_its_own_by_its_parents_lock() -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     assert not LockFile("session").try_acquire()
     lock.release()
+
+
+def test_a_forked_child_closes_no_file_by_a_lock_that_was_released() -> None:
+    lock = LockFile("session")
+    assert lock.try_acquire()
+    descriptor = lock._descriptor
+    lock.release()
+    own = os.open(os.devnull, os.O_RDONLY)
+    assert own == descriptor
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(OSError):
+            os.fstat(own)
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    os.close(own)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_where_no_file_can_be_opened_everybody_passes(monkeypatch: pytest.MonkeyPatch) -> None:

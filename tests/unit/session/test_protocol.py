@@ -23,7 +23,7 @@ from intergiro_provider.session.effects import (
 )
 from tests.unit.session.actors import Use, Variant
 from tests.unit.session.bank import EPOCH, RULES, Bank, Rule
-from tests.unit.session.faults import Fault, Script, is_effect
+from tests.unit.session.faults import Fault, Script, is_effect, overwritten
 from tests.unit.session.scene import (
     KEY,
     LIFE,
@@ -238,14 +238,15 @@ def test_bank_that_does_not_say_when_is_left_alone_for_a_while(variant: Variant)
 
 @pytest.mark.parametrize("effect", [Probe, Refresh])
 def test_bank_that_limits_requests_is_waited_for_by_everybody(variant: Variant, effect: type[Effect]) -> None:
-    faults = Script().on("a", is_effect(effect), Fault("limited", late=60.0))
-    world = scene(variant, "ab", faults=faults, gap=8.0)
-    with_session(world)
-    world.run(60.0)
+    faults = Script().on(None, is_effect(effect), Fault("limited", late=60.0))
+    world = scene(variant, "ab", faults=faults)
+    # The deadline counts from the start of a renewal, and not of the process.
+    with_session(world, age=LIFE - TIMINGS.wait)
+    world.run(TIMINGS.wait + 60.0)
     assert lease_of(world).verdict == "limited"
     begun = calls(world)
-    assert not any(call.startswith("b") for call in begun)
-    world.run(120.0)
+    assert len({call[0] for call in begun}) == 1
+    world.run(TIMINGS.wait + 120.0)
     assert [call.split(":")[1] for call in calls(world)[len(begun) :]] == ["Probe", "Refresh"]
     assert world.bank.logins == []
     assert not any(worker.errors for worker in world.workers)
@@ -261,14 +262,15 @@ def test_bank_that_limits_requests_without_an_end(variant: Variant) -> None:
     assert set(calls(world)) == {"a:Probe"}
 
 
-def test_bank_that_limits_requests_for_longer_than_the_deadline(variant: Variant) -> None:
-    faults = Script().on("a", is_effect(Probe), Fault("limited", late=TIMINGS.wait + 100.0))
+@pytest.mark.parametrize(("times", "late"), [(1, TIMINGS.wait + 100.0), (2, TIMINGS.wait - 100.0)])
+def test_bank_that_limits_requests_for_longer_than_the_deadline(variant: Variant, times: int, late: float) -> None:
+    faults = Script().on("a", is_effect(Probe), Fault("limited", late=late), times=times)
     world = scene(variant, "a", faults=faults)
     with_session(world)
-    world.run(20.0)
+    world.run((times - 1) * late + 20.0)
     error = world["a"].error
     assert isinstance(error, BankUnavailable)
-    assert error.retry_after == pytest.approx(TIMINGS.wait + 100.0, abs=10.0)
+    assert error.retry_after == pytest.approx(late, abs=10.0)
 
 
 @pytest.mark.parametrize("effect", [Probe, Refresh, LogIn])
@@ -452,6 +454,16 @@ def test_lease_lost_before_entering(variant: Variant) -> None:
     world.at(2.0, world.variables.apply, "lease", Lease(gen=5, nonce="other"))
     world.run(100.0)
     assert calls(world) == []
+
+
+@pytest.mark.parametrize("others", [[None, None], [Lease(5, nonce, verdict="free") for nonce in ("x", "y", "z")]])
+def test_lease_that_is_lost_again_and_again_is_not_hidden(variant: Variant, others: list[Lease | None]) -> None:
+    world = scene(variant, "a", faults=overwritten("lease", *others))
+    with_session(world)
+    world.variables.apply("lease", others[0])
+    world.run(60.0)
+    assert calls(world) == ["a:Probe", "a:Refresh"]
+    assert not world["a"].errors
 
 
 # The caller gives up.

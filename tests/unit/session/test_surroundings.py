@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from intergiro_provider.exceptions import LockMismatch, ShadowedError, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Login, LoginHistory, Verdict
-from intergiro_provider.session.effects import KeyChanged
+from intergiro_provider.session.documents import Lease, Login, LoginHistory, TokenPair, Verdict
+from intergiro_provider.session.effects import KeyChanged, Refresh
 from tests.unit.session.actors import Variant
 from tests.unit.session.bank import Bank
-from tests.unit.session.faults import Fault, Script, read, write
+from tests.unit.session.faults import Fault, Script, is_effect, overwritten, read, write
 from tests.unit.session.scene import (
     KEY,
     LIFE,
@@ -133,6 +133,18 @@ def test_restored_session_is_found_by_those_who_have_a_newer_one_in_memory(varia
     assert not any(worker.errors for worker in world.workers)
 
 
+def test_restored_session_is_refreshed_later_where_only_the_newer_one_was_refused(variant: Variant) -> None:
+    faults = Script().on("a", is_effect(Refresh), Fault("busy", late=5.0), nth=2)
+    world = scene(variant, "a", bank=Bank("single", LIFE), faults=faults)
+    with_session(world, age=10.0)
+    world.run(50.0)
+    put(world, session_of(world.bank.log_in(KEY, 50.0 - LIFE, person=True), gen=3, nonce="n3"))
+    world.run(TIMINGS.takeover + 200.0)
+    assert calls(world)[:4] == ["a:Probe", "a:Probe", "a:Refresh", "a:Refresh"]
+    assert world.bank.logins == []
+    assert stored(world).nonce != "n3"
+
+
 def test_restored_session_is_marked_then_given_up(variant: Variant) -> None:
     world = scene(variant, "a")
     pair = with_session(world)
@@ -190,6 +202,28 @@ def test_hidden_session_that_was_renewed_is_kept_in_memory_and_reported(variant:
     renewed = world["a"].renewed[-1][1]
     assert (renewed.how, renewed.stored, renewed.shadowed) == ("refreshed", False, True)
     assert world["a"].successes
+
+
+@pytest.mark.parametrize("others", [[TokenPair("old", "old", 5, "n5")], [None, None]])
+def test_session_that_was_overwritten_as_it_was_stored_is_not_hidden(
+    variant: Variant, others: list[TokenPair | None]
+) -> None:
+    world = scene(variant, "a", faults=overwritten("session", *others))
+    with_session(world)
+    world.run(30.0)
+    renewed = world["a"].renewed[-1][1]
+    assert (renewed.how, renewed.stored, renewed.shadowed) == ("refreshed", True, False)
+    assert stored(world) == renewed.pair
+
+
+@pytest.mark.parametrize("gen", [6, 7])
+def test_session_that_was_overwritten_by_a_newer_one_at_last_is_not_hidden(variant: Variant, gen: int) -> None:
+    newer = TokenPair("newer", "newer", gen, "n")
+    world = scene(variant, "a", faults=overwritten("session", TokenPair("old", "old", 5, "n5"), newer))
+    with_session(world)
+    renewed = world["a"].renewed
+    world.run(30.0, done=lambda: len(renewed) == 2)
+    assert (renewed[-1][1].how, renewed[-1][1].pair) == ("found", newer)
 
 
 @pytest.mark.parametrize("slot", ["lease", "logins"])

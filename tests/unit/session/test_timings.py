@@ -3,15 +3,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from intergiro_provider.session.timings import Timings
 
+TIMINGS = Timings(settle_lease=2.5)
+"""All sums of these are exact."""
 
-def test_a_login_must_still_be_in_time_after_both_waits() -> None:
-    """Else every renewal whose session has ended would settle, run out of time, and start again, until its deadline."""
-    slow = Timings(settle_session=25.0, reserve=10.0, critical=40.0)
-    with pytest.raises(ValueError, match="critical > settle_lease"):
-        replace(slow, critical=36.0)
+
+def test_lease_writes_to_the_database_may_take_any_time() -> None:
+    assert Timings(lease_write=math.inf).lease_write == math.inf
+
+
+# "critical >": else every renewal whose session has ended would settle, run out of time, and start again.
+@pytest.mark.parametrize(
+    ("field", "least", "too_small", "rule"),
+    [
+        ("settle_lease", 2.25, 2.0, "settle_lease > lease_round"),
+        ("lease_round", 0.8, 0.75, "lease_write ≤ lease_round"),
+        ("takeover", 146.0, 145.75, "takeover ≥ critical"),
+        ("settle_session", 20.25, 20.0, "settle_session > call"),
+        ("critical", 39.75, 39.5, "critical > settle_lease"),
+        ("wait", 152.75, 152.5, "wait > takeover"),
+        ("reserve", 1.0, 0.75, "reserve ≥ poll"),
+    ],
+)
+def test_a_time_that_is_too_short_is_refused(field: str, least: float, too_small: float, rule: str) -> None:
+    replace(TIMINGS, **{field: least})
+    with pytest.raises(ValueError, match=rule):
+        replace(TIMINGS, **{field: too_small})

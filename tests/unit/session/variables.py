@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from intergiro_provider.exceptions import StoreUnavailable
@@ -67,6 +68,8 @@ class Variables:
             return
         if blind or (fault is not None and fault.kind == "missing"):
             document = None
+        if document is not None:
+            document = replace(document)  # every look decodes it again
         worker.seen[effect.slot] = document
         if (other := world.variant.entangled.get(effect.slot)) is not None:
             worker.seen[other] = self.documents[other]
