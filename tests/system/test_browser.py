@@ -246,7 +246,7 @@ def test_the_test_button_says_that_the_key_is_accepted(watched: Watched, system:
 @pytest.mark.parametrize(
     ("conn_id", "reachable", "message"),
     [
-        ("intergiro_wrong_key", True, r"does not accept the API key \(.*401.*\): the key is wrong, frozen"),
+        ("intergiro_wrong_key", True, r"does not accept the API key \(.*401.*\): it is wrong, frozen"),
         ("intergiro_unreachable", False, r"cannot be reached \(.*\)\. Check the host, the network and `proxies`"),
     ],
 )

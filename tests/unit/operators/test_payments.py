@@ -95,7 +95,7 @@ def test_importing_them_is_cheap() -> None:
         "import sys; import airflow.providers.common.compat.sdk; before = set(sys.modules)\n"
         "from intergiro_provider.operators.payments import IntergiroPaymentOperator as P\n"
         "P(task_id='p', operation='pay', account_id='a', amount=5, reference='r')\n"
-        "heavy = ('requests', 'schwifty', 'iso4217', 'msgspec', 'fsspec', 'intergiro_provider.payments',"
+        "heavy = ('requests', 'schwifty', 'iso4217', 'msgspec', 'intergiro_provider.payments',"
         " 'intergiro_provider.hooks')\n"
         "print('NEW', *[m for m in set(sys.modules) - before if m.startswith(heavy)])"
     )
