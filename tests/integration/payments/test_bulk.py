@@ -209,3 +209,16 @@ def test_items_from_a_file_and_a_plan(bank: Sandbox, tmp_path: Path) -> None:
         bulk(bank, tmp_path / "r", items(4, "K"), approved_plan=plan["sha256"])
     bulk(bank, tmp_path / "r", f"file://{file}", approved_plan=plan["sha256"])
     assert paid(bank, "K") == Counter({f"K {n}": 1 for n in range(5)})
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_ten_thousand_items_that_become_visible_within_settle(
+    bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH", 1000)
+    bank.set(correlation_delay=1.0)
+    bank.fault("lose_answer", path=BULK, skip=1, times=3, commit_after=1.0)
+    bulk(bank, tmp_path, items(10_000, "L"), settle=timedelta(seconds=5))
+    assert requests(bank) == 10
+    assert paid(bank, "L") == Counter({f"L {n}": 1 for n in range(10_000)})
