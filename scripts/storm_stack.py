@@ -44,7 +44,8 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return Airflow's settings."""
-        return {"AIRFLOW__CORE__PARALLELISM": str(self.slots)}
+        # At DEBUG Airflow's supervisor logs every Variable that a task writes: no token may be readable there either.
+        return {"AIRFLOW__CORE__PARALLELISM": str(self.slots), "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
 
     def workers(self) -> dict[str, dict[str, str]]:
         """Return the Celery workers: none."""
