@@ -66,7 +66,7 @@ test-2.11: setup-2.11
 
 test-dagster: setup-dagster ## types and tests of dagster-intergiro, in an environment without Airflow
 	$(PY_DAGSTER) -m mypy packaging/dagster/dagster_intergiro
-	$(PY_DAGSTER) -m pytest tests/dagster $(PARALLEL) -m "$(SELECT)"
+	$(PY_DAGSTER) -m pytest tests/dagster -n 2 --dist loadfile -m "$(SELECT)"
 
 test-lowest: ## unit and integration tests with every dependency at its lower bound
 	@$(PYTHON) scripts/set_up.py dagster-lowest

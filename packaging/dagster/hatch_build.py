@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "dagster_intergiro"
 CORE = f"{PACKAGE}._core"
 AIRFLOWS = (
-    *("hooks", "operators", "transfers", "sensors", "triggers", "links", "cli", "payments"),
+    *("hooks", "operators", "transfers", "sensors", "triggers", "links", "cli", "payments", "plugins"),
     *("__main__.py", "get_provider_info.py", "retry_policy.py"),
 )
 """What of ``intergiro_provider`` is not copied: the rooms that know Airflow, and those that only they use."""
