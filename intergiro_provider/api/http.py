@@ -138,7 +138,7 @@ class ApiSession(requests.Session):
         return following
 
     def _refused(self, response: requests.Response, what: str) -> IntergiroError:
-        # Whoever answers 307 or 308 has not carried the request out; a 303 is the usual response of one who has.
+        # A bank that answers 307 or 308 has not carried the request out; one that answers 303 usually has.
         if response.status_code not in (307, 308) and not is_repeatable(self._settings, response.request):
             return outcome_unknown(self._settings, response.request, what, response.status_code)
         return IntergiroResponseError(
