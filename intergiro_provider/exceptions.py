@@ -12,6 +12,7 @@ No message, ``repr`` or argument holds a token, an API key or account data. What
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,10 +27,15 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-_AIRFLOW = ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk")
+def _has_airflow() -> bool:
+    # What is imported needs no look-up, which would be a tenth of a DAG file's parse.
+    names = ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk")
+    return "airflow" in sys.modules or any(map(_is_installed, names))
+
+
 # By metadata and not by `except ImportError`: the reason why an installed Airflow cannot be imported must be seen. The
 # copy in dagster-intergiro never needs Airflow's classes, whatever is installed beside it.
-if TYPE_CHECKING or (not __name__.startswith("dagster_intergiro.") and any(map(_is_installed, _AIRFLOW))):
+if TYPE_CHECKING or (not __name__.startswith("dagster_intergiro.") and _has_airflow()):
     from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 else:
 

@@ -24,9 +24,7 @@ LIST_FILTERS = ("account_ids", "statuses", "correlation_ids")
 FILTERS = ("created_from", "created_to", *LIST_FILTERS)
 """What `transactions` takes as well."""
 
-_KNOWN_LISTS = re.compile(
-    r"(accounts|cards|individuals|transactions|events/[^/]+|(individuals|guests)/[^/]+/payment_methods)"
-)
+_KNOWN_LISTS = r"(accounts|cards|individuals|transactions|events/[^/]+|(individuals|guests)/[^/]+/payment_methods)"
 _NO_VALUE = ("", "none", "null", "nan", "undefined")
 
 
@@ -129,7 +127,7 @@ def warn_of_unknown_filters(endpoint: str, names: Iterable[str]) -> None:
     except ValueError:  # not a URL, which the request says
         return
     listing = re.sub(r"^v\d+/", "", path)
-    if not _KNOWN_LISTS.fullmatch(listing):
+    if not re.fullmatch(_KNOWN_LISTS, listing):
         return
     for name in names:
         if name not in PAGING and name not in FILTERS:

@@ -21,11 +21,10 @@ def main() -> None:
     os.environ["AIRFLOW_CONN_INTERGIRO_DEFAULT"] = job.connection
 
     import requests
-    from requests.hooks import dispatch_hook
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
 
-    ours = IntergiroHook().get_conn()
+    ours: Any = IntergiroHook().get_conn()
     answer = ours.get("accounts", params={"limit": 1})
     plain = requests.Session()
     plain.headers.update(ours.headers)
@@ -34,9 +33,7 @@ def main() -> None:
     request = plain.prepare_request(requests.Request("GET", answer.url))
 
     def authenticate() -> None:
-        request.hooks = {"response": []}
-        auth: Any = ours.auth
-        dispatch_hook("response", auth(request).hooks, answer)
+        ours._bearer.exchange(request, lambda request: answer)
 
     url = answer.url or ""
     print(
