@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many pages are worked on at once: found out as the pull goes.
+"""How many windows are worked on at once: found out as the pull goes.
 
-The limit starts at one and doubles while that pays, as in TCP's slow start. What a limit is worth follows from Little's
-law: pages per second are the pages under way divided by the time that each takes, from its request until it is written.
-That time also holds waits for the interpreter lock and for a busy bank, so a limit beyond what either can do is given
-up again. A limit that does not pay is tried again later, each time after twice as many rounds.
+The limit starts at one and doubles while that pays, as in TCP's slow start. A limit is judged by the pages per second
+that come while as many windows as it allows are worked on, all of them with an open connection. A limit beyond what the
+bank or this process can do brings no more pages, and the former one returns. It is tried again later, each time after
+twice as many rounds.
 
 A 429 while the limit is above one halves it, or takes back its last growth, and is no failure of the request: the
 caller asks again. From then on the limit grows by one at a time, after a pause (additive increase, multiplicative
@@ -14,7 +14,6 @@ the bank allows it, and only after many refusals in a row are they a failure.
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from typing import Any
 
 GAIN = 0.25
 """A doubled limit has to bring so many more pages per second, as a share; a smaller step in proportion."""
+ENOUGH, LONG_ENOUGH = 8, 0.01
+"""A rate is that of a round, one page for each that is under way; of so many pages, or so many seconds, at least."""
 SLOWER = 3.0
 """A page that takes so many times as long as it did at the same limit shows that the bank slows down."""
 FIRST_ROUNDS, LAST_ROUNDS = 4, 64
@@ -52,20 +53,18 @@ class Crowded(Exception):
 
 
 class _Turn(threading.local):
-    """What a thread knows of the page that it works on.
+    """What a thread knows of itself.
 
-    :param limit_number: which limit it was under. :param is_full: whether as many as allowed were under way.
-    :param is_warm: whether it is not the thread's first, which opens a connection.
+    :param limit_number: under which limit its page began.
+    :param is_warm: whether it has finished a page: the first one opens a connection.
     """
 
-    began = 0.0
     limit_number = 0
-    is_full = False
     is_warm = False
 
 
 class Pace:
-    """Shared by the threads of a pull, each of which works on a page in a :meth:`turn` of its own.
+    """Shared by the threads of a pull, each of which works on a window in :meth:`turns` of its own.
 
     :param most: the highest limit.
     :param on_growth: called after the limit has grown.
@@ -87,7 +86,11 @@ class Pace:
         self._under_way = 0
         self._limit_number = 0
         self._turn = _Turn()
-        self._samples: list[float] = []
+        self._cold = 0
+        """Threads under way that have not finished a page yet."""
+        self._counted_from: float | None = None
+        """When as many as allowed were under way, all of them warm; the pages since then are counted."""
+        self._pages = 0
         self._former: tuple[int, float] | None = None
         """While a higher limit is on trial: the one before, and its pages per second."""
         self._usual = 0.0
@@ -105,20 +108,23 @@ class Pace:
         self._stopped = False
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until another page may be worked on, and count it until it is done."""
-        self._acquire()
+    def turns(self) -> Iterator[None]:
+        """Wait until another window may be worked on, and count it until it is done."""
+        self._enter()
         try:
             yield
-        except BaseException:
-            self._release()
-            raise
-        seconds = self._clock() - self._turn.began
-        with self._changed:
-            grown = self._fits() and self._learn(seconds)
-        self._turn.is_warm = True
-        self._release()
-        if grown:
+        finally:
+            self._leave()
+
+    @contextmanager
+    def page(self) -> Iterator[None]:
+        """Work on one page, within :meth:`turns`; first wait if the limit has fallen below what is under way."""
+        if self._under_way > self.limit:
+            self._leave()
+            self._enter()
+        self._turn.limit_number = self._limit_number
+        yield
+        if self._finished():
             self._on_growth()
 
     def answered(self, status: int, retry_after: float | None) -> None:
@@ -153,12 +159,12 @@ class Pace:
 
     def back_off(self, seconds: float) -> None:
         """Let others have this thread's turn for so long, then wait for another."""
-        self._release()
+        self._leave()
         try:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped, seconds)
         finally:
-            self._acquire()
+            self._enter()
 
     def stop(self) -> None:
         """Let nobody wait any longer."""
@@ -166,35 +172,43 @@ class Pace:
             self._stopped = True
             self._changed.notify_all()
 
-    def _acquire(self) -> None:
+    def _enter(self) -> None:
         with self._changed:
             while not self._stopped and self._under_way >= self.limit:
                 self._changed.wait()
             self._under_way += 1
-            self._turn.limit_number = self._limit_number
-            self._turn.is_full = self._under_way >= self.limit
-        self._turn.began = self._clock()
+            self._cold += not self._turn.is_warm
+            self._counted_from = None
 
-    def _release(self) -> None:
+    def _leave(self) -> None:
         with self._changed:
             self._under_way -= 1
+            self._cold -= not self._turn.is_warm
+            self._counted_from = None
             self._changed.notify()
 
-    def _fits(self) -> bool:
-        """Whether the turn that ends shows how long a page takes while as many as allowed are under way."""
-        turn = self._turn
-        is_full = turn.is_full and self._under_way >= self.limit
-        return is_full and turn.is_warm and turn.limit_number == self._limit_number
+    def _finished(self) -> bool:
+        """Count a page; whether the limit has grown."""
+        with self._changed:
+            self._cold -= not self._turn.is_warm
+            self._turn.is_warm = True
+            if self._cold or self._under_way != self.limit:
+                return False
+            now = self._clock()
+            if self._counted_from is None:
+                self._counted_from, self._pages = now, 0
+                return False
+            self._pages += 1
+            seconds = now - self._counted_from
+            if self._pages < self.limit or (self._pages < ENOUGH and seconds < LONG_ENOUGH):
+                return False
+            rate = self._pages / seconds if seconds > 0 else float("inf")
+            self._counted_from, self._pages = now, 0
+            return self._learn(rate)
 
-    def _learn(self, seconds: float) -> bool:
-        """Take note of a page that came while as many as allowed were under way; whether the limit has grown."""
-        self._samples.append(seconds)
-        enough = max(self.limit // 2, 2) if self._former else max(self.limit, 8) if self.limit > 1 else 1
-        if len(self._samples) < enough:
-            return False
-        each = statistics.median_low(self._samples)
-        self._samples = []
-        rate = self.limit / each if each > 0 else float("inf")
+    def _learn(self, rate: float) -> bool:
+        """Take note of the pages per second at this limit; whether the limit has grown."""
+        each = self.limit / rate
         if self._former is not None:
             limit, before = self._former
             if rate < before * (1 + GAIN * (self.limit / limit - 1)):
@@ -219,5 +233,5 @@ class Pace:
     def _set_limit(self, limit: int) -> None:
         self.limit = limit
         self._limit_number += 1
-        self._samples, self._former, self._usual = [], None, 0.0
+        self._counted_from, self._former, self._usual = None, None, 0.0
         self._changed.notify_all()

@@ -235,14 +235,15 @@ class Pull:
         goes_on = bool(piece.durable.parts)
         pages = self._pages(window, piece.durable)
         has_more = True
-        while has_more:
-            with self._pace.turn():
-                self._check_stopped()
-                page = next(pages)
-                if goes_on:
-                    _check_goes_on(page, piece.durable, window.reached if self._order else None)
-                    goes_on = False
-                has_more = self._store(window, piece, page)
+        with self._pace.turns():
+            while has_more:
+                with self._pace.page():
+                    self._check_stopped()
+                    page = next(pages)
+                    if goes_on:
+                        _check_goes_on(page, piece.durable, window.reached if self._order else None)
+                        goes_on = False
+                    has_more = self._store(window, piece, page)
         with piece.lock:
             self._check_stopped()
             piece.finish(window.reached)

@@ -249,6 +249,7 @@ class _HugeInteger:
 
 
 _LONG, _NUMBER, _HUGE_INTEGER = _Long(), _Number(), _HugeInteger()
+_SEVEN_DECIMALS = re.compile(rb"\.\d{7}").search
 _FINE_MOMENT = re.compile(rb":\d\d\.\d{7}").search
 _FINE_FRACTION = re.compile(r":\d\d\.\d{7}").search
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -266,9 +267,10 @@ _CHECKS: dict[Kind, Any] = {
 
 
 def _has_odd_moments(body: bytes) -> bool:
-    """Whether some moment may be finer than a microsecond, or in a year that UTC may not have."""
-    # Not one pattern for both, which takes several times as long.
-    return b'"0001-' in body or b'"9999-' in body or _FINE_MOMENT(body) is not None
+    """Whether some moment may be finer than a microsecond, or on a day that UTC may not have."""
+    # Three searches are several times faster than one for everything, and colons are on every line.
+    is_fine = _SEVEN_DECIMALS(body) is not None and _FINE_MOMENT(body) is not None
+    return is_fine or b'"0001-01-01' in body or b'"9999-12-31' in body
 
 
 def _is_moment(value: str) -> bool:

@@ -50,21 +50,18 @@ class Simulation:
         under_way: list[tuple[float, int, float]] = []
         while pages or under_way:
             ready = sorted((e for e in resting if e[0] <= self.now), key=lambda entry: entry[1])
-            while pages and ready and len(under_way) < pace.limit:
+            while pages and ready and pace._under_way < pace.limit:
                 number = ready.pop(0)[1]
                 resting = [entry for entry in resting if entry[1] != number]
-                turn = turns[number]
-                turn.__dict__.update(
-                    began=self.now, limit_number=pace._limit_number, is_full=len(under_way) + 1 >= pace.limit
-                )
+                pace._turn = turns[number]
+                pace._enter()
+                self.begin(number, under_way)
                 pages -= 1
-                heapq.heappush(under_way, (self.now + self.seconds(), number, self.now))
             if not under_way:
                 self.now = min(entry[0] for entry in resting)
                 continue
             self.now, number, began = heapq.heappop(under_way)
-            turn = turns[number]
-            pace._turn, pace._under_way = turn, len(under_way) + 1
+            pace._turn = turns[number]
             rest = 0.0
             if self.refused(began, len(under_way) + 1):
                 self.refusals += 1
@@ -76,13 +73,20 @@ class Simulation:
                     rest = crowded.seconds
             else:
                 pace.answered(200, None)
-                if pace._fits():
-                    with pace._changed:
-                        pace._learn(self.now - began)
-                turn.is_warm = True
+                pace._finished()
             self.limits.append(pace.limit)
-            heapq.heappush(resting, (self.now + rest, number))
+            if not rest and pages and pace._under_way <= pace.limit:
+                self.begin(number, under_way)
+                pages -= 1
+            else:
+                pace._leave()
+                heapq.heappush(resting, (self.now + rest, number))
         return self.now
+
+    def begin(self, number: int, under_way: list[tuple[float, int, float]]) -> None:
+        """Let a thread ask for its next page."""
+        self.pace._turn.limit_number = self.pace._limit_number
+        heapq.heappush(under_way, (self.now + self.seconds(), number, self.now))
 
 
 def test_it_grows_while_that_pays() -> None:
@@ -153,7 +157,7 @@ def test_those_refused_together_count_once_and_none_is_a_failure(caplog: pytest.
     barrier, crowded = threading.Barrier(8), []
 
     def work() -> None:
-        with pace.turn():
+        with pace.turns(), pace.page():
             barrier.wait()
             try:
                 pace.answered(429, 0.0)
@@ -173,7 +177,7 @@ def test_those_refused_together_count_once_and_none_is_a_failure(caplog: pytest.
 
 def test_many_in_a_row_are_a_failure() -> None:
     pace = Pace(8, LOG)
-    with pace.turn():
+    with pace.turns(), pace.page():
         for _ in range(2):
             waits = []
             for _ in range(IN_A_ROW):
@@ -190,7 +194,7 @@ def test_many_in_a_row_are_a_failure() -> None:
 @pytest.mark.parametrize(("retry_after", "waits"), [(60.0, 5), (20.0, 15), (61.0, 0), (1000.0, 0)])
 def test_a_long_wait_is_for_airflows_retries(retry_after: float, waits: int) -> None:
     pace = Pace(8, LOG)
-    with pace.turn():
+    with pace.turns(), pace.page():
         for _ in range(waits):
             with pytest.raises(Crowded):
                 pace.answered(429, retry_after)
@@ -205,7 +209,7 @@ def test_no_more_than_the_limit_are_under_way() -> None:
 
     def work() -> None:
         for _ in range(20):
-            with pace.turn():
+            with pace.turns(), pace.page():
                 with lock:
                     under_way[0] += 1
                     most[0] = max(most[0], under_way[0])
@@ -226,7 +230,7 @@ def test_what_waits_when_it_stops_goes_on(backs_off: bool) -> None:
     went_on = threading.Event()
 
     def wait() -> None:
-        with pace.turn():
+        with pace.turns(), pace.page():
             if backs_off:
                 pace.back_off(60.0)
             went_on.set()
