@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load what a pull has written into a table: manifest → staging table → merge → ledger of loads.
+"""Load what a pull has written into a table: manifest → staging table → merge → `_intergiro_loads`.
 
-:mod:`.source` reads the files, :mod:`.warehouse` has the steps that all engines share, and :mod:`.postgres` and
+:mod:`.source` reads the files, :mod:`.steps` has the steps that all engines share, and :mod:`.postgres` and
 :mod:`.duck` each hold one engine. Account data go into the table only: no message, log line or result holds a value.
 """
 

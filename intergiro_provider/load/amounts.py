@@ -4,30 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
+from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.load.target import quoted
+from intergiro_provider.load.warehouse import Warehouse
 from intergiro_provider.pull.schema import Kind, Type
-
-if TYPE_CHECKING:
-    from intergiro_provider.load.warehouse import Warehouse
 
 CURRENCIES = "intergiro_currencies"
 
-# ISO 4217: every currency has two decimals, but these.
-_WITHOUT = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
-_THREE = "BHD IQD JOD KWD LYD OMR TND"
-_FOUR = "CLF UYW"
-_TWO = (
-    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC CUP "
-    "CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES "
-    "KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK "
-    "NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB "
-    "TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VES WST XCD XCG YER ZAR ZMW ZWG"
-)
-EXPONENTS = {
-    code: exponent for exponent, codes in ((0, _WITHOUT), (2, _TWO), (3, _THREE), (4, _FOUR)) for code in codes.split()
-}
 _DIGITS = 4
 
 
@@ -40,11 +24,24 @@ def create_currencies(warehouse: Warehouse) -> None:
     )
     if warehouse.columns(table) is not None:
         return
+    exponents = _exponents()
     warehouse.execute(
         f"CREATE TABLE {table} (currency {text} PRIMARY KEY, exponent {whole}, unit NUMERIC({_DIGITS + 1},{_DIGITS}))"
     )
-    rows = ", ".join(f"('{code}', {exponent}, {10.0**-exponent:.4f})" for code, exponent in sorted(EXPONENTS.items()))
+    rows = ", ".join(f"('{code}', {exponent}, {10.0**-exponent:.4f})" for code, exponent in sorted(exponents.items()))
     warehouse.execute(f"INSERT INTO {table} (currency, exponent, unit) VALUES {rows}")
+
+
+def _exponents() -> dict[str, int]:
+    """Return the number of decimals of each currency of ISO 4217."""
+    try:
+        from iso4217 import Currency  # type: ignore[import-untyped,unused-ignore]
+    except ImportError as error:
+        raise IntergiroValueError(
+            f"A load needs the package iso4217, which is not installed ({error}). Install the extra of your database: "
+            "pip install 'airflow-provider-intergiro[duckdb]' or [postgres]"
+        ) from error
+    return {each.code: each.exponent for each in Currency if each.exponent is not None}  # gold has none
 
 
 def amounts_of(columns: Mapping[str, Type]) -> Iterator[tuple[str, str]]:

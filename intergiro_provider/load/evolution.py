@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.load import amounts
 from intergiro_provider.load.target import quoted
+from intergiro_provider.load.warehouse import Warehouse
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type, unite
-
-if TYPE_CHECKING:
-    from intergiro_provider.load.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from intergiro_provider.load.reconcile import Line
+from intergiro_provider.load.comparison import Line
 
 _LOGGED = 20
 _CELL, _GAP, _LEFT, _TOP = 22, 3, 300, 82

@@ -55,3 +55,12 @@ def decode(record: bytes) -> Any:
 def spell_halves(record: bytes) -> bytes:
     """Return the record with each half as the six characters of its escape, for formats that cannot hold it."""
     return _ESCAPE.sub(lambda found: rb"\\" + found[1] if found[1] else found[0], record)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text holds no half of a surrogate pair, so that it can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -232,6 +232,8 @@ def _odd_head(record: msgspec.Raw) -> tuple[RecordId | None, Any]:
     identity = value.get("id")
     if isinstance(identity, bool) or not isinstance(identity, (str, int)):
         identity = None
+    if isinstance(identity, str) and not lenient.is_whole(identity):
+        identity = None  # can be no cursor, as no URL can hold it
     return identity, _moment(value.get("created_at"))
 
 

@@ -182,8 +182,8 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, publish, and return the manifest."""
         from intergiro_provider.exceptions import IntergiroError
+        from intergiro_provider.pull.location import object_storage_path
         from intergiro_provider.pull.pull import PullStopped
-        from intergiro_provider.transfers.location import object_storage_path
 
         path = object_storage_path(self.path)
         self._thread = threading.get_ident()

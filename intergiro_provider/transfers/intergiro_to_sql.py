@@ -82,13 +82,14 @@ class IntergiroToSqlOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, and return what that changed."""
         from intergiro_provider.load.source import Source
+        from intergiro_provider.load.steps import load
         from intergiro_provider.pull.directory import Directory
+        from intergiro_provider.pull.location import object_storage_path
         from intergiro_provider.transfers.lineage import target_of
-        from intergiro_provider.transfers.location import object_storage_path
 
         path = object_storage_path(self.path)
         source, warehouse = Source(Directory(path.fs, path.path)), self._warehouse()
-        loaded = warehouse.load(source)
+        loaded = load(warehouse, source)
         self._facets = (target_of(path), warehouse.dataset(), source.manifest, loaded)
         self._tell(context, loaded)
         return loaded.to_dict()

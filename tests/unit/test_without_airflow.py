@@ -36,10 +36,10 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_session_api_and_pull_import_without_airflow() -> None:
+def test_rooms_below_the_hooks_import_without_airflow() -> None:
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for room in ("session", "api", "pull")
+        for room in ("session", "api", "pull", "load")
         for path in sorted((ROOT / "intergiro_provider" / room).glob("*.py"))
         if path.name not in ("store.py", "locks.py")
     ]

@@ -34,6 +34,7 @@ def load_into_duckdb(
     """
     from intergiro_provider.load import open_warehouse
     from intergiro_provider.load.source import Source
+    from intergiro_provider.load.steps import load
 
     warehouse = open_warehouse(table, None, database, history, on_new_field, lock_timeout)
-    return warehouse.load(Source(open_directory(path, storage_options or {}))).to_dict()
+    return load(warehouse, Source(open_directory(path, storage_options or {}))).to_dict()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A load that is killed at any statement leaves the old state or the new one, of rows and of the ledger of loads."""
+"""A load that is killed at any statement leaves the old state or the new one, of rows and of `_intergiro_loads`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from intergiro_provider.load import open_warehouse
 from intergiro_provider.load.source import Source
+from intergiro_provider.load.steps import load
 from intergiro_provider.pull.directory import Directory
 from tests.integration.load.world import Bank, Engine, pull, record
 
@@ -50,18 +51,18 @@ def loads_until(engine: Engine, path: Path, number: int, after: bool) -> bool:
                         os.kill(os.getpid(), signal.SIGKILL)
 
             warehouse.execute, source.blocks = killed, cut  # type: ignore[method-assign]
-            warehouse.load(source)
+            load(warehouse, source)
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def state(engine: Engine) -> tuple[Any, ...]:
-    ledger = engine.ask(
+    loads = engine.ask(
         f"SELECT pull_id, rows, inserted, changed, vanished FROM {engine.table('_intergiro_loads')} ORDER BY 1"
     )
     history = engine.ask("SELECT id, _pull_id, _operation FROM {t}_history ORDER BY 1, 2, 3")
-    return engine.ask("SELECT * FROM {t} ORDER BY id"), sorted(engine.types()), ledger, history
+    return engine.ask("SELECT * FROM {t} ORDER BY id"), sorted(engine.types()), loads, history
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.exhaustive)])

@@ -204,6 +204,13 @@ class TestSchema:
         assert (note, found) == (wanted, wanted)
         assert loaded["replaced"] == 2 * wanted.count("\ufffd")
 
+    def test_half_a_surrogate_pair_in_an_id(self, engine: Engine, tmp_path: Path) -> None:
+        odd = json.dumps(record(0)).encode().replace(b"t00000", rb"t\ud83d")
+        manifest = pull(tmp_path / "1", Bank(odd, record(1)), DAY)
+        assert manifest.first_id is None
+        assert engine.load(tmp_path / "1") == counts(2, inserted=2, replaced=1)
+        assert engine.ask("SELECT id FROM {t} ORDER BY id") == [("t00001",), ("t\ufffd",)]
+
     def test_names_that_need_quoting(self, engine: Engine, tmp_path: Path) -> None:
         odd = {"a b": 1, 'q"q': 2, "100%": 3, "Größe": 4, "order": 5, "%s": 6}
         for name in ("1", "2"):
@@ -218,6 +225,23 @@ class TestSchema:
             5,
             6,
         )
+
+
+def test_currencies(engine: Engine, tmp_path: Path) -> None:
+    pull(tmp_path / "1", Bank(*(record(n, currency=code) for n, code in enumerate(("EUR", "JPY", "KWD", "XAU")))), DAY)
+    engine.load(tmp_path / "1")
+    found = dict(engine.ask("SELECT currency, amount_decimal FROM {t}_amounts"))
+    assert found == {"EUR": Decimal("10.00"), "JPY": Decimal(1001), "KWD": Decimal("1.002"), "XAU": None}
+    exponents = dict(engine.ask(f"SELECT currency, exponent FROM {engine.table('intergiro_currencies')}"))
+    assert len(exponents) > 160
+    assert (exponents["SEK"], exponents["ISK"], exponents["TND"], exponents["CLF"]) == (2, 0, 3, 4)
+
+
+def test_without_the_package_of_currencies(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pull(tmp_path / "1", Bank(record(0)), DAY)
+    monkeypatch.setitem(sys.modules, "iso4217", None)
+    with pytest.raises(IntergiroValueError, match=r"needs the package iso4217.*\[duckdb\]"):
+        engine.load(tmp_path / "1")
 
 
 def _without_null(value: Any) -> Any:

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from intergiro_provider.load import open_warehouse
 from intergiro_provider.load.source import Source
+from intergiro_provider.load.steps import load
 from intergiro_provider.pull.bounds import parse_interval
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import Manifest
@@ -90,7 +91,7 @@ class Engine:
     def load(self, path: Path, name: str = "transactions", **options: Any) -> dict[str, Any]:
         """Load what lies at a path; return what that changed, without what differs from run to run."""
         warehouse = open_warehouse(self.table(name), **{**self.where, **options})
-        loaded = warehouse.load(Source(Directory(LocalFileSystem(), str(path)))).to_dict()
+        loaded = load(warehouse, Source(Directory(LocalFileSystem(), str(path)))).to_dict()
         return {key: value for key, value in loaded.items() if key not in ("seconds", "table", "pull_id")}
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:

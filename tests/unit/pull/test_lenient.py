@@ -46,6 +46,13 @@ def test_records_keep_every_byte(body: bytes) -> None:
     assert decoded(page.records[0])["reference"] == "cut \ud83d"
 
 
+def test_an_id_that_no_url_can_hold_is_no_cursor() -> None:
+    odd = HALF.replace(b'"a1"', rb'"a\ud83d"')
+    page = one_page(b'{"data":[%b, %b],"has_more":false}' % (odd, WHOLE))
+    assert (page.ids, bytes(page.records[0])) == ([None, "a2"], odd)
+    assert page.created_at[0] == datetime(2026, 1, 1, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_what_was_cut_off_is_still_an_error(cut: int) -> None:
     body = b'{"data":[%b],"has_more":false}' % HALF

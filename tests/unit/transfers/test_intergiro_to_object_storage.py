@@ -13,9 +13,9 @@ from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.pull.bounds import Interval
+from intergiro_provider.pull.location import object_storage_path
 from intergiro_provider.pull.query import checked_location
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
-from intergiro_provider.transfers.location import object_storage_path
 
 DAY = {"created_from": "2026-01-31", "created_to": "2026-02-01"}
 

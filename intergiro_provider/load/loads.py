@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ledger of loads: a table with one row for each pull that is in a table of the same schema."""
+"""The table ``_intergiro_loads``: one row for each pull that was loaded into a table of the same schema."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -15,22 +15,20 @@ from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.load import amounts
 from intergiro_provider.load.source import Source, plain
 from intergiro_provider.load.target import Loaded
+from intergiro_provider.load.warehouse import Warehouse
 from intergiro_provider.pull.schema import Kind
-
-if TYPE_CHECKING:
-    from intergiro_provider.load.warehouse import Warehouse
 
 LOADS = "_intergiro_loads"
 _PULL_TIME = "%Y%m%dT%H%M%S%f"
 
 
 def prepare(warehouse: Warehouse, is_new: bool) -> None:
-    ledger = warehouse.target.beside(LOADS)
-    if warehouse.columns(ledger) is None:
+    loads = warehouse.target.beside(LOADS)
+    if warehouse.columns(loads) is None:
         warehouse.lock_schema()
         text, moment, whole = warehouse.types[Kind.STRING], warehouse.types[Kind.MOMENT], warehouse.types[Kind.INTEGER]
         warehouse.execute(
-            f"CREATE TABLE IF NOT EXISTS {ledger} (table_name {text}, pull_id {text}, endpoint {text}, "
+            f"CREATE TABLE IF NOT EXISTS {loads} (table_name {text}, pull_id {text}, endpoint {text}, "
             f"created_from {moment}, created_to {moment}, query {text}, rows {whole}, inserted {whole}, "
             f"changed {whole}, unchanged {whole}, vanished {whole}, replaced {whole}, "
             f"loaded_at {moment}, provider_version {text}, "
@@ -38,7 +36,7 @@ def prepare(warehouse: Warehouse, is_new: bool) -> None:
         )
         amounts.create_currencies(warehouse)
     elif is_new:
-        warehouse.execute(f"DELETE FROM {ledger} WHERE table_name = {warehouse.mark}", warehouse.target.bare)
+        warehouse.execute(f"DELETE FROM {loads} WHERE table_name = {warehouse.mark}", warehouse.target.bare)
 
 
 def former_load(warehouse: Warehouse, source: Source) -> Loaded | None:
@@ -100,7 +98,7 @@ def _list_of(endpoint: str) -> str:
 
 
 def _overlap(source: Source, created_from: datetime | None, created_to: datetime | None, query: str | None) -> bool:
-    """Whether a pull, as the ledger has it, can have records of the source."""
+    """Whether a pull, as `_intergiro_loads` has it, can have records of the source."""
     manifest = source.manifest
     if created_from is not None and created_to is not None and manifest.created_from and manifest.created_to:
         if not (
