@@ -167,7 +167,7 @@ class Bank:
         connection = json.loads(self._sandbox.connection())
         if puller.tls:
             connection |= {"host": url, "port": None}
-            connection["extra"]["verify"] = str(self._certificate)
+            connection.setdefault("extra", {})["verify"] = str(self._certificate)
         return {
             "url": url,
             "token": self.token,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from intergiro_provider.pull.schema import Type
     from intergiro_provider.pull.target import Target
 
-_BLOCK = 1 << 20  # bytes gathered before they are compressed and handed to the file system
+_BLOCK = 1 << 18  # bytes gathered before they are compressed and handed to the file system
 # zlib's way of asking for a gzip header. It holds no time, so equal rows make equal files.
 _GZIP = 16 + zlib.MAX_WBITS
 

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from typing import Any
 
 GAIN = 0.25
-"""A doubled limit has to bring so many more pages per second, as a share; a smaller step in proportion."""
+"""A doubled limit has to bring so many more pages per second, as a share; a smaller step in proportion. Of a limit that
+has grown more the last doubling has to, were the others worth all that they can be."""
 ENOUGH, LONG_ENOUGH = 8, 0.01
 """A rate is that of a round, one page for each that is under way; of so many pages, or so many seconds, at least."""
 SLOWER = 3.0
@@ -95,6 +96,8 @@ class Pace:
         """While a higher limit is on trial: the one before, and its pages per second."""
         self._usual = 0.0
         """Seconds for a page at this limit, at the best; 0: unknown."""
+        self._factor = 4
+        """A limit grows so many times; less once a higher one did not pay."""
         self._patience = FIRST_ROUNDS
         self._rounds = 0
         """So many more rounds before a higher limit is tried."""
@@ -211,8 +214,10 @@ class Pace:
         each = self.limit / rate
         if self._former is not None:
             limit, before = self._former
-            if rate < before * (1 + GAIN * (self.limit / limit - 1)):
+            times = self.limit / limit
+            if rate < before * max(1 + GAIN * (times - 1), (1 + GAIN) * times / 2):
                 self._set_limit(limit)
+                self._factor = 2
                 self._rounds, self._patience = self._patience, min(2 * self._patience, LAST_ROUNDS)
                 return False
             self._former, self._usual = None, each
@@ -226,7 +231,7 @@ class Pace:
         if self.limit >= self._most or self._clock() < self._hold_until:
             return False
         former = self.limit, rate
-        self._set_limit(min(self.limit + (1 if self._is_refused else self.limit), self._most))
+        self._set_limit(min(self.limit + 1 if self._is_refused else self.limit * self._factor, self._most))
         self._former = former
         return True
 

@@ -42,7 +42,7 @@ BY_CHANCE = 0.1
 """A share of whole minutes above this is no chance: some times are shown in minutes only. Likewise hours."""
 EVEN = 64
 """A cut falls on a multiple of a unit if so many fit into the rest of a window: its halves are even then."""
-WORTH_A_CUT = 6
+WORTH_A_CUT = 4
 """Pages that have to be left in a window before it is cut: each cut costs a part, and perhaps a request for nothing."""
 
 
