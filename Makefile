@@ -46,8 +46,9 @@ lint: setup-3.3
 docs: setup-3.3 ## build the documentation into build/docs/html; a warning is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs/html
 
-screenshots: setup-3.3 ## take the documentation's pictures with Chromium, from a running Airflow
+screenshots: setup-3.3 setup-dagster ## take the documentation's pictures with Chromium, from a running Airflow and a running Dagster
 	INTERGIRO_SCREENSHOTS=docs/_static $(PY) -m pytest tests/system/test_browser.py
+	INTERGIRO_SCREENSHOTS=docs/_static $(PY_DAGSTER) -m pytest tests/dagster/test_browser.py
 
 test: lint docs test-3.3 test-2.11 test-dagster ## everything: lint, types, documentation, all tests on Airflow 3.3 and 2.11 and on Dagster
 
@@ -70,15 +71,16 @@ test-dagster: setup-dagster ## types and tests of dagster-intergiro, in an envir
 
 test-lowest: ## unit and integration tests with every dependency at its lower bound
 	@$(PYTHON) scripts/set_up.py dagster-lowest
-	.venv-dagster-lowest/bin/python -m pytest tests/dagster $(PARALLEL) -m "$(SELECT)"
+	.venv-dagster-lowest/bin/python -m pytest tests/dagster -n 2 --dist loadfile -m "$(SELECT)"
 	@$(PYTHON) scripts/set_up.py lowest
 	.venv-lowest/bin/python -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)"
 
 coverage: setup-3.3 ## which lines the unit and integration tests run
 	$(PY) -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)" --cov
 
-exhaustive: setup-3.3 ## the tests that explore every state: minutes
+exhaustive: setup-3.3 setup-dagster ## the tests that explore every state: minutes
 	$(PY) -m pytest -m exhaustive --timeout 0
+	$(PY_DAGSTER) -m pytest tests/dagster -m exhaustive --timeout 0
 
 crashes: setup ## kill renewing processes at every point; writes docs/crashes.md; a quarter of an hour
 	$(PY) -m scripts.crash_campaign run build/crashes-3.3.json

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from scripts import services
+from tests.integration.session.services import Postgres, missing
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -25,7 +28,6 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("DAGSTER_HOME", None)
 
 ROOT = Path(__file__).parents[2]
-SERVER = "postgresql+psycopg2://postgres@127.0.0.1:5432"
 
 
 @pytest.fixture(autouse=True)
@@ -36,23 +38,28 @@ def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
-    """URL of a PostgreSQL database of this test's own."""
-    import sqlalchemy
-
-    name = f"dagster_{uuid.uuid4().hex[:12]}"
-    engine = sqlalchemy.create_engine(f"{SERVER}/postgres", isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server; skips the test where there is none, or fails it with CI=true."""
     try:
-        with engine.connect() as connection:
-            connection.execute(sqlalchemy.text(f"create database {name}"))
-    except sqlalchemy.exc.OperationalError:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip("no PostgreSQL at 127.0.0.1:5432")
-    yield f"{SERVER}/{name}"
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text(f"drop database {name} with (force)"))
+        with services.postgres(Postgres, max_connections=200) as server:
+            yield server
+    except services.Missing as reason:
+        missing(str(reason))
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """URL of a PostgreSQL database of this test's own."""
+    name = f"dagster_{uuid.uuid4().hex[:12]}"
+    _run(postgres, f"create database {name}")
+    yield f"postgresql+psycopg2://postgres:{postgres.password}@127.0.0.1:{postgres.port}/{name}"
+    _run(postgres, f"drop database {name} with (force)")
+
+
+def _run(server: Postgres, statement: str) -> None:
+    with contextlib.closing(server.connect()) as connection:
+        connection.cursor().execute(statement)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -93,11 +100,6 @@ def dagster(*arguments: str, module: str, **environment: str) -> subprocess.Pope
         text=True,
         start_new_session=True,
     )
-
-
-def has(program: str) -> bool:
-    """Return whether a program is there; with CI=true it has to be."""
-    return shutil.which(program) is not None or bool(os.environ.get("CI"))
 
 
 def metadata(event: Any) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import dagster as dg
 import pytest
 
 from intergiro_provider.sandbox import Sandbox
-from tests.dagster.conftest import dagster, has
+from scripts.services import program
+from tests.dagster.conftest import dagster
+from tests.integration.session.services import missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
@@ -34,10 +36,9 @@ def test_no_token_and_no_key_is_anywhere(sandbox: Sandbox, dagster_home: Path, t
     assert run.returncode == 0, output[-3000:]
     places = {"output": output.encode(), "home": contents(dagster_home), "target": contents(tmp_path / "target")}
     if "postgres" in (dagster_home / "dagster.yaml").read_text():
-        if not has("pg_dump"):
-            pytest.skip("no pg_dump")
+        pg_dump = program("pg_dump", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin") or missing("no pg_dump")
         url = (dagster_home / "dagster.yaml").read_text().split("postgres_url: ")[1].split()[0]
-        command = ["pg_dump", "--inserts", url.replace("+psycopg2", "")]
+        command = [pg_dump, "--inserts", url.replace("+psycopg2", "")]
         places["dump"] = subprocess.run(command, capture_output=True, check=True).stdout
     with dg.DagsterInstance.get() as instance:
         (record,) = instance.get_runs()

@@ -21,6 +21,9 @@ from tests.dagster.conftest import dagster
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
 
+ON_BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.exhaustive)]
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -42,7 +45,7 @@ def start(bank: Sandbox, target: Path, **environment: str) -> subprocess.Popen[s
 
 
 @pytest.mark.parametrize("sandbox", [{"process": True}], indirect=True)
-@pytest.mark.parametrize("dagster_home", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("dagster_home", ON_BOTH, indirect=True)
 @pytest.mark.parametrize(
     "fault", [{"kind": "latency", "seconds": 0.3}, {"kind": "hang", "skip": 3}], ids=["slow", "hangs"]
 )
@@ -70,9 +73,7 @@ def test_a_run_that_is_told_to_end_does_so_within_5_seconds(
     assert not [path.name for path in tmp_path.rglob("part-*")]
 
 
-@pytest.mark.parametrize(
-    "dagster_home", ["sqlite", pytest.param("postgres", marks=pytest.mark.exhaustive)], indirect=True
-)
+@pytest.mark.parametrize("dagster_home", ON_BOTH, indirect=True)
 @pytest.mark.parametrize("sandbox", [{"process": True, "access_token_life": 3.0}], indirect=True)
 def test_after_the_holder_of_the_lock_was_killed_the_next_run_logs_in_once_more_at_most(
     sandbox: Sandbox, dagster_home: Path, tmp_path: Path
