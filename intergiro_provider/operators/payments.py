@@ -141,12 +141,15 @@ class IntergiroPaymentOperator(PaymentOperator):
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the payment, or return the plan."""
-        return self._pay(context, None)
+        return self._pay(context)
 
-    def _pay(self, context: Context, first_sent: datetime | None, decision: str = "") -> dict[str, Any]:
+    def _pay(
+        self, context: Context, first_sent: datetime | None = None, key: str = "", decision: str = ""
+    ) -> dict[str, Any]:
         """Make the payment.
 
         :param first_sent: when its first request left, if the task goes on after a wait for consent.
+        :param key: which idempotency key it had.
         :param decision: how that wait ended.
         """
         from intergiro_provider.exceptions import IntergiroConsentRequired, IntergiroValueError
@@ -168,7 +171,7 @@ class IntergiroPaymentOperator(PaymentOperator):
         if self.only_plan:
             return plan_of(1, totals_of([(payment.currency, payment.amount)]), payment.digest)
         position = self._position(context)
-        single = self._single(hook, payment, position, context, first_sent)
+        single = self._single(hook, payment, position, context, first_sent, key)
         try:
             result = self._decided(single, decision) if decision in ("refused", "expired") else single.make()
         except IntergiroConsentRequired as error:
@@ -188,8 +191,9 @@ class IntergiroPaymentOperator(PaymentOperator):
         )  # fmt: skip
 
     def _single(
-        self, hook: IntergiroHook, payment: Payment, position: Position, context: Context, first_sent: datetime | None
-    ) -> SinglePayment:
+        self, hook: IntergiroHook, payment: Payment, position: Position, context: Context,
+        first_sent: datetime | None, key: str,
+    ) -> SinglePayment:  # fmt: skip
         from intergiro_provider.payments.keys import idempotency_key
         from intergiro_provider.payments.single import Policy, SinglePayment
 
@@ -205,7 +209,7 @@ class IntergiroPaymentOperator(PaymentOperator):
         return SinglePayment(
             hook.client,
             payment,
-            idempotency_key(hook.settings.key, position),
+            key or idempotency_key(hook.settings.key, position),  # the API key may have changed during a wait
             self._record(hook, position),
             policy,
             self._described(position, context, self.approved_by, self.approved_plan),
@@ -235,19 +239,28 @@ class IntergiroPaymentOperator(PaymentOperator):
                 error.consent_id, error.expires_at, self.consent_poll_interval, self.intergiro_conn_id
             ),
             method_name=self.resume.__name__,
-            kwargs={"first_sent": single.first_sent().isoformat(), "consent_id": error.consent_id},
+            kwargs={
+                "first_sent": single.first_sent().isoformat(),
+                "consent_id": error.consent_id,
+                "key": single.key,
+            },
         )
 
     @message_only
     def resume(
-        self, context: Context, event: dict[str, Any] | None = None, first_sent: str = "", consent_id: str = ""
+        self,
+        context: Context,
+        event: dict[str, Any] | None = None,
+        first_sent: str = "",
+        consent_id: str = "",
+        key: str = "",
     ) -> dict[str, Any]:
         """Look for the payment, which the bank may have made when consent was given; if it is not there, send it."""
         from intergiro_provider.payments.record import parsed
         from intergiro_provider.triggers.payments import forget_return
 
         forget_return(consent_id)
-        return self._pay(context, parsed(first_sent), (event or {}).get("decision", "unknown"))
+        return self._pay(context, parsed(first_sent), key, (event or {}).get("decision", "unknown"))
 
 
 class IntergiroBulkPaymentOperator(PaymentOperator):

@@ -182,8 +182,7 @@ class BulkPayment:
         """
         found = self._look(number, batch, self.settle)
         if not found and self.resend_after is not None:
-            if self.resend_after > self.settle:
-                found = self._look(number, batch, self.resend_after)
+            found = self._look(number, batch, self.resend_after, at_any_time=True)
             if not found:
                 log.warning("Nothing is found of batch %d: it is sent again, as `resend_after` says.", number + 1)
                 return False
@@ -204,14 +203,16 @@ class BulkPayment:
         self._end(number, "found", "confirmed")
         return True
 
-    def _look(self, number: int, batch: Batch, wait: timedelta) -> dict[str, dict[str, Any]]:
+    def _look(self, number: int, batch: Batch, wait: timedelta, at_any_time: bool = False) -> dict[str, dict[str, Any]]:
         attempts = self._entry(number)["attempts"]
         sent = last_under_way(attempts, self.began)
         seconds = (sent + wait - self.now()).total_seconds()
         if seconds > 0:
             log.info("Looking for batch %d in %.0f s, when late payments would have appeared.", number + 1, seconds)
             self.sleep(seconds)
-        since = min((moment for each in attempts if (moment := parsed(each["sent_at"]))), default=sent)
+        first = min((moment for each in attempts if (moment := parsed(each["sent_at"]))), default=sent)
+        # What decides whether to send again must not depend on the bank's clock.
+        since = None if at_any_time else first
         fetch = self.client.page_getter("transactions", read_page)
         if not look_up.filter_works(fetch, since):
             raise self._unknown(number, "the bank's list ignores `correlation_ids`, so that nothing can be looked up")

@@ -121,13 +121,16 @@ def shown_id(transaction: Mapping[str, Any]) -> str:
     return shown if isinstance(shown, str) and looks_like_an_id(shown) else "<without a usable id>"
 
 
-def filter_works(fetch: FetchPage, since: datetime) -> bool:
+def filter_works(fetch: FetchPage, since: datetime | None) -> bool:
     """Return whether the list heeds `correlation_ids`: it must hold nothing for an id that nobody has used."""
     return not any(True for _ in _transactions(fetch, _correlated([str(uuid.uuid4())], since)))
 
 
-def find_items(fetch: FetchPage, ids: Iterable[str], since: datetime) -> dict[str, dict[str, Any]]:
-    """Return the transactions of these correlation ids: in chunks first, then each missing id alone."""
+def find_items(fetch: FetchPage, ids: Iterable[str], since: datetime | None) -> dict[str, dict[str, Any]]:
+    """Return the transactions of these correlation ids: in chunks first, then each missing id alone.
+
+    :param since: before it, nothing was sent; None: however wrong the bank's clock is.
+    """
     wanted = list(ids)
     found: dict[str, dict[str, Any]] = {}
     for start in range(0, len(wanted), CHUNK):
@@ -156,8 +159,8 @@ def _is_payee(payment: Payment, shown: Any) -> bool:
     return all(same_iban(value, payment.payee.iban or "") for value in ibans)
 
 
-def _correlated(ids: list[str], since: datetime) -> dict[str, Any]:
-    return {"correlation_ids": ids, "created_from": _instant(since - CLOCKS)}
+def _correlated(ids: list[str], since: datetime | None) -> dict[str, Any]:
+    return {"correlation_ids": ids} | ({"created_from": _instant(since - CLOCKS)} if since else {})
 
 
 def _instant(moment: datetime) -> str:

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from intergiro_provider import exceptions as x
 from intergiro_provider.operators.payments import IntergiroBulkPaymentOperator
-from intergiro_provider.payments import batches
+from intergiro_provider.payments import batches, look_up
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.payments.support import BIC, IBAN, NAME, PAYEE, account, context
 from tests.integration.pulls import Said, said
@@ -135,6 +135,16 @@ def test_nothing_found_is_unknown_until_resend_after_is_set(bank: Sandbox, tmp_p
     assert requests(bank) == 1
     bulk(bank, tmp_path, items(5, "D"), resend_after=SETTLE)
     assert paid(bank, "D") == Counter({f"D {n}": 1 for n in range(5)})
+
+
+def test_before_it_is_sent_again_it_is_found_whatever_the_banks_clock_says(
+    bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_up, "CLOCKS", timedelta(hours=-1))  # as if the bank's clock were an hour behind
+    bank.fault("lose_answer", path=BULK, times=1)
+    bulk(bank, tmp_path, items(5, "clock"), resend_after=SETTLE)
+    assert paid(bank, "clock") == Counter({f"clock {n}": 1 for n in range(5)})
+    assert requests(bank) == 2, "one for each batch"
 
 
 def test_a_filter_that_is_ignored_makes_the_outcome_unknown(bank: Sandbox, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from intergiro_provider.operators.payments import IntergiroPaymentOperator
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.triggers.payments import consent_variable
 from tests.integration.payments.support import BIC, IBAN, NAME, PAYEE, account, context, made
-from tests.integration.pulls import Said, bank, said, shared_bank
+from tests.integration.pulls import CONNECTION, Said, bank, said, shared_bank
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +83,21 @@ def test_an_approved_payment_is_made_once(
     assert [t["id"] for t in made(bank)] == [result["payment_id"]]
     text = said() + json.dumps([event, waiting.kwargs, waiting.trigger.serialize(), result])
     assert not any(secret in text for secret in (IBAN, NAME, BIC, "Rent", "_sandbox/consents"))
+
+
+def test_a_new_api_key_during_the_wait_leaves_the_idempotency_key(
+    bank: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bank has made the payment on consent; only the same key tells that it is this one."""
+    bank.set(consent_executes=True)
+    task, where = operator(bank), context(run="rotated")
+    waiting = deferred(task, where)
+    bank.approve_consents()
+    bank.set(api_keys=[*bank.settings()["api_keys"], "a-new-key"])
+    changed = {**json.loads(os.environ[CONNECTION]), "password": "a-new-key"}
+    monkeypatch.setenv(CONNECTION, json.dumps(changed))
+    result = resume(task, waiting, {"decision": "approved"}, where)
+    assert [t["id"] for t in made(bank)] == [result["payment_id"]]
 
 
 @pytest.mark.parametrize(("how", "decision"), [("refused", "refused"), ("expired", "expired")])
