@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +13,12 @@ from intergiro_provider.sandbox import Sandbox
 
 @pytest.fixture
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """A sandbox with the documented defaults.
+    """A sandbox with the documented defaults, but an API key of its own.
+
+    The kernel gives a port again in the same process. With the same key, the session of an earlier test's sandbox would
+    count as this one's.
 
     For other settings: `@pytest.mark.parametrize("sandbox", [{"access_token_life": 2.0}], indirect=True)`.
     """
-    with Sandbox(**getattr(request, "param", {})) as bank:
+    with Sandbox(**{"api_keys": (str(uuid.uuid4()),), **getattr(request, "param", {})}) as bank:
         yield bank

@@ -47,7 +47,7 @@ def pull(bank: Sandbox, path: Path, **arguments: Any) -> tuple[int, float]:
 
 # Of Parquet, the large list fills a row group and the small one does not.
 @pytest.mark.parametrize(
-    ("file_format", "compression", "most"), [("jsonl", None, 8), ("jsonl", "gzip", 8), ("parquet", "zstd", 48)]
+    ("file_format", "compression", "most"), [("jsonl", None, 8), ("jsonl", "gzip", 8), ("parquet", "zstd", 64)]
 )
 def test_peak_memory_does_not_grow_with_the_list(
     airflow_db: Path, tmp_path: Path, file_format: str, compression: str | None, most: int
