@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the holder of the lease does: probe, refresh or log in, store.
+"""What the holder of the lease does: probe the access token, refresh or log in, store the new pair.
 
-The bank accepts a refresh token once, so two refreshers cannot both win. Only a login has no guard at the bank; hence
-the reads, the settling and the login history before it. Every step has to end within times that a successor relies on.
+The bank accepts a refresh token once, so of two refreshes at most one succeeds. The bank accepts every login. That is
+why a login comes last: after another look at the store, a wait for late writes, and an entry in the login history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import isinf
 from typing import Any
 
 from intergiro_provider.exceptions import IntergiroError, StoreUnavailable
 from intergiro_provider.session.budget import HOUR, dated, known_logins, next_allowed, reserved
-from intergiro_provider.session.documents import Lease, LoginHistory, Slot, TokenPair, Verdict
+from intergiro_provider.session.critical_section import CriticalSection, Ended, Step
+from intergiro_provider.session.documents import LoginHistory, TokenPair
 from intergiro_provider.session.effects import (
     Answer,
     BankTime,
     CheckKey,
     ConfirmAbsent,
-    Effect,
     KeyChanged,
     LogIn,
-    Member,
     Moment,
     Now,
     Outcome,
@@ -35,44 +32,32 @@ from intergiro_provider.session.effects import (
     Sleep,
     Write,
 )
-from intergiro_provider.session.reasons import bank_unavailable, budget_exhausted, key_refused, login_reason, shadowed
-from intergiro_provider.session.timings import Timings
-
-Step = Generator[Effect, Any, Any]
-
-TOO_MANY_REQUESTS = 429
+from intergiro_provider.session.reasons import budget_exhausted, key_refused, login_reason, shadowed
 
 
-@dataclass(slots=True)
-class Holder:
-    """One critical section; :meth:`run` returns None when the lease turns out to be lost, or the bank busy.
+@dataclass(slots=True, kw_only=True)
+class Holder(CriticalSection):
+    """One renewal by the holder of the lease. :meth:`run` returns None if the lease is lost or the bank answers 429.
 
-    :param me: who renews.
     :param rejected: the pair that the bank answered 401 to; None: the caller has none.
-    :param pair: the stored pair, as read before the lease was acquired; None: there seemed to be none.
-    :param lease: the lease, which is mine.
-    :param acked: monotonic seconds at which the lease write was acknowledged.
-    :param backwards: the pair is older than the lease says: restored from a backup, or hidden by something.
-    :param unsettled: an earlier holder of the lease may have rotated the token without storing the new one.
-    :param settle: whether to look for a late store before a login, for that reason or another.
-    :param unspent: nonces of this process under which a login was entered into the history, but certainly not made.
+    :param pair: the stored pair, as read before the lease was acquired; None: no pair was found.
+    :param backwards: the pair is older than the lease says. It was restored from a backup, or something hides the
+        newer one.
+    :param unsettled: an earlier holder of the lease may have refreshed without storing the new pair.
+    :param settle: wait for a late write before a login, for that or another reason.
+    :param unspent: nonces of this process that are in the login history, but whose login was certainly not made.
     """
 
-    me: Member
     rejected: TokenPair | None
-    timings: Timings
     pair: TokenPair | None
-    lease: Lease
-    acked: float
     backwards: bool
     unsettled: bool
     settle: bool
     unspent: set[str]
     _asked: bool = False
-    _copies_until: float = 0.0
 
     def run(self) -> Step:
-        """Renew; end with :class:`Renewed`, or with None to start again."""
+        """Renew; return :class:`Renewed`, or None to start again."""
         try:
             renewed = yield from self._run()
         except (IntergiroError, KeyChanged):
@@ -88,8 +73,8 @@ class Holder:
         if current != self.pair:
             if current is None:
                 raise StoreUnavailable(
-                    "The Intergiro session was there a moment ago and is gone now: Airflow's Variables are not "
-                    "reliable at present, or somebody has just deleted it. The bank was not asked; the task can be "
+                    "The Variable with the Intergiro session disappeared during the renewal. Someone deleted it, or "
+                    "Airflow's Variables cannot be read reliably. No request was sent to the bank, and the task can be "
                     "retried."
                 )
             return self._use(current)
@@ -103,7 +88,7 @@ class Holder:
         return (yield from self._log_in())
 
     def _due(self) -> Step:
-        """The pairs to refresh: the rejected one where it is newer than the stored one, and the stored one."""
+        """Return the pairs to refresh: the rejected pair if it is newer than the stored one, then the stored one."""
         stored, rejected = self.pair, self.rejected
         if stored is None:
             return []
@@ -114,11 +99,11 @@ class Holder:
         return [pair for pair in due if pair is not None and pair.refresh_token]
 
     def _use(self, current: TokenPair) -> Renewed | None:
-        """A pair that appeared meanwhile, if it can be used; else start again."""
+        """Return a pair that another process has stored, if it can be used; None: start again."""
         return Renewed(current, "found") if current.supersedes(self.rejected) else None
 
     def _rewrite(self) -> Step:
-        """Put a mark of mine on a restored pair, and see if it can be read; False: start again."""
+        """Write a restored pair with a mark and read it back, to see whether something hides it; False: start again."""
         pair: TokenPair = self.pair  # type: ignore[assignment] # there is one to rewrite
         marked = replace(pair, lock=self.me.lock, writer=f"{self.me.name} {self.lease.nonce}")
         if not (yield from self._write_in_time("session", marked)):
@@ -137,37 +122,37 @@ class Holder:
     # Refresh.
 
     def _exchange(self, due: list[TokenPair]) -> Step:
-        """Refresh; `_Ended` when the renewal is over, None when all of them were refused."""
+        """Refresh the pairs in turn; return :class:`Ended` if that ends the renewal, None if all were refused."""
         for old in due:
             if not (yield from self._in_time()):
-                return _Ended(None)
+                return Ended(None)
             probe: Answer = yield Probe(old.access_token)
             if probe.outcome is Outcome.OK:
                 yield from self.release("free")
-                return _Ended(Renewed(old, "alive", stored=old is self.pair))
+                return Ended(Renewed(old, "alive", stored=old is self.pair))
             if probe.outcome is not Outcome.REFUSED:
-                return (yield from self._unavailable(probe, "a request that tells whether the session lives"))
-        # The probes took time, in which a process that was asleep may have stored what it had rotated.
+                return (yield from self._unavailable(probe, "the request that tests the access token"))
+        # During the probes, a process that was paused may have stored the pair of its own refresh.
         if due and (ended := (yield from self._superseded())) is not None:
             return ended
         for old in due:
             answer = yield from self._refresh(old)
-            if isinstance(answer, _Ended):
+            if isinstance(answer, Ended):
                 return answer
             if answer.outcome is Outcome.OK:
-                return _Ended((yield from self._store(answer, old, "refreshed")))
+                return Ended((yield from self._store(answer, old, "refreshed")))
             if old is self.pair:
                 self.lease = replace(self.lease, refused_at=(yield BankTime()).at)
         return None
 
     def _refresh(self, old: TokenPair) -> Step:
-        """The bank's definite answer, OK or REFUSED; `_Ended` without one."""
+        """Refresh one pair; return the bank's answer if it is OK or REFUSED, else :class:`Ended`."""
         unknown = False
         while True:
             if not (yield from self._in_time()):
                 if unknown:
                     return (yield from self._unavailable(Answer(Outcome.UNKNOWN), "the refresh"))
-                return _Ended(None)
+                return Ended(None)
             answer: Answer = yield Refresh(old.refresh_token)
             self._asked = answer.outcome is not Outcome.REFUSED
             if answer.outcome in (Outcome.OK, Outcome.REFUSED):
@@ -181,7 +166,7 @@ class Holder:
             yield Sleep(self.timings.repeat)
 
     def _settle(self) -> Step:
-        """`_Ended` if another process has stored a pair, or holds the lease now."""
+        """Wait for late writes of other processes; return :class:`Ended` if one has renewed or holds the lease."""
         began = yield Now()
         while True:
             ended = yield from self._superseded()
@@ -192,26 +177,27 @@ class Holder:
             yield Sleep(self.timings.poll, why="settle")
 
     def _superseded(self) -> Step:
-        """`_Ended` when a new pair is there or the lease is lost."""
+        """Return :class:`Ended` if another pair is stored or the lease is lost; None otherwise."""
         current = yield Read("session")
         if current is None and self.pair is not None:
             raise StoreUnavailable(
-                "The Intergiro session disappeared while it was being renewed. That is no reason for a login; the task "
-                "can be retried."
+                "The Variable with the Intergiro session disappeared during the renewal. No login was attempted, and "
+                "the task can be retried."
             )
         if current != self.pair:
-            return _Ended(None if current is None else self._use(current))
+            return Ended(None if current is None else self._use(current))
         if not (yield from self._is_mine()):
-            return _Ended(None)
+            return Ended(None)
         return None
 
     # Log in.
 
     def _log_in(self) -> Step:
+        """Log in, within the login budget; None: start again."""
         ended = yield from self._settle()
         if ended is not None:
             return ended.renewed
-        # The end of a session may be that its key was replaced. That one must not be tried again.
+        # A session also ends when its key is replaced. The old key must not be tried again.
         if not (yield CheckKey()):
             raise KeyChanged
         reserved_at = yield Now()
@@ -228,10 +214,10 @@ class Holder:
         answer: Answer = yield LogIn()
         self._asked = True
         if answer.outcome is Outcome.OK:
-            # No write to the history: the lease is void then, and a late copy could remove the next login.
+            # Do not write the history now: the lease is void, and a late write could remove the next login's entry.
             renewed: Renewed = yield from self._store(answer, None, "logged_in")
             if self.pair is None and renewed.stored:
-                # Else nobody could tell, once this session is deleted, that the lease is not held.
+                # Once this session is deleted, only this release shows that the lease is not held.
                 yield from self.release("done")
             why, unexpected = login_reason(self.pair, self.unsettled, history, self.lease.nonce)
             return replace(renewed, why=why, unexpected=unexpected)
@@ -243,9 +229,9 @@ class Holder:
         return None
 
     def _reserve(self) -> Step:
-        """Enter a login into the history before it is made; None: no time left for one, or another process interfered.
+        """Enter a login in the history before it is made; None: too little time is left, or another process interfered.
 
-        :raises LoginBudgetExhausted: if the hour holds enough of them.
+        :raises LoginBudgetExhausted: the login budget of the hour is used up.
         """
         history: LoginHistory | None = yield Read("logins")
         if history is None:
@@ -278,7 +264,7 @@ class Holder:
         return entered
 
     def _correct(self, history: LoginHistory, answer: Answer) -> Step:
-        """After a login that gave no session: date its entry, or remove it. Ends when no late copy can come."""
+        """Date the entry of a login that gave no session, or remove it."""
         unsent = answer.outcome is Outcome.UNSENT
         if (answer.at is None and not unsent) or not (yield from self._is_mine()):
             return
@@ -290,7 +276,7 @@ class Holder:
     # Store.
 
     def _store(self, answer: Answer, old: TokenPair | None, how: Any) -> Step:
-        """Store the new pair, unless a newer one is there; keep it in memory where that fails."""
+        """Store the new pair, unless a newer one is stored. If that fails, the caller uses the pair from memory."""
         now: Moment = yield BankTime()
         known = [pair for pair in (self.pair, self.rejected) if pair is not None]
         fresh = TokenPair(
@@ -325,7 +311,7 @@ class Holder:
                     continue
                 unread += 1
                 if unread > 1 and back is not None:
-                    # The next holder would be shown the old pair, and nothing else, and would log in.
+                    # The next holder would read the old pair and log in.
                     yield from self.release("shadowed", HOUR)
                     return Renewed(fresh, how, stored=False, shadowed=True)
             except StoreUnavailable:
@@ -333,70 +319,3 @@ class Holder:
             yield Sleep(self.timings.poll)
             if (yield Now()) - self.acked > self.timings.persist_until:
                 return Renewed(fresh, how, stored=False)
-
-    # Small steps.
-
-    def _in_time(self, margin: float = 0.0) -> Step:
-        """Whether a bank call may still start."""
-        return (yield Now()) - self.acked + margin < self.timings.critical
-
-    def _is_mine(self) -> Step:
-        lease = yield Read("lease")
-        return lease is not None and lease.nonce == self.lease.nonce
-
-    def _write_in_time(self, slot: Slot, document: TokenPair | LoginHistory) -> Step:
-        """Write; False, or the failure, only once no late copy can overwrite what is stored after it."""
-        began = yield Now()
-        try:
-            yield Write(slot, document)
-        except StoreUnavailable:
-            if not isinf(self.timings.lease_write):
-                yield Sleep(self.timings.store)
-            raise
-        if (yield Now()) - began <= self.timings.lease_write:
-            return True
-        if self.me.lock is not None and slot == "logins":
-            # Nobody else writes it while this process holds the distributed lock, so the login need not wait.
-            self._copies_until = began + self.timings.store
-            return True
-        yield Sleep(self.timings.store)
-        return self.me.lock is not None
-
-    def _outlast_copies(self) -> Step:
-        """Before the distributed lock is released: wait until no late copy of a slow write can come."""
-        if self._copies_until and (left := self._copies_until - (yield Now())) > 0:
-            yield Sleep(left)
-
-    def release(self, verdict: Verdict, holds: float = 0.0, detail: str = "") -> Step:
-        """Release the lease and write why. If that fails, other processes find out by waiting.
-
-        :param holds: seconds for which others go by the verdict.
-        """
-        try:
-            if not (yield from self._is_mine()):
-                return
-            now: Moment = yield BankTime()
-            self.lease = replace(
-                self.lease, verdict=verdict, at=now.at, exact=now.exact, verdict_until=now.at + holds, detail=detail
-            )
-            yield Write("lease", self.lease)
-        except StoreUnavailable:
-            return
-
-    def _unavailable(self, answer: Answer, what: str) -> Step:
-        """Release the lease; `_Ended` where the bank is only busy, for the next attempt waits; else an error."""
-        busy = answer.status == TOO_MANY_REQUESTS and what != "the login"
-        default = self.timings.repeat if busy else self.timings.bank_verdict
-        # Whatever the bank asks for: a mistaken answer must not stop every task for ever.
-        holds = min(answer.retry_after if answer.retry_after is not None else default, self.timings.refused_memo)
-        yield from self.release("limited" if busy else "bank", holds, answer.detail)
-        if busy:
-            return _Ended(None)
-        raise bank_unavailable(answer, what, holds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """The end of a critical section: with a pair, or with None to start again."""
-
-    renewed: Renewed | None
