@@ -139,6 +139,7 @@ class IntergiroApiError(IntergiroError):
     :param request_id: the bank's id of this request, for its support; None if it gave none.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
     :param said: what may be shown of `errors`.
+    :param remedy: what to do next; "": the remedy of the class.
     """
 
     remedy = "Airflow retries the task if it has retries left."
@@ -152,7 +153,9 @@ class IntergiroApiError(IntergiroError):
         *,
         where: str = "",
         said: str = "",
+        remedy: str = "",
     ) -> None:
+        self.remedy = remedy or self.remedy
         self.status_code = status_code  # type: ignore[assignment]
         self.errors = list(errors)
         self.request_id = request_id
@@ -176,7 +179,8 @@ def looks_like_an_id(value: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_.:\-\[\]]{1,80}", value) is not None
 
 
-def _shown(value: str | None) -> str:
+def shown_id(value: str | None) -> str:
+    """Return an id as a message may show it; a value that may be something else is left out."""
     return value if value and looks_like_an_id(value) else "<see the exception's attributes>"
 
 
@@ -227,11 +231,11 @@ class IntergiroConsentRequired(IntergiroClientError):
     def _describe(self, where: str, said: str) -> str:
         asked = f" to {where}" if where else ""
         scope = ", ".join(s for s in self.scope if looks_like_an_id(s)) or "an unnamed scope"
-        until = f", open until {_shown(self.expires_at)}" if self.expires_at else ""
+        until = f", open until {shown_id(self.expires_at)}" if self.expires_at else ""
         return (
             f"Intergiro answered 412{asked}: a person has to give consent for {scope} "
-            f"(consent {_shown(self.consent_id)}{until}). "
-            f'POST {{"return_url": …}} to consents/{_shown(self.consent_id)}, send the person to the '
+            f"(consent {shown_id(self.consent_id)}{until}). "
+            f'POST {{"return_url": …}} to consents/{shown_id(self.consent_id)}, send the person to the '
             "redirect_url of the answer, then clear this task."
         )
 
@@ -281,7 +285,7 @@ class OutcomeUnknown(IntergiroError, AirflowFailException):
         self.where = where
         self.key = key
         self.status_code = status_code  # type: ignore[assignment]
-        shown = f"idempotency key {_shown(key)}" if key else "no idempotency key"
+        shown = f"idempotency key {shown_id(key)}" if key else "no idempotency key"
         super().__init__(
             f"It is not known whether Intergiro carried out {where} ({shown}): {happened}. The request is not sent "
             f"again. {look_up} {then}"

@@ -208,7 +208,7 @@ class IntergiroClient:
         """
         raise_if_unknown(self.settings, response)
         if response.status_code >= 400:
-            raise error_of(response)
+            raise error_of(response, self.idempotency_key(response.request))
 
 
 def _body_arguments(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:

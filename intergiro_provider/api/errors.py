@@ -28,6 +28,8 @@ from intergiro_provider.exceptions import (
     IntergiroRequestTimeout,
     IntergiroServerError,
     IntergiroValidationError,
+    looks_like_an_id,
+    shown_id,
 )
 
 KINDS: dict[int, type[IntergiroApiError]] = {
@@ -41,8 +43,11 @@ KINDS: dict[int, type[IntergiroApiError]] = {
 }
 
 
-def error_of(response: requests.Response) -> IntergiroError:
-    """The exception for a response with a status of 400 or above."""
+def error_of(response: requests.Response, key: str | None = None) -> IntergiroError:
+    """Return the exception for a response with a status of 400 or above.
+
+    :param key: the request's idempotency key; None if it has none.
+    """
     status = response.status_code
     where = described(response.request.method, response.request.url)
     body = _json_object(response)
@@ -63,7 +68,21 @@ def error_of(response: requests.Response) -> IntergiroError:
     kind = KINDS.get(status, IntergiroServerError if status >= 500 else IntergiroClientError)
     errors = errors_in(body)
     said = shown(errors, response.request)
-    return kind(status, errors, request_id, retry_after_of(response.headers), where=where, said=said)
+    remedy = _remedy_of_conflict(key, body) if status == 409 and key else ""
+    return kind(status, errors, request_id, retry_after_of(response.headers), where=where, said=said, remedy=remedy)
+
+
+def _remedy_of_conflict(key: str, body: Mapping[str, Any]) -> str:
+    """Return what to do after a 409 to a request with an idempotency key. The refused request itself paid nothing."""
+    named = [place.get(name) for place in (body, *errors_in(body)) for name in ("transaction_id", "payment_id")]
+    named += [place.get("id") for name in ("transaction", "payment") if isinstance(place := body.get(name), Mapping)]
+    payment_id = next((value for value in named if isinstance(value, str) and looks_like_an_id(value)), None)
+    known = f" for the transaction {payment_id}" if payment_id else ""
+    return (
+        f"The idempotency key {shown_id(key)} was probably used before{known}. Nothing was paid now. Look for that "
+        "payment in the Intergiro customer portal, or in `transactions` by its `request_id`. If it is the payment that "
+        "you want, mark this task as success. To make another payment, send another `request_id`."
+    )
 
 
 def unreachable(request: requests.PreparedRequest, error: Exception, *, in_doubt: bool) -> BankUnavailable:

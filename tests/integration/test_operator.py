@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from intergiro_provider.exceptions import (
     BankUnavailable,
+    IntergiroClientError,
     IntergiroConsentRequired,
     IntergiroError,
     IntergiroNotFound,
@@ -94,6 +95,21 @@ class TestResult:
         result = call("transactions/pay", method="post", json=payment)
         [made] = [r for r in map(json.loads, bank.records()) if r["request_id"] == payment["request_id"]]
         assert (result["id"], result["amount"]) == (made["id"], 12500)
+
+    def test_a_key_that_was_used_before_is_named_with_the_remedy(self, bank: Sandbox) -> None:
+        payment = a_payment(bank)
+        call("transactions/pay", method="post", json=payment)
+        with pytest.raises(IntergiroClientError, match=payment["request_id"]) as caught:
+            call("transactions/pay", method="post", json={**payment, "amount": 1, "reference": "Secret Street 7"})
+        assert "send another `request_id`" in str(caught.value)
+        assert "Secret" not in str(caught.value)
+        body = {"errors": [{"code": "conflict", "transaction_id": "tr_91", "message": "Used before."}]}
+        bank.fault("answer", path="/v3/transactions/pay", status=409, body=body, times=1)
+        with pytest.raises(IntergiroClientError, match="used before for the transaction tr_91. Nothing was paid now"):
+            call("transactions/pay", method="post", json=a_payment(bank))
+        bank.fault("answer", path="/v3/accounts", status=409, body=body, times=1)
+        with pytest.raises(IntergiroClientError, match="The request itself has to change"):
+            call("accounts", method="post", json={})
 
     def test_a_payment_whose_answer_is_lost_is_made_once(self, bank: Sandbox) -> None:
         bank.fault("lose_answer", path="/v3/transactions/pay", times=1)
