@@ -131,7 +131,7 @@ def _reload(figure: str) -> Callable[[Results], float]:
     return lambda results: _load(results, "load", "PostgreSQL", OURS_LINES, "again")[figure]
 
 
-_EMPTY, _MERGE, _RERUN = ("first", "first"), ("second", "second"), ("again", "first")
+_EMPTY, _SECOND, _RERUN = ("first", "first"), ("second", "second"), ("again", "first")
 _LOADS = (
     *(
         Goal(
@@ -140,7 +140,7 @@ _LOADS = (
             bound,
         )
         for name, size in (("load", "100,000 rows"), ("load_many", "1,000,000 rows"))
-        for steps, kind in ((_EMPTY, ", empty table"), (_MERGE, ", merge"))
+        for steps, kind in ((_EMPTY, ", empty table"), (_SECOND, ", next interval"))
         for what, others, bound in (
             ("COPY of a prepared CSV", (COPIED,), 2.2),
             ("dlt, records", (DLT_RECORDS,), 1 / 6),
@@ -148,7 +148,7 @@ _LOADS = (
         )
     ),
     Goal("PostgreSQL: client's memory, ten times the rows", _load_growth("first"), 20, unit=" MB more"),
-    Goal("PostgreSQL, merge: client's memory, ten times the rows", _load_growth("second"), 20, unit=" MB more"),
+    Goal("PostgreSQL, next interval: client's memory, ten times the rows", _load_growth("second"), 20, unit=" MB more"),
     Goal("PostgreSQL, the same rows again: rows written", _reload("written"), 0),
     Goal(
         "PostgreSQL, the same rows again: WAL against the first load",

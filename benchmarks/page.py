@@ -136,7 +136,7 @@ def _limited(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _loads(result: Mapping[str, Any], times: int) -> Iterator[str]:
     yield f"About {result['rows'] * times:,} rows: into an empty table, the same rows again from another pull,"
-    yield "and as many new rows into that table, which ours and dlt merge. CPU is that of client and server.\n"
+    yield "and as many rows of the next interval, which dlt merges. CPU is that of client and server.\n"
     yield "| loader | rows | CPU s | of the server | s | client's peak MB | WAL MB | rows written | runs |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     steps = {"first": "first", "again": "the same", "second": "new"}

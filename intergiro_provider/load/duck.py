@@ -147,7 +147,7 @@ class Duck(Warehouse):
 
     def stage(self, source: Source, columns: Mapping[str, Type]) -> None:
         if not source.manifest.parts:
-            self.execute(f"CREATE TEMP VIEW {STAGE} AS SELECT * FROM (SELECT NULL::VARCHAR AS id) WHERE false")
+            self.execute(f"CREATE OR REPLACE TEMP VIEW {STAGE} AS SELECT NULL::VARCHAR AS id WHERE false")
             return
         if source.is_parquet:
             names = ", ".join(map(literal, source.files(self._stack)))
@@ -155,7 +155,7 @@ class Duck(Warehouse):
             selected = ", ".join(
                 f"{self._read(name, source.fields[name], type_)} AS {quoted(name)}" for name, type_ in columns.items()
             )
-            self.execute(f"CREATE TEMP VIEW {STAGE} AS SELECT {selected} FROM read_parquet([{names}])")
+            self.execute(f"CREATE OR REPLACE TEMP VIEW {STAGE} AS SELECT {selected} FROM read_parquet([{names}])")
         else:
             self._stage_lines(source, columns)
         source.check_rows(self.execute(f"SELECT count(*) FROM {STAGE}").fetchone()[0])
@@ -186,23 +186,27 @@ class Duck(Warehouse):
                 f"{self._read(name, source.fields[name], type_)} AS {quoted(name)}" for name, type_ in columns.items()
             )
             self.execute(
-                f"CREATE TEMP TABLE {STAGE} AS SELECT {selected} FROM read_json({literal(descriptor_path(file))}, "
-                f"format = 'newline_delimited', compression = 'uncompressed', columns = {{{described}}}, "
+                f"CREATE OR REPLACE TEMP TABLE {STAGE} AS SELECT {selected} "
+                f"FROM read_json({literal(descriptor_path(file))}, format = 'newline_delimited', "
+                f"compression = 'uncompressed', columns = {{{described}}}, "
                 f"maximum_object_size = {2 * longest + (1 << 20)})"
             )
 
-    def fill(self, source: Source, columns: Mapping[str, Type]) -> int:
+    def fill(self, source: Source, columns: Mapping[str, Type]) -> bool:
         self.stage(source, columns)
+        self._refuse_repeated_ids()
+        table = self.target.table
+        if self.execute(f"SELECT 1 FROM {STAGE} s JOIN {table} t ON t.id = s.id LIMIT 1").fetchone() is not None:
+            return False
         names = ", ".join(map(quoted, columns))
-        rows = self.count(f"INSERT INTO {self.target.table} ({names}) SELECT {names} FROM {STAGE}")
-        self._refuse_repeated_ids(self.target.table)
-        return rows
+        self.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {STAGE}")
+        return True
 
     def merge(self, columns: Mapping[str, Type], staged: Mapping[str, Type], stamp: tuple[str, str]) -> tuple[int, int]:
         table = self.target.table
         names = ", ".join(map(quoted, columns))
         new = ", ".join(f"s.{quoted(name)}" if name in staged else "NULL" for name in columns)
-        self._refuse_repeated_ids(STAGE)
+        self._refuse_repeated_ids()
         differs = " OR ".join(
             f"t.{quoted(name)} IS DISTINCT FROM {f's.{quoted(name)}' if name in staged else 'NULL'}"
             for name in columns
@@ -220,8 +224,8 @@ class Duck(Warehouse):
                 self.append_history(columns, rows, stamp, operation)
         return total - changed, changed
 
-    def _refuse_repeated_ids(self, table: str) -> None:
-        rows, ids = self.execute(f"SELECT count(*), count(DISTINCT id) FROM {table}").fetchone()
+    def _refuse_repeated_ids(self) -> None:
+        rows, ids = self.execute(f"SELECT count(*), count(DISTINCT id) FROM {STAGE}").fetchone()
         if rows != ids:
             raise LoadError(f"{self.target.name}: the pull holds {rows - ids} record(s) twice; pull the interval again")
 

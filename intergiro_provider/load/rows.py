@@ -31,10 +31,9 @@ _PYTHON: dict[Type, Any] = {
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 _NULL = msgspec.Raw(b"null")
-_NUL = b"\0"  # JSON has none
-_CONTROL = {b"\\n": b"\n", b"\\t": b"\t", b"\\r": b"\r", b"\\b": b"\b", b"\\f": b"\f"}
-_ODD_ESCAPE = re.compile(rb"\\[^\"\\]").search
-_RARE = re.compile(rb"\\u00([0-9a-f]{2})")
+_CONTROL = {ord("n"): b"\n", ord("t"): b"\t", ord("r"): b"\r", ord("b"): b"\b", ord("f"): b"\f"}
+_BACKSLASH = ord("\\")
+_odd_escapes = re.compile(rb"\\[^\"\\]").finditer
 
 
 def to_csv(rows: Iterable[Sequence[Any]]) -> bytes:
@@ -44,22 +43,17 @@ def to_csv(rows: Iterable[Sequence[Any]]) -> bytes:
         return lines
     block = lines[1:-2].replace(b"]\n[", b"\n") + b"\n"
     pieces, start = [], 0
-    while found := _ODD_ESCAPE(block, start):  # in one line of five; looking at whole blocks takes twice as long
-        begin = block.rfind(b"\n", start, found.start()) + 1 or start
-        end = block.find(b"\n", found.end())
-        pieces += [block[start:begin], _resolved(block[begin:end])]
-        start = end
+    for found in _odd_escapes(block):
+        at = run = found.start()
+        while block[run - 1] == _BACKSLASH:
+            run -= 1
+        if (at - run) % 2:  # the backslash is itself escaped
+            continue
+        kind = block[at + 1]
+        is_code = kind == ord("u")
+        pieces += [block[start:at], bytes.fromhex(block[at + 4 : at + 6].decode()) if is_code else _CONTROL[kind]]
+        start = at + (6 if is_code else 2)
     return b"".join([*pieces, block[start:]]) if pieces else block
-
-
-def _resolved(block: bytes) -> bytes:
-    block = block.replace(b"\\\\", _NUL)
-    for escape, character in _CONTROL.items():
-        if escape in block:
-            block = block.replace(escape, character)
-    if b"\\u00" in block:
-        block = _RARE.sub(lambda found: bytes.fromhex(found[1].decode()), block)
-    return block.replace(_NUL, b"\\\\")
 
 
 class Lines:
@@ -109,7 +103,8 @@ class Lines:
         for field in self._raw:
             for record, raw in zip(records, map(attrgetter(field), records), strict=True):
                 if raw is not None:
-                    setattr(record, field, _text(raw))
+                    text = str(raw, "utf-8")
+                    setattr(record, field, text if text != "null" else None)
         return to_csv(map(self._values, records))
 
 

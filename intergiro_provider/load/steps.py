@@ -57,17 +57,21 @@ def _load(warehouse: Warehouse, source: Source, began: float) -> Loaded:
         staged = staged or {name: type_ for name, type_ in have.items() if name == "id"}  # an empty pull
         if warehouse.target.history and have:
             _prepare_history(warehouse, have)
-    vanished = inserted = changed = 0
-    if have and not warehouse.target.history and _is_empty(warehouse):
-        with warehouse.doing("filling the table"):
-            inserted = warehouse.fill(source, staged)
-    elif have:
-        with warehouse.doing("staging the rows"):
-            warehouse.stage(source, staged)
-        with warehouse.doing("deleting vanished rows"):
-            vanished = _delete_vanished(warehouse, source, have, stamp)
-        with warehouse.doing("merging the rows"):
-            inserted, changed = warehouse.merge(have, staged, stamp)
+    inserted = changed = vanished = 0
+    if have:
+        is_filled = False
+        if not warehouse.target.history and _is_empty(warehouse, source, have):
+            with warehouse.doing("filling the table"):
+                is_filled = warehouse.fill(source, staged)
+            inserted = manifest.rows
+        if not is_filled:
+            source.replaced = 0
+            with warehouse.doing("staging the rows"):
+                warehouse.stage(source, staged)
+            with warehouse.doing("deleting vanished rows"):
+                vanished = _delete_vanished(warehouse, source, have, stamp)
+            with warehouse.doing("merging the rows"):
+                inserted, changed = warehouse.merge(have, staged, stamp)
     unchanged = manifest.rows - inserted - changed
     loaded = Loaded(
         warehouse.target.name, manifest.pull_id, manifest.rows, inserted, changed, unchanged, vanished, source.replaced,
@@ -79,8 +83,23 @@ def _load(warehouse: Warehouse, source: Source, began: float) -> Loaded:
     return loaded
 
 
-def _is_empty(warehouse: Warehouse) -> bool:
-    return warehouse.execute(f"SELECT 1 FROM {warehouse.target.table} LIMIT 1").fetchone() is None
+def _is_empty(warehouse: Warehouse, source: Source, have: Mapping[str, Type]) -> bool:
+    """Whether the table has no rows in the pull's interval."""
+    within = _within(warehouse, source, have) or ""
+    return warehouse.execute(f"SELECT 1 FROM {warehouse.target.table} t WHERE true{within} LIMIT 1").fetchone() is None
+
+
+def _within(warehouse: Warehouse, source: Source, have: Mapping[str, Type]) -> str | None:
+    """Return the condition that a row is in the pull's interval; None if the table cannot tell."""
+    manifest = source.manifest
+    if manifest.created_from is None or manifest.created_to is None:
+        return ""
+    if have.get("created_at") is not Kind.MOMENT:
+        return None
+    return "".join(
+        f' AND t."created_at" {sign} CAST({literal(bound)} AS {warehouse.types[Kind.MOMENT]})'
+        for sign, bound in ((">=", manifest.created_from), ("<", manifest.created_to))
+    )
 
 
 def _prepare_history(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
@@ -103,20 +122,15 @@ def _prepare_history(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
 
 def _delete_vanished(warehouse: Warehouse, source: Source, have: Mapping[str, Type], stamp: tuple[str, str]) -> int:
     """Delete what lies in the interval and was not pulled."""
-    manifest = source.manifest
     if source.filters != {}:
         return 0
-    gone = f'NOT EXISTS (SELECT 1 FROM {STAGE} s WHERE s."id" = t."id")'
-    if manifest.created_from is not None and manifest.created_to is not None:
-        if have.get("created_at") is not Kind.MOMENT:
-            log.warning(
-                "%s: `created_at` is no timestamp, so records that the bank has no longer stay", warehouse.target.name
-            )
-            return 0
-        gone += "".join(
-            f' AND t."created_at" {sign} CAST({literal(bound)} AS {warehouse.types[Kind.MOMENT]})'
-            for sign, bound in ((">=", manifest.created_from), ("<", manifest.created_to))
+    within = _within(warehouse, source, have)
+    if within is None:
+        log.warning(
+            "%s: `created_at` is no timestamp, so records that the bank has no longer stay", warehouse.target.name
         )
+        return 0
+    gone = f'NOT EXISTS (SELECT 1 FROM {STAGE} s WHERE s."id" = t."id"){within}'
     if warehouse.target.history:
         warehouse.append_history(have, f"{warehouse.target.table} t WHERE {gone}", stamp, "delete")
     return warehouse.count(f"DELETE FROM {warehouse.target.table} t WHERE {gone}")

@@ -68,8 +68,11 @@ class Warehouse(ABC):
         """Fill :data:`STAGE` with what the parts hold, in these columns of the target."""
 
     @abstractmethod
-    def fill(self, source: Source, columns: Mapping[str, Type]) -> int:
-        """Put what the parts hold into the target, which is empty; return how many rows that are."""
+    def fill(self, source: Source, columns: Mapping[str, Type]) -> bool:
+        """Put what the parts hold into the target, which has no rows in the pull's interval.
+
+        :return: False, and the target is as before, if an id is there twice: :meth:`stage` comes next.
+        """
 
     @abstractmethod
     def merge(self, columns: Mapping[str, Type], staged: Mapping[str, Type], stamp: tuple[str, str]) -> tuple[int, int]:
@@ -99,8 +102,12 @@ class Warehouse(ABC):
 
     def create(self, table: str, columns: Mapping[str, Type]) -> None:
         """Create the target."""
-        described = ", ".join(f"{quoted(name)} {self.sql(type_)}" for name, type_ in columns.items())
+        described = ", ".join(self.column(name, type_) for name, type_ in columns.items())
         self.execute(f"CREATE TABLE {table} ({described})")
+
+    def column(self, name: str, type_: Type) -> str:
+        """Return how a column is declared."""
+        return f"{quoted(name)} {self.sql(type_)}"
 
     def append_history(
         self, columns: Mapping[str, Type], rows: str, stamp: tuple[str, str], operation: str, before: str = ""

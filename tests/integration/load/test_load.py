@@ -66,6 +66,16 @@ class TestWhichRows:
         assert engine.load(tmp_path / "2") == counts(1, changed=1, vanished=1)
         assert [row[0][-1] for row in engine.ask("SELECT id FROM {t} ORDER BY id")] == list("013456")
 
+    def test_an_empty_interval(self, engine: Engine, tmp_path: Path) -> None:
+        for day in (0, 1):
+            bank = Bank(*(record(10 * day + n, day=day, note="\0") for n in range(5)))
+            pull(tmp_path / str(day), bank, (f"2026-01-0{day + 1}", f"2026-01-0{day + 2}"))
+            assert engine.load(tmp_path / str(day)) == counts(5, inserted=5, replaced=5)
+        moved = Bank(record(20, day=2, note="\0"), record(3, day=2, note="\0"))
+        pull(tmp_path / "2", moved, ("2026-01-03", "2026-01-04"))  # has an id that is there, on another day
+        assert engine.load(tmp_path / "2") == counts(2, inserted=1, changed=1, replaced=2)
+        assert engine.ask("SELECT count(*), count(DISTINCT id) FROM {t}") == [(11, 11)]
+
     def test_an_empty_pull_empties_its_interval(self, engine: Engine, tmp_path: Path) -> None:
         for number, bank in enumerate((Bank(), Bank(record(0), record(1, day=1)), Bank(record(1, day=1)))):
             pull(tmp_path / str(number), bank, DAY)
