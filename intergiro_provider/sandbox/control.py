@@ -48,11 +48,10 @@ class Control:
             self._route("/faults/{id:int}", "DELETE", lambda sent: {"cleared": self._app.faults.clear(sent["id"])}),
             self._route("/reset", "POST", lambda sent: self._app.reset()),
             self._route("/tokens", "GET", lambda sent: {"tokens": bank.sessions.issued}),
-            self._route("/requests", "GET", lambda sent: self._app.record.kept()),
+            self._route("/requests", "GET", lambda sent: self._app.log.kept()),
             self._route("/state", "GET", lambda sent: {**bank.sessions.state(), "now": bank.now()}),
             self._route("/end_sessions", "POST", lambda sent: {"ended": bank.sessions.end_sessions()}),
             self._route("/expire_access_tokens", "POST", lambda sent: {"expired": bank.sessions.expire_access()}),
-            self._route("/lift_fraud_blocks", "POST", lambda sent: bank.sessions.lift_fraud_blocks()),
             self._route("/approve_consents", "POST", lambda sent: {"decided": bank.consents.decide_all("approved")}),
             self._route("/refuse_consents", "POST", lambda sent: {"decided": bank.consents.decide_all("refused")}),
             self._route("/approve_batches", "POST", lambda sent: {"decided": bank.payments.decide(approve=True)}),
@@ -84,7 +83,7 @@ class Control:
     def _change(self, sent: dict[str, Any]) -> dict[str, Any]:
         self._app.bank.change(sent)
         if "kept_requests" in sent:
-            self._app.record.keep(self._app.bank.settings.kept_requests)
+            self._app.log.keep(self._app.bank.settings.kept_requests)
         return self._app.bank.settings.as_dict()
 
     def _add(self, sent: dict[str, Any]) -> dict[str, Any]:

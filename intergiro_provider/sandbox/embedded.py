@@ -179,10 +179,6 @@ class Sandbox:
         """Every access token is expired now. Returns how many lived."""
         return int(self._call("POST", "expire_access_tokens")["expired"])
 
-    def lift_fraud_blocks(self) -> None:
-        """A person at the bank lifts every fraud block."""
-        self._call("POST", "lift_fraud_blocks")
-
     def approve_consents(self) -> int:
         """A person consents to everything that is pending. Returns how much that was."""
         return int(self._call("POST", "approve_consents")["decided"])

@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to each request before it reaches its endpoint, from the outside in: count, fault, limit, authorise.
+"""What happens to each request before it reaches its endpoint: count it, inject a fault, limit it, authorize it.
 
-They share what they know of a request in its scope, as `sandbox.body`, `sandbox.fault`, `sandbox.dropped` and
+The middleware share facts about a request in its scope: `sandbox.body`, `sandbox.fault`, `sandbox.dropped` and
 `sandbox.roles`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import sys
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,43 +19,35 @@ from intergiro_provider.sandbox.bank import APIS, Bank
 from intergiro_provider.sandbox.connections import Connections
 from intergiro_provider.sandbox.faults import Fault, Faults
 from intergiro_provider.sandbox.misbehave import Wire, replaced, spoiled
+from intergiro_provider.sandbox.request_log import RequestLog
 from intergiro_provider.sandbox.responses import error, too_many
 
 MAX_BODY = 32 * 2**20
 
 
-class Record:
-    """Counts requests, keeps the last ones, and adds the headers that every response has.
+class RecordRequests:
+    """Count requests, log them, and add the headers that every response has.
 
-    :param template: how counters call a path.
-    :param verbose: one line per request on stderr: method, path without query, status, milliseconds. Never a token.
+    :param template: returns the name of a path in the counters.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        bank: Bank,
-        connections: Connections,
-        template: Callable[[str], str],
-        verbose: bool,
+        self, app: ASGIApp, bank: Bank, log: RequestLog, connections: Connections, template: Callable[[str], str]
     ) -> None:
-        self._app, self._bank, self._connections = app, bank, connections
-        self._template, self._verbose = template, verbose
-        self.requests: deque[tuple[Any, ...]] = deque(maxlen=bank.settings.kept_requests)
-        self.in_flight = 0
-        self._number = 0
+        self._app, self._bank, self._log, self._connections = app, bank, log, connections
+        self._template = template
         self._date = (0, b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, counters = time.perf_counter(), self._bank.counters
-        method, path, peer = scope["method"], scope["path"], scope["client"]
+        started, counters, log = time.perf_counter(), self._bank.counters, self._log
+        method, path = scope["method"], scope["path"]
         counters.requests += 1
         counters.by_path[f"{method} {self._template(path)}"] += 1
-        counters.connections += self._connections.first_request(peer)
-        self.in_flight += 1
-        counters.peak_concurrent = max(counters.peak_concurrent, self.in_flight)
-        self._number += 1
-        number, status, body = self._number, 0, b""
+        counters.connections += self._connections.first_request(scope["client"])
+        log.in_progress += 1
+        counters.peak_concurrent = max(counters.peak_concurrent, log.in_progress)
+        log.number += 1
+        number, status, body = log.number, 0, b""
 
         async def finish(message: Message) -> None:
             nonlocal status
@@ -74,39 +61,15 @@ class Record:
             scope["sandbox.body"] = body = await _body(receive, scope["headers"])
             await self._app(scope, replay(body, receive) if body else receive, finish)
         finally:
-            self.in_flight -= 1
-            counters = self._bank.counters  # a reset may have replaced them meanwhile
+            log.in_progress -= 1
+            counters = self._bank.counters  # a reset replaces them
             scope["sandbox.body"] = b"" if is_public(path) else body[:4096]
             if scope.get("sandbox.dropped"):
                 status = 0
             counters.by_status[str(status) if status else "none"] += 1
             counters.too_many_requests += status == 429
             counters.consents_required += status == 412
-            self.requests.append((number, scope, status, peer))
-            if self._verbose:
-                took = (time.perf_counter() - started) * 1000
-                print(f"{method} {path} {status or 'no answer'} {took:.0f} ms", file=sys.stderr, flush=True)
-
-    def kept(self) -> list[dict[str, Any]]:
-        """The last requests as JSON carries them; a bearer is told by its hash."""
-        return [
-            {
-                "number": number,
-                "method": scope["method"],
-                "path": scope["path"],
-                "query": scope["query_string"].decode("latin-1"),
-                "headers": [_told(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
-                "body": scope["sandbox.body"].decode("utf-8", "replace"),
-                "status": status,
-                "fault": scope.get("sandbox.fault", ""),
-                "connection": f"{peer[0]}:{peer[1]}",
-            }
-            for number, scope, status, peer in self.requests
-        ]
-
-    def keep(self, count: int, *, forget: bool = False) -> None:
-        """Keep so many requests from now on."""
-        self.requests = deque(() if forget else self.requests, maxlen=count)
+            log.add(number, scope, status, time.perf_counter() - started)
 
     def _now(self) -> bytes:
         now = int(self._bank.now() + self._bank.settings.date_skew)
@@ -115,8 +78,8 @@ class Record:
         return self._date[1]
 
 
-class Misbehave:
-    """Lets faults strike, and adds the latency of the settings."""
+class InjectFaults:
+    """Apply the faults that match a request, and add the latency of the settings."""
 
     def __init__(self, app: ASGIApp, bank: Bank, faults: Faults, connections: Connections) -> None:
         self._app, self._bank, self._faults, self._connections = app, bank, faults, connections
@@ -162,7 +125,7 @@ class Misbehave:
             await wire.drop(reset=params["reset"])
 
     async def _execute(self, scope: Scope, seconds: float) -> None:
-        # Authorised now, although it may be executed after the access token has expired.
+        # Authorized now: the access token may have expired when the request is executed.
         if is_public(scope["path"]) or authorize(self._bank, scope) is not None:
             inner = dict(scope)
             await self._bank.later(seconds, lambda: captured(self._app, inner, replay(inner["sandbox.body"])))
@@ -183,14 +146,11 @@ class Misbehave:
         return Wire(self._connections.transport(scope["client"]), receive, send)
 
 
-class Limit:
-    """Answers 429 where the limits of the settings say so; /auth/* is exempt.
+class LimitRequests:
+    """Respond with 429 above the limits of the settings; /auth/* is exempt."""
 
-    :param in_flight: how many requests are being answered.
-    """
-
-    def __init__(self, app: ASGIApp, bank: Bank, in_flight: Callable[[], int]) -> None:
-        self._app, self._bank, self._in_flight = app, bank, in_flight
+    def __init__(self, app: ASGIApp, bank: Bank, log: RequestLog) -> None:
+        self._app, self._bank, self._log = app, bank, log
         self._allowance, self._refilled = float("inf"), time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -203,7 +163,7 @@ class Limit:
 
     def _too_many(self) -> bool:
         settings = self._bank.settings
-        if settings.max_concurrency and self._in_flight() > settings.max_concurrency:
+        if settings.max_concurrency and self._log.in_progress > settings.max_concurrency:
             return True
         if not settings.requests_per_second:
             return False
@@ -217,7 +177,7 @@ class Limit:
 
 
 class Authorize:
-    """Lets protected requests through only with an access token that lives."""
+    """Respond with 401 to protected requests without a valid access token."""
 
     def __init__(self, app: ASGIApp, bank: Bank) -> None:
         self._app, self._bank = app, bank
@@ -239,24 +199,14 @@ class Authorize:
         return None
 
 
-class Compress:
-    """Compresses responses where the setting says so."""
-
-    def __init__(self, app: ASGIApp, bank: Bank) -> None:
-        self._plain, self._packed, self._bank = app, GZipMiddleware(app, minimum_size=257, compresslevel=1), bank
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._packed if self._bank.settings.compress else self._plain)(scope, receive, send)
-
-
 def is_public(path: str) -> bool:
-    """Whether a path is called without an access token: login, refresh, and what is in neither API."""
+    """Return whether a path needs no access token: login, refresh, and paths outside both APIs."""
     parts = path.split("/")
     return parts[1] not in APIS or parts[2:] in (["auth", "login"], ["auth", "refresh"])
 
 
 def authorize(bank: Bank, scope: Scope) -> frozenset[str] | None:
-    """The roles of a request's access token; None where it has none that lives."""
+    """Return the roles of a request's access token; None without a valid one."""
     if scope.get("sandbox.roles") is None:
         sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"").decode("latin-1")
         scheme, _, token = sent.partition(" ")
@@ -267,7 +217,7 @@ def authorize(bank: Bank, scope: Scope) -> frozenset[str] | None:
 
 
 async def captured(app: ASGIApp, scope: Scope, receive: Receive) -> Response:
-    """The response of an application, kept from the wire."""
+    """Run an application and return its response instead of sending it."""
     response = Response()
 
     async def take(message: Message) -> None:
@@ -281,7 +231,7 @@ async def captured(app: ASGIApp, scope: Scope, receive: Receive) -> Response:
 
 
 def replay(body: bytes, receive: Receive | None = None) -> Receive:
-    """A `receive` that gives a body which was read before, and then what `receive` gives."""
+    """Return a `receive` that returns this body first, then the messages of `receive`."""
     sent = False
 
     async def again() -> Message:
@@ -307,10 +257,3 @@ async def _body(receive: Receive, headers: list[tuple[bytes, bytes]]) -> bytes:
         if not message.get("more_body", False):
             break
     return b"".join(parts)
-
-
-def _told(name: str, value: str) -> tuple[str, str]:
-    if name != "authorization":
-        return name, value
-    scheme, _, token = value.partition(" ")
-    return name, f"{scheme} #{hashlib.sha256(token.encode()).hexdigest()[:12]}"

@@ -54,7 +54,7 @@ class KeyState:
     """What fraud prevention remembers of a key, in one API."""
 
     logins: deque[float] = field(default_factory=deque)
-    blocked_until: float = 0.0
+    blocked: bool = False
 
 
 class Sessions:
@@ -152,10 +152,6 @@ class Sessions:
             access.expires_at = now
         return len(living)
 
-    def lift_fraud_blocks(self) -> None:
-        """Forget the logins and blocks of every key, as a person at the bank would."""
-        self._keys.clear()
-
     def forget(self) -> None:
         """Forget every session and key state; issued tokens stay on the list of `issued`."""
         self._access.clear()
@@ -190,9 +186,8 @@ class Sessions:
         state = self._keys.setdefault((api, key), KeyState())
         while state.logins and state.logins[0] <= now - settings.login_window:
             state.logins.popleft()
-        if now >= state.blocked_until and len(state.logins) >= settings.login_limit:
-            state.blocked_until = now + settings.fraud_block if settings.fraud_block else float("inf")
-        if now < state.blocked_until:
+        state.blocked |= len(state.logins) >= settings.login_limit
+        if state.blocked:
             self.counters.fraud_blocks += 1
             raise Refused(403, "blocked", "Too many logins: this API key is blocked by fraud prevention.")
         state.logins.append(now)

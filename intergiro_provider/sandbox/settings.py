@@ -34,11 +34,12 @@ class Settings:
     api_keys: tuple[str, ...] = _set(
         (DEFAULT_API_KEY,), "API key, all roles; or KEY:role+role with roles of transactions, accounts, payments"
     )
-    login_limit: int = _set(10, "logins of one key that a window allows; one more trips fraud prevention (?)", low=1)
-    login_window: float = _set(3600.0, "seconds of that rolling window (?)", low=0)
-    fraud_block: float = _set(
-        0.0, "seconds for which a fraud block refuses logins (403); 0: until the sandbox is reset (?)", low=0
+    login_limit: int = _set(
+        10,
+        "logins of one key that a window allows; one more blocks the key (403) until the sandbox is reset (?)",
+        low=1,
     )
+    login_window: float = _set(3600.0, "seconds of that rolling window (?)", low=0)
     frozen: bool = _set(False, "2d API keys are frozen: logins at /v1 are refused until a person renews them")
 
     # The life of a session
@@ -92,7 +93,6 @@ class Settings:
     retry_after: float = _set(1.0, "seconds in the Retry-After of those 429 answers", low=0)
     retry_after_form: Literal["seconds", "date", "none"] = _set("seconds", "form of that header (?)")
     date_skew: float = _set(0.0, "seconds by which the Date header is ahead of the clock")
-    compress: bool = _set(False, "answers are gzipped for clients that accept it")
 
     # Data
     seed: int = _set(1, "seed of the data", low=0)
