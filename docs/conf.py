@@ -4,16 +4,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 # Airflow writes a configuration file into its home when it is imported.
 os.environ.setdefault("AIRFLOW_HOME", str(Path(__file__).parents[1] / "build" / "docs-airflow"))
 os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
-# For the options' help, which is as wide as the terminal.
-os.environ["COLUMNS"] = "100"
-sys.path.insert(0, str(Path(__file__).parent))
 
 from sphinx.util import inspect
 from sphinx.util.inspect import stringify_signature
@@ -25,7 +21,7 @@ author = "the authors of airflow-provider-intergiro"
 copyright = author  # noqa: A001 - Sphinx's name
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "generated"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 nitpicky = False
 language = "en_GB"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set about the look-alike: one dataclass, from which the flags and the run-time settings are made."""
+"""The settings of the sandbox: one dataclass, from which the flags and the run-time settings are made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROLES = ("transactions", "accounts", "payments")
 
 
 class SettingsError(ValueError):
-    """A setting that does not exist, or a value it cannot have. The message names the setting."""
+    """A setting that does not exist, or a value that is not allowed. The message names the setting."""
 
 
 def _set(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -25,86 +25,78 @@ def _set(default: Any, help: str, *, low: float | None = None, high: float | Non
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set, with the defaults that match what the bank documents.
+    """All settings. The defaults match what the bank documents.
 
-    Seconds are floats. What the bank does not document is marked (?): a client must get along with every value of it.
+    Seconds are floats. A setting marked (?) is not documented by the bank: a client must work with every value of it.
     """
 
     # Keys and logins
     api_keys: tuple[str, ...] = _set(
-        (DEFAULT_API_KEY,), "API key, all roles; or KEY:role+role with roles of transactions, accounts, payments"
+        (DEFAULT_API_KEY,), "API key with all roles, or KEY:role+role with some of transactions, accounts, payments"
     )
     login_limit: int = _set(
         10,
-        "logins of one key that a window allows; one more blocks the key (403) until the sandbox is reset (?)",
+        "logins of a key within the window; one more blocks the key (403) until the sandbox is reset (?)",
         low=1,
     )
-    login_window: float = _set(3600.0, "seconds of that rolling window (?)", low=0)
-    frozen: bool = _set(False, "2d API keys are frozen: logins at /v1 are refused until a person renews them")
+    login_window: float = _set(3600.0, "length of this rolling window in seconds (?)", low=0)
+    frozen: bool = _set(False, "2d API keys are frozen: logins at /v1 are refused")
 
     # The life of a session
-    access_token_life: float = _set(900.0, "seconds that an access token lives", low=0)
-    session_life: float = _set(3600.0, "seconds from a login to the end of its session", low=0)
-    access_token_format: Literal["jwt", "jwt_without_exp", "opaque"] = _set("jwt", "what access tokens look like (?)")
+    access_token_life: float = _set(900.0, "seconds until an access token expires", low=0)
+    session_life: float = _set(3600.0, "seconds from the login until the session ends", low=0)
+    access_token_format: Literal["jwt", "jwt_without_exp", "opaque"] = _set("jwt", "format of access tokens (?)")
     old_refresh_token: Literal["refused", "works", "revokes"] = _set(
-        "refused", "what a used refresh token does: is refused, still works, or revokes its session (?)"
+        "refused", "a used refresh token is refused, still works, or revokes its session (?)"
     )
 
     # Lists
-    created_from_inclusive: bool = _set(True, "created_from includes its instant (?)")
-    created_to_inclusive: bool = _set(True, "created_to includes its instant (?)")
+    created_from_inclusive: bool = _set(True, "created_from is inclusive (?)")
+    created_to_inclusive: bool = _set(True, "created_to is inclusive (?)")
 
     # Access
     always_401: tuple[str, ...] = _set(
-        (), "path prefix that answers 401 although the token lives, as a missing permission might"
+        (), "path prefix that responds with 401 to a valid token, as for a missing permission"
     )
 
     # Payments
     idempotency: Literal["keep", "ignore", "conflict", "replay"] = _set(
         "keep",
-        "a request_id that comes again: gets the first response, or 409 where the body differs (keep); pays again "
-        "(ignore); gets 409 (conflict); gets the first response whatever the body (replay) (?)",
+        "a repeated request_id gets the first response, or 409 if the body differs (keep); pays again (ignore); "
+        "gets 409 (conflict); gets the first response for any body (replay) (?)",
     )
-    idempotency_life: float = _set(0.0, "seconds for which a request_id is remembered; 0: for ever (?)", low=0)
-    correlation_delay: float = _set(
-        0.0, "seconds after which the items of a batch are found by correlation_ids (?)", low=0
-    )
+    idempotency_life: float = _set(0.0, "seconds for which a request_id is remembered; 0: always (?)", low=0)
+    correlation_delay: float = _set(0.0, "seconds until correlation_ids finds the items of a batch (?)", low=0)
     correlation_ids_ignored: bool = _set(False, "the filter correlation_ids is ignored (?)")
-    max_waiting_batches: int = _set(100, "batches that may wait for approval at once", low=0)
+    max_waiting_batches: int = _set(100, "batches that can wait for approval at the same time", low=0)
     pay_consent_above: int = _set(
-        0, "payments above this amount (minor units) need a person's consent: 412; 0: none does", low=0
+        0, "payments above this amount (minor units) need a person's consent (412); 0: none", low=0
     )
-    consent_life: float = _set(600.0, "seconds for which a consent can be given, and for which it holds (?)", low=0)
+    consent_life: float = _set(600.0, "seconds until a consent expires (?)", low=0)
     consent_repeat: Literal["kept", "replaced"] = _set(
-        "kept", "a request repeated before its consent is given names the same consent, or a new one (?)"
+        "kept", "a repeated request names the same consent, or a new one that replaces it (?)"
     )
-    consent_executes: bool = _set(
-        False, "giving consent carries out the payment; otherwise the client repeats the request (?)"
-    )
-    consent_readable: bool = _set(False, "GET /v3/consents/<id> shows the consent; otherwise 405 (?)")
+    consent_executes: bool = _set(False, "the consent makes the payment; otherwise the client repeats the request (?)")
+    consent_readable: bool = _set(False, "a GET of a consent shows its status; otherwise 405 (?)")
 
     # The wire
-    latency: float = _set(0.0, "seconds added to each answer", low=0)
-    requests_per_second: float = _set(0.0, "more than this is answered 429; 0: no limit", low=0)
-    request_burst: float = _set(
-        0.0, "so many requests may come at once before that limit counts; 0: those of a second", low=0
-    )
-    max_concurrency: int = _set(0, "more requests at once than this are answered 429; 0: no limit", low=0)
-    retry_after: float = _set(1.0, "seconds in the Retry-After of those 429 answers", low=0)
-    retry_after_form: Literal["seconds", "date", "none"] = _set("seconds", "form of that header (?)")
-    date_skew: float = _set(0.0, "seconds by which the Date header is ahead of the clock")
+    latency: float = _set(0.0, "seconds added to each response", low=0)
+    requests_per_second: float = _set(0.0, "requests above this rate get 429; 0: no limit", low=0)
+    request_burst: float = _set(0.0, "requests that may exceed this rate at once; 0: those of one second", low=0)
+    max_concurrency: int = _set(0, "requests above this number at the same time get 429; 0: no limit", low=0)
+    retry_after: float = _set(1.0, "seconds in the Retry-After of these 429 responses", low=0)
+    retry_after_form: Literal["seconds", "date", "none"] = _set("seconds", "format of Retry-After (?)")
+    date_skew: float = _set(0.0, "seconds by which the Date header is ahead")
 
     # Data
     seed: int = _set(1, "seed of the data", low=0)
     transactions: int = _set(2000, "number of transactions in each API", low=0, high=5_000_000)
-    days: float = _set(30.0, "days over which the transactions are spread, up to `now`", low=0.001)
-    now: str = _set("", "end of the data, ISO 8601 with an offset; empty: the moment of the start")
-    settle_after: float = _set(
-        0.0, "seconds after which a pending transaction completes; 0: only when told by /_sandbox/settle", low=0
-    )
-    cached_records: int = _set(200_000, "serialised records kept in memory, about 700 bytes each", low=0)
-    prepare: bool = _set(False, "serialise that many 3d transactions at the start: for benchmarks")
-    kept_requests: int = _set(1000, "requests kept for /_sandbox/requests", low=0)
+    days: float = _set(30.0, "days over which the transactions are spread, up to now", low=0.001)
+    now: str = _set("", "time of the newest data, ISO 8601 with an offset; empty: the start of the sandbox")
+    settle_after: float = _set(0.0, "seconds until a pending transaction completes; 0: only by /_sandbox/settle", low=0)
+    cached_records: int = _set(200_000, "serialized records kept in memory, about 700 bytes each", low=0)
+    prepare: bool = _set(False, "serialize 3d transactions at the start, up to cached_records: for benchmarks")
+    kept_requests: int = _set(1000, "number of requests kept for /_sandbox/requests", low=0)
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
@@ -116,9 +108,9 @@ class Settings:
         parse_now(self.now)
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:
-        """A copy with these settings changed; numbers may come as int or float, tuples as lists.
+        """Return a copy with these settings changed. Numbers may be int or float, tuples may be lists.
 
-        :raises SettingsError: an unknown setting, or a value it cannot have. Nothing is changed then.
+        :raises SettingsError: an unknown setting, or a value that is not allowed.
         """
         known = {each.name for each in dataclasses.fields(self)}
         for name in changes:
@@ -127,18 +119,18 @@ class Settings:
         return dataclasses.replace(self, **{name: _coerce(name, value) for name, value in changes.items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON can carry them."""
+        """Return the settings as JSON values."""
         return dataclasses.asdict(self)
 
 
 DATA_SETTINGS = frozenset({"seed", "transactions", "days", "now", "settle_after"})
-"""Settings whose change generates the data again."""
+"""Settings that, when changed, generate the data again."""
 
 _TYPES = get_type_hints(Settings)
 
 
 def parse_key(spec: str) -> tuple[str, frozenset[str]]:
-    """An entry of `api_keys` as (key, roles)."""
+    """Split an entry of `api_keys` into key and roles."""
     key, colon, roles = spec.partition(":")
     names = frozenset(roles.split("+")) if colon else frozenset(ROLES)
     if not key.strip() or key != key.strip():
@@ -149,7 +141,7 @@ def parse_key(spec: str) -> tuple[str, frozenset[str]]:
 
 
 def parse_now(text: str) -> datetime:
-    """The setting `now` as an aware datetime; empty means the present moment, to the second."""
+    """Return the setting `now` as an aware datetime; an empty one means the current second."""
     if not text:
         return datetime.now(UTC).replace(microsecond=0)
     try:
@@ -196,7 +188,7 @@ def _check(setting: dataclasses.Field[Any], value: Any) -> None:
 
 
 def add_flags(parser: argparse._ArgumentGroup) -> None:
-    """One flag for each setting: `access_token_life` is `--access-token-life`."""
+    """Add one flag for each setting: `access_token_life` is `--access-token-life`."""
     for each in dataclasses.fields(Settings):
         kind = _TYPES[each.name]
         flag = "--" + each.name.replace("_", "-")
@@ -216,9 +208,9 @@ def add_flags(parser: argparse._ArgumentGroup) -> None:
 
 
 def from_flags(arguments: argparse.Namespace, base: Mapping[str, Any]) -> Settings:
-    """The settings that parsed flags ask for, on top of `base`.
+    """Return the settings of parsed flags, on top of `base`.
 
-    :raises SettingsError: a value that its setting cannot have.
+    :raises SettingsError: a value that is not allowed.
     """
     given = {each.name: getattr(arguments, each.name) for each in dataclasses.fields(Settings)}
     return Settings().changed({**base, **{name: value for name, value in given.items() if value is not None}})

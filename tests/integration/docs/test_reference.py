@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from typing import Any
@@ -14,6 +15,8 @@ from intergiro_provider.get_provider_info import get_provider_info
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.operators.intergiro import IntergiroOperator
 from intergiro_provider.operators.payments import IntergiroBulkPaymentOperator, IntergiroPaymentOperator
+from intergiro_provider.sandbox.__main__ import parser
+from intergiro_provider.sandbox.settings import Settings
 from intergiro_provider.sensors.intergiro import IntergiroSensor
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
 from intergiro_provider.transfers.intergiro_to_sql import IntergiroToSqlOperator
@@ -101,3 +104,12 @@ def test_every_exception_has_a_row(name: str) -> None:
     row = next((line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line.split(" | ")[0]), "")
     assert ("(final)" in row) == issubclass(getattr(exceptions, name), exceptions.AirflowFailException), row
     assert row
+
+
+def test_options_of_the_sandbox() -> None:
+    """Every option has a row, and every setting's row has the text of ``--help``."""
+    _, _, section = (ROOT / "docs" / "reference" / "sandbox.md").read_text().partition("\n## Options\n")
+    options = {action.option_strings[0] for action in parser()._actions} - {"-h"}
+    assert set(re.findall(r"`(--[a-z0-9-]+)`", section)) == options
+    missing = [setting.name for setting in dataclasses.fields(Settings) if setting.metadata["help"] not in section]
+    assert missing == []
