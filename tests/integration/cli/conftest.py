@@ -12,8 +12,9 @@ import pytest
 from intergiro_provider.cli.target import Target, target
 from intergiro_provider.hooks import intergiro as module
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.cli.running import SHORT, Connect
+from tests.integration.cli.running import Connect
 from tests.integration.session import services
+from tests.integration.timings import ALONE
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,7 @@ def redis_server() -> Iterator[services.Redis]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_timings", lambda: SHORT)
+    monkeypatch.setattr(module, "_timings", lambda: ALONE)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,27 +11,8 @@ from intergiro_provider.cli.target import Target
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.session import driver
-from intergiro_provider.session.timings import Timings
 
 Connect = Callable[..., Target]
-
-SHORT = Timings(
-    call=3.0,
-    lease_write=math.inf,
-    lease_round=1.5,
-    settle_lease=1.6,
-    lock_check=1.0,
-    critical=12.0,
-    takeover=25.0,
-    settle_session=3.1,
-    wait=60.0,
-    persist=2.0,
-    store=2.0,
-    repeat=0.1,
-    reserve=4.0,
-    poll=0.2,
-)
-"""Nobody else renews in these tests."""
 
 
 def use(at: Target) -> None:

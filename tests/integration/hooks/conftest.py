@@ -11,12 +11,13 @@ import pytest
 from intergiro_provider.hooks import intergiro as module
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.hooks.connections import QUICK, Connect
+from tests.integration.hooks.connections import Connect
+from tests.integration.timings import ALONE
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_timings", lambda: QUICK)
+    monkeypatch.setattr(module, "_timings", lambda: ALONE)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from intergiro_provider import exceptions as x
 from intergiro_provider.hooks import intergiro as module
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.hooks.connections import QUICK, TRANSACTION, Connect
+from tests.integration.hooks.connections import TRANSACTION, Connect
+from tests.integration.timings import ALONE
 
 pytestmark = pytest.mark.integration
 
@@ -192,7 +193,7 @@ def test_a_hanging_answer_meets_the_read_timeout(
 
 
 def test_nobody_listening_is_an_error_that_names_the_host(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_timings", lambda: replace(QUICK, critical=6.5, reserve=1.0))
+    monkeypatch.setattr(module, "_timings", lambda: replace(ALONE, critical=2.0, reserve=1.0))
     hook = connect(fields={"host": "http://127.0.0.1", "port": 9})
 
     with pytest.raises(x.BankUnavailable, match=r"cannot be reached.* whether http://127\.0\.0\.1:9 can be"):

@@ -11,9 +11,9 @@ import pytest
 import redis
 import sqlalchemy.orm
 
-from tests.integration.session import crashes, members
+from tests.integration.session import crashes, members, worker
 
-__all__ = ["airflow", "crashes", "members", "pytest", "redis"]
+__all__ = ["airflow", "crashes", "members", "pytest", "redis", "worker"]
 
 # Else the first query of each process would do it, for half a second.
 sqlalchemy.orm.configure_mappers()

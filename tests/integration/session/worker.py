@@ -1,34 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of a fleet: calls an endpoint until its time is up, then prints what happened as JSON.
-
-Run as ``python -m tests.integration.session.worker SECONDS``; the environment says which Airflow and which connection.
-"""
+"""One process of a fleet: calls an endpoint until it is told to end."""
 
 from __future__ import annotations
 
-import json
-import sys
+import os
+import tempfile
 import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from intergiro_provider.hooks.intergiro import IntergiroHook
 
 
-def main(seconds: float) -> None:
-    from intergiro_provider.hooks.intergiro import IntergiroHook
+@dataclass(frozen=True)
+class Work:
+    """What a worker has done so far.
 
-    until = time.monotonic() + seconds
-    calls, slowest, slowest_later, errors = 0, 0.0, 0.0, []
-    while time.monotonic() < until:
+    :param slowest: seconds of the slowest call after the first.
+    """
+
+    calls: int = 0
+    slowest: float = 0.0
+    errors: tuple[str, ...] = ()
+
+
+def work(environment: dict[str, str], locks: Path, pipe: Any) -> Work:
+    """Call until told "end"; tell what was done so far whenever told anything else.
+
+    :param environment: the connections.
+    :param locks: lock directory; processes of one host share it.
+    """
+    os.environ.update(environment)
+    tempfile.tempdir = str(locks)
+    done = Work()
+    while True:
+        if pipe.poll(0.05):
+            if pipe.recv() == "end":
+                return done
+            pipe.send(done)
         began = time.monotonic()
         try:
             IntergiroHook().run("accounts", {"limit": 1})
-            calls += 1
-            if calls > 1:
-                slowest_later = max(slowest_later, time.monotonic() - began)
         except Exception as error:
-            errors.append(f"{type(error).__name__}: {error}")
-        slowest = max(slowest, time.monotonic() - began)
-        time.sleep(0.05)
-    print(json.dumps({"calls": calls, "slowest": slowest, "slowest_later": slowest_later, "errors": errors}))
-
-
-if __name__ == "__main__":
-    main(float(sys.argv[1]))
+            done = replace(done, errors=(*done.errors, f"{type(error).__name__}: {error}"))
+        else:
+            slowest = max(done.slowest, time.monotonic() - began) if done.calls else 0.0
+            done = replace(done, calls=done.calls + 1, slowest=slowest)

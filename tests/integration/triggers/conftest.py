@@ -4,9 +4,9 @@ from __future__ import annotations
 import pytest
 
 from intergiro_provider.hooks import intergiro as hooks
-from tests.integration.hooks.connections import QUICK
+from tests.integration.timings import ALONE
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "_timings", lambda: QUICK)
+    monkeypatch.setattr(hooks, "_timings", lambda: ALONE)
