@@ -15,7 +15,7 @@ from intergiro_provider.api.environment import proxies_and_verify
 from intergiro_provider.api.errors import http_date, retry_after_of
 from intergiro_provider.api.retries import certainly_unsent, handshake_failure
 from intergiro_provider.api.settings import ApiSettings
-from intergiro_provider.api.transport import PassesOverHints
+from intergiro_provider.api.transport import SkipInterimAdapter
 from intergiro_provider.exceptions import IntergiroError, StoreUnavailable, looks_like_an_id
 from intergiro_provider.session.documents import fits_a_header
 from intergiro_provider.session.effects import Answer, Moment, Outcome
@@ -120,8 +120,8 @@ class BankClient:
                 with requests.Session() as session:
                     session.proxies, session.verify = proxies_and_verify(settings)
                     session.trust_env = False
-                    session.mount("http://", PassesOverHints())
-                    session.mount("https://", PassesOverHints())
+                    session.mount("http://", SkipInterimAdapter())
+                    session.mount("https://", SkipInterimAdapter())
                     box.append(
                         session.request(
                             method,

@@ -16,7 +16,7 @@ from intergiro_provider.api.http import NO_RESPONSE, ApiSession, Transmit
 from intergiro_provider.api.reader import ListReader
 from intergiro_provider.api.retries import certainly_unsent, retrying
 from intergiro_provider.api.settings import ApiSettings
-from intergiro_provider.api.transport import PassesOverHints
+from intergiro_provider.api.transport import SkipInterimAdapter
 from intergiro_provider.api.writes import (
     IDEMPOTENT,
     idempotency_key,
@@ -50,7 +50,7 @@ class IntergiroClient:
         self.settings = settings
         self.pid = os.getpid()
         self._bearer = IntergiroAuth(shared, settings.origin)
-        self._adapter = adapter or PassesOverHints(pool_maxsize=CONNECTIONS)
+        self._adapter = adapter or SkipInterimAdapter(pool_maxsize=CONNECTIONS)
         self.session = self.new_session()
         self._retrying = {repeatable: retrying(repeatable=repeatable) for repeatable in (True, False)}
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from intergiro_provider.api.said import errors_in, shown
+from intergiro_provider.api.masking import errors_in, shown
 from intergiro_provider.api.settings import origin_of
 from intergiro_provider.exceptions import (
     BankUnavailable,

@@ -39,7 +39,7 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
-class PassesOverHints(HTTPAdapter):
+class SkipInterimAdapter(HTTPAdapter):
     """An adapter that passes over informational responses; may be mixed into another one."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -21,7 +21,7 @@ from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.client import CONNECTIONS, IntergiroClient
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
-from intergiro_provider.api.transport import PassesOverHints
+from intergiro_provider.api.transport import SkipInterimAdapter
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.metrics import AirflowMetrics
 from intergiro_provider.query import warn_of_unknown_filters, whole_query
@@ -29,7 +29,7 @@ from intergiro_provider.session.codec import Codec
 from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import session_name
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Member, Outcome
+from intergiro_provider.session.effects import Outcome, Renewer
 from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.store import VariableStore, uses_execution_api
 from intergiro_provider.session.timings import Timings
@@ -51,7 +51,7 @@ def _new_locks_after_fork() -> None:
 os.register_at_fork(after_in_child=_new_locks_after_fork)
 
 
-class _KeepAliveAdapter(PassesOverHints, TCPKeepAliveAdapter):  # type: ignore[misc]
+class _KeepAliveAdapter(SkipInterimAdapter, TCPKeepAliveAdapter):  # type: ignore[misc]
     pass
 
 
@@ -223,7 +223,7 @@ class IntergiroHook(HttpHook):
     def shared_session(self, settings: ApiSettings) -> SharedSession:
         """Return the session that all tasks with this origin and API key share."""
         timings = _timings()
-        me = Member(
+        me = Renewer(
             key=settings.key,
             name=f"{socket.gethostname()}:{os.getpid()}",
             connection=self.intergiro_conn_id,

@@ -17,15 +17,15 @@ from intergiro_provider.session.effects import (
     Answer,
     BankTime,
     Effect,
-    Member,
     Moment,
     Now,
     Read,
     Renewed,
+    Renewer,
     Sleep,
     Write,
 )
-from intergiro_provider.session.reasons import bank_unavailable
+from intergiro_provider.session.errors import bank_unavailable
 from intergiro_provider.session.timings import Timings
 
 Step = Generator[Effect, Any, Any]
@@ -52,7 +52,7 @@ class CriticalSection:
     :param acked: monotonic seconds at which the write of the lease was acknowledged.
     """
 
-    me: Member
+    me: Renewer
     timings: Timings
     lease: Lease
     acked: float

@@ -33,7 +33,6 @@ from intergiro_provider.session.effects import (
     Effect,
     KeyChanged,
     LogIn,
-    Member,
     Moment,
     NewNonce,
     Now,
@@ -42,16 +41,17 @@ from intergiro_provider.session.effects import (
     Read,
     Refresh,
     Renewed,
+    Renewer,
     Sleep,
     Why,
     Write,
 )
-from intergiro_provider.session.guard import Guard
-from intergiro_provider.session.loops import loop_of_this_thread, work_for
-from intergiro_provider.session.reasons import waited_too_long
+from intergiro_provider.session.errors import waited_too_long
 from intergiro_provider.session.renewal import Renewal
+from intergiro_provider.session.renewal_locks import RenewalLocks
 from intergiro_provider.session.report import Metrics, NoMetrics, Report
 from intergiro_provider.session.timings import Timings
+from intergiro_provider.session.triggerer_loop import loop_of_this_thread, work_for
 
 log = logging.getLogger("intergiro_provider.session")
 
@@ -153,7 +153,7 @@ class SharedSession:
         self,
         store: Store,
         bank: Bank,
-        me: Member,
+        me: Renewer,
         timings: Timings,
         open_lock: Callable[[], DistributedLock] | None = None,
         metrics: Metrics | None = None,
@@ -243,7 +243,7 @@ class _Run:
         self._began = began
         self._renewal: Renewal | None = None
         self._abandoned = threading.Event()
-        self._guard = Guard(self._store.name, self._timings, shared._open_lock, self._abandoned)
+        self._locks = RenewalLocks(self._store.name, self._timings, shared._open_lock, self._abandoned)
         self._report = Report(shared._metrics, self._store.name, self._me.name)
         self._done = threading.Event()
         self._slept: dict[Why, float] = {}
@@ -314,13 +314,13 @@ class _Run:
             pair = self._look()
             if pair is None:
                 self._report.waited = True
-                pair = self._guard.acquire(self._look, self._began)
+                pair = self._locks.acquire(self._look, self._began)
             if pair is not None:
                 return Renewed(pair, "found")
-            self._me = replace(self._me, lock=self._guard.fingerprint)
+            self._me = replace(self._me, lock=self._locks.fingerprint)
             return self._drive()
         finally:
-            self._guard.release()
+            self._locks.release()
 
     def _look(self) -> TokenPair | None:
         pair = self._store.read("session")
@@ -352,7 +352,7 @@ class _Run:
             case Write(slot, document):
                 if slot == "lease":
                     # A process that has lost the distributed lock must not acquire the lease without its waiting times.
-                    self._guard.check()
+                    self._locks.check()
                 return self._store.write(slot, document)
             case ConfirmAbsent(slot):
                 return self._store.is_absent(slot)
@@ -367,19 +367,19 @@ class _Run:
             case CheckKey():
                 return self._bank.has_current_key()
             case Probe():
-                self._guard.check()
+                self._locks.check()
                 return self._bank.probe(effect.access_token, self._refused_path)
             case Refresh():
-                self._guard.check()
+                self._locks.check()
                 refreshed = self._bank.refresh(effect.refresh_token)
                 self._report.refused += refreshed.outcome is Outcome.REFUSED
                 return refreshed
             case LogIn():
-                self._guard.check()
+                self._locks.check()
                 return self._bank.log_in()
 
     def _sleep(self, sleep: Sleep) -> None:
-        self._guard.keep()
+        self._locks.keep()
         before = self._slept.get(sleep.why, 0.0)
         self._slept[sleep.why] = before + sleep.seconds
         if sleep.why and before < LONG_WAIT <= before + sleep.seconds:

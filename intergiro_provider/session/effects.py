@@ -154,7 +154,7 @@ Effect = Read | Write | ConfirmAbsent | Now | BankTime | Sleep | NewNonce | Chec
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class Renewer:
     """The process that renews.
 
     :param key: fingerprint of the origin and the API key.

@@ -32,7 +32,7 @@ from intergiro_provider.session.effects import (
     Sleep,
     Write,
 )
-from intergiro_provider.session.reasons import budget_exhausted, key_refused, login_reason, shadowed
+from intergiro_provider.session.errors import budget_exhausted, key_refused, login_reason, shadowed
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lock among the processes of one host: it spares the lease contention, and the store most of its traffic."""
+"""A lock for the processes of one host. It reduces the contention for the lease and the traffic to the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _open: set[int] = set()
 
 
 def _close_in_child() -> None:
-    # A child that kept them open would keep the locks after its parent has closed them.
+    # An open descriptor in the child would keep the lock after the parent has closed its own.
     for descriptor in _open:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -26,9 +26,9 @@ os.register_at_fork(after_in_child=_close_in_child)
 class LockFile:
     """``flock`` on a file that is never deleted.
 
-    It is an economy, not the guarantee: where the file cannot be opened, every process goes on without it.
+    The lease guarantees exclusion, not this lock. If the file cannot be opened, the process continues without it.
 
-    :param name: what is locked, such as the name of a Variable.
+    :param name: what is locked, for example the name of a Variable.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,17 +53,17 @@ class LockFile:
         return False
 
     def release(self) -> None:
-        """Release the lock; does nothing where it is not held."""
+        """Release the lock, if it is held."""
         if self._descriptor is not None and self._descriptor in _open:
             _open.discard(self._descriptor)
-            # Closing alone would leave it to a child forked a moment ago, which has not closed its copy yet.
+            # close() is not enough: a child that was just forked may still hold a copy of the descriptor.
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
         self._descriptor = None
 
     def _open_file(self) -> int | None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        # Without O_CREAT where it exists: in a sticky directory Linux refuses that for another user's file.
+        # First without O_CREAT: in a sticky directory, Linux refuses O_CREAT for another user's file.
         for extra in (0, os.O_CREAT):
             try:
                 return os.open(self.path, flags | extra, 0o644)

@@ -23,18 +23,17 @@ from intergiro_provider.session.effects import (
     BankTime,
     ConfirmAbsent,
     Effect,
-    Member,
     Moment,
     NewNonce,
     Now,
     Read,
     Renewed,
+    Renewer,
     Sleep,
     Why,
     Write,
 )
-from intergiro_provider.session.holder import Holder
-from intergiro_provider.session.reasons import (
+from intergiro_provider.session.errors import (
     bank_limited,
     bank_was_unavailable,
     budget_exhausted,
@@ -44,6 +43,7 @@ from intergiro_provider.session.reasons import (
     store_too_slow,
     waited_too_long,
 )
+from intergiro_provider.session.holder import Holder
 from intergiro_provider.session.timings import Timings
 
 LEASE_WRITES = 3
@@ -60,7 +60,7 @@ class Renewal:
     :param rejected: the token pair that the bank answered 401 to; None: the caller has none.
     """
 
-    def __init__(self, me: Member, rejected: TokenPair | None, timings: Timings) -> None:
+    def __init__(self, me: Renewer, rejected: TokenPair | None, timings: Timings) -> None:
         self._abandoned = False
         self._me = me
         self._rejected = rejected

@@ -40,7 +40,7 @@ async def in_thread(conn_id: str, work: Callable[[], T]) -> T:
 
     Where the trigger is cancelled, the thread goes on to its end, and so does a renewal of the session in it.
     """
-    from intergiro_provider.session.loops import work_for
+    from intergiro_provider.session.triggerer_loop import work_for
 
     loop, context = asyncio.get_running_loop(), contextvars.copy_context()
 

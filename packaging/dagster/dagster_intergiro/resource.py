@@ -23,7 +23,7 @@ from intergiro_provider.api.settings import ApiSettings, is_loopback, read_setti
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.session.codec import Codec
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Member
+from intergiro_provider.session.effects import Renewer
 from intergiro_provider.session.timings import Timings
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
         instance = self._instance or (DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else None)
         cells = open_cells(self.session_store, instance)
         store = CellStore(cells, Codec(settings.origin, settings.api_key))
-        me = Member(
+        me = Renewer(
             key=settings.key,
             name=f"{socket.gethostname()}:{os.getpid()}",
             connection=NAME,

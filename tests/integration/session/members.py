@@ -30,7 +30,7 @@ from intergiro_provider.session.codec import Codec
 from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import Document, Lease, Slot, TokenPair
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Answer, Member, Moment, Outcome, Renewed
+from intergiro_provider.session.effects import Answer, Moment, Outcome, Renewed, Renewer
 from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.timings import Timings
 from tests.integration.session.services import wait_until
@@ -168,7 +168,7 @@ class Plan:
         locks = self.directory / self.host
         locks.mkdir(exist_ok=True)
         tempfile.tempdir = str(locks)
-        me = Member(self.settings.key, name=f"{self.host}:{os.getpid()}")
+        me = Renewer(self.settings.key, name=f"{self.host}:{os.getpid()}")
         return SharedSession(
             self.store(at), NotingBank(self.settings, at), me, self.timings, self.open if self.lock else None
         )

@@ -35,7 +35,7 @@ from intergiro_provider.session.effects import (
     Sleep,
     Write,
 )
-from intergiro_provider.session.guard import Guard
+from intergiro_provider.session.renewal_locks import RenewalLocks
 
 Position = Literal["before", "during", "after"]
 
@@ -120,7 +120,7 @@ class Steps:
     def watch(self) -> None:
         """From here on, for the rest of this process's life."""
         perform, look = driver._Run._perform, driver._Run._look
-        acquire, release = Guard.acquire, Guard.release
+        acquire, release = RenewalLocks.acquire, RenewalLocks.release
 
         def watched_perform(run: driver._Run, effect: Effect) -> Any:
             step = name_of(effect)
@@ -132,15 +132,15 @@ class Steps:
         def watched_look(run: driver._Run) -> TokenPair | None:
             return self._watched("look", None, lambda: look(run))
 
-        def watched_acquire(guard: Guard, *args: Any) -> TokenPair | None:
-            return self._watched("take locks", None, lambda: acquire(guard, *args))
+        def watched_acquire(locks: RenewalLocks, *args: Any) -> TokenPair | None:
+            return self._watched("take locks", None, lambda: acquire(locks, *args))
 
-        def watched_release(guard: Guard) -> None:
-            self._watched("release locks", None, lambda: release(guard))
+        def watched_release(locks: RenewalLocks) -> None:
+            self._watched("release locks", None, lambda: release(locks))
 
         driver._Run._perform = watched_perform  # type: ignore[method-assign]
         driver._Run._look = watched_look  # type: ignore[method-assign]
-        Guard.acquire, Guard.release = watched_acquire, watched_release  # type: ignore[method-assign]
+        RenewalLocks.acquire, RenewalLocks.release = watched_acquire, watched_release  # type: ignore[method-assign]
         sqlalchemy.event.listen(sqlalchemy.orm.Session, "after_flush", self._flushed)
 
     def _watched(self, step: str, document: Any, work: Callable[[], Any]) -> Any:

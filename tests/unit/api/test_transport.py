@@ -12,7 +12,7 @@ from requests.adapters import HTTPAdapter
 from intergiro_provider.api.bank import BankClient
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import ApiSettings
-from intergiro_provider.api.transport import PassesOverHints
+from intergiro_provider.api.transport import SkipInterimAdapter
 from intergiro_provider.session.effects import Outcome
 from tests.unit.api.raw_server import Server
 
@@ -33,7 +33,7 @@ def settings(server: Server) -> ApiSettings:
 @pytest.mark.parametrize("stream", [False, True])
 def test_hints_are_passed_over(server: Server, before: bytes, stream: bool) -> None:
     server.answers = [whole(b'{"a": %d}' % number, before) for number in range(3)]
-    session = ApiSession(settings(server), PassesOverHints(pool_maxsize=1))
+    session = ApiSession(settings(server), SkipInterimAdapter(pool_maxsize=1))
 
     assert [session.get("accounts", stream=stream).json() for _ in range(3)] == [{"a": 0}, {"a": 1}, {"a": 2}]
     assert server.connections == 1
@@ -65,7 +65,7 @@ def test_logins_and_refreshes_pass_over_hints_and_byte_order_marks(
 
 def test_a_byte_order_mark_does_not_spoil_a_response(server: Server) -> None:
     server.answers = [whole(BOM + b'{"name": "\xc3\x85sa"}')]
-    response = ApiSession(settings(server), PassesOverHints()).get("accounts")
+    response = ApiSession(settings(server), SkipInterimAdapter()).get("accounts")
 
     assert response.json() == {"name": "Åsa"}
     assert response.text[0] == "{"

@@ -18,7 +18,7 @@ from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
 from intergiro_provider.session.driver import SharedSession, finish_renewals
-from intergiro_provider.session.effects import Member
+from intergiro_provider.session.effects import Renewer
 from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
 from tests.unit.pull.stores import Hooked, check_only_result, names
@@ -196,7 +196,7 @@ def test_a_renewal_under_way_is_not_left_half_done(
     monkeypatch.setattr("intergiro_provider.pull.pull.STOP_WITHIN", 0.05)
     fs, root = store
     documents, bank = MemoryStore(str(tmp_path)), PlainBank()
-    session = SharedSession(documents, bank, Member("k", name="host:1"), QUICK)
+    session = SharedSession(documents, bank, Renewer("k", name="host:1"), QUICK)
     first = session.current()
     bank.delay = 0.5
     bank.calling.clear()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from intergiro_provider.exceptions import IntergiroError
 from intergiro_provider.session.documents import TokenPair
-from intergiro_provider.session.effects import Effect, Member, Renewed, Slot
+from intergiro_provider.session.effects import Effect, Renewed, Renewer, Slot
 from intergiro_provider.session.renewal import Renewal
 from intergiro_provider.session.timings import Timings
 from tests.unit.session.bank import Pair
@@ -26,7 +26,7 @@ class Runs(Protocol):
 class Renews(Protocol):
     """What renews: the production class, or a mutant of it."""
 
-    def __call__(self, me: Member, rejected: TokenPair | None, timings: Timings, /) -> Runs: ...
+    def __call__(self, me: Renewer, rejected: TokenPair | None, timings: Timings, /) -> Runs: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Worker:
     """
 
     name: str
-    member: Member
+    member: Renewer
     skew: float = 0.0
     work: float = 5.0
     begins: float = 0.0

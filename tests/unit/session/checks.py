@@ -186,13 +186,13 @@ class Checks:
             self._fail("G3", writer, f"generation {old.gen} overwritten by {new.gen}")
 
     def logins_written(self, old: LoginHistory | None, new: LoginHistory, writer: Worker, copy: bool) -> None:
-        """G2: no login of the last hour is struck off the ledger; if a late copy does, the session tells of it."""
+        """G2: no login of the last hour is removed from the login history; after a late copy, the session shows it."""
         if copy or writer.hit_at >= writer.lease_read_at or old is None:
             return
         struck = {entry.nonce for entry in old.logins} - {entry.nonce for entry in new.logins}
         for at, nonce in self._nonces:
             if at > self._world.t - HOUR and nonce in struck:
-                self._fail("G2", writer, f"the login under {nonce} is struck off the ledger")
+                self._fail("G2", writer, f"the login under {nonce} is removed from the login history")
 
     def lease_written(self, writer: Worker, copy: bool) -> None:
         """A late copy, or the write of one that was stopped after its look, may void a lease that is held."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from intergiro_provider.session.documents import Lease
-from intergiro_provider.session.effects import Member
+from intergiro_provider.session.effects import Renewer
 from tests.unit.session.actors import Variant, Worker
 from tests.unit.session.bank import Bank, Rule
 from tests.unit.session.checks import Violation
@@ -67,8 +67,8 @@ def explore(
 
     def world_of(choices: Choices) -> GridWorld:
         workers = [
-            Worker("a", Member(key=KEY, lock=locks[0], name="a")),
-            Worker("b", Member(key=KEY, lock=locks[1], name="b"), begins=begins[choices.choose(len(begins))]),
+            Worker("a", Renewer(key=KEY, lock=locks[0], name="a")),
+            Worker("b", Renewer(key=KEY, lock=locks[1], name="b"), begins=begins[choices.choose(len(begins))]),
         ]
         world = GridWorld(choices, workers, Bank(rule, LIFE), variant=variant, faults_left=faults, slow=slow)
         _prepare(world, start, locks[0])

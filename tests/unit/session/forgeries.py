@@ -12,12 +12,12 @@ from intergiro_provider.session.effects import (
     Answer,
     ConfirmAbsent,
     LogIn,
-    Member,
     Outcome,
     Probe,
     Read,
     Refresh,
     Renewed,
+    Renewer,
     Sleep,
     Write,
 )
@@ -31,10 +31,10 @@ Step = Generator[Any, Any, Any]
 class Memory:
     """What one renewal of a mutant has seen so far."""
 
-    me: Member
+    me: Renewer
     session: TokenPair | None = None
     lease: Lease | None = None
-    ledger: LoginHistory | None = None
+    history: LoginHistory | None = None
     flags: set[str] = field(default_factory=set)
 
 
@@ -181,12 +181,12 @@ def no_look_before_storing(memory: Memory, effect: Any) -> Step:
     return answer
 
 
-def no_ledger(memory: Memory, effect: Any) -> Step:
+def no_login_history(memory: Memory, effect: Any) -> Step:
     if isinstance(effect, Write) and effect.slot == "logins":
-        memory.ledger = effect.document  # type: ignore[assignment]
+        memory.history = effect.document  # type: ignore[assignment]
         return None
-    if isinstance(effect, Read) and effect.slot == "logins" and memory.ledger is not None:
-        return memory.ledger
+    if isinstance(effect, Read) and effect.slot == "logins" and memory.history is not None:
+        return memory.history
     return (yield effect)
 
 

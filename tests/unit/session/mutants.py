@@ -91,7 +91,7 @@ MUTANTS = [
         entangled={"lease": "session"},
     ),
     _mutant(
-        "ledger inside the lease",
+        "login history inside the lease",
         "late_writes.test_late_copy_of_a_lease_write_strikes_no_login_off",
         entangled={"lease": "logins", "logins": "lease"},
     ),
@@ -102,8 +102,8 @@ MUTANTS = [
         times=1,
     ),
     _mutant(
-        "404 of the ledger is absence",
-        "crash_points.test_ledger_that_seems_to_be_absent",
+        "404 of the login history is absence",
+        "crash_points.test_login_history_that_seems_to_be_absent",
         forgeries.through(forgeries.believe_404),
     ),
     _mutant(
@@ -183,9 +183,9 @@ MUTANTS = [
         forgeries.through(forgeries.no_probe),
     ),
     _mutant(
-        "no ledger",
+        "no login history",
         "protocol.test_budget_stops_logins_and_says_when_the_next_is_allowed",
-        forgeries.through(forgeries.no_ledger),
+        forgeries.through(forgeries.no_login_history),
     ),
     _mutant(
         "store not probed",

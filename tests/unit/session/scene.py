@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from intergiro_provider.session.documents import Lease, TokenPair
-from intergiro_provider.session.effects import Member
+from intergiro_provider.session.effects import Renewer
 from tests.unit.session.actors import PRODUCTION, Variant, Worker
 from tests.unit.session.bank import Bank, Pair
 from tests.unit.session.faults import Faults, none
@@ -38,7 +38,7 @@ def scene(
     workers = [
         Worker(
             name,
-            Member(key=KEY, lock=(locks or {}).get(name), name=name),
+            Renewer(key=KEY, lock=(locks or {}).get(name), name=name),
             begins=number * gap,
             skew=(skews or {}).get(name, 0.0),
         )

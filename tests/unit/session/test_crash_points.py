@@ -327,7 +327,7 @@ def test_absence_that_nobody_can_confirm(variant: Variant, nth: int) -> None:
     assert world.variables.documents["lease"] is None or lease_of(world).verdict == "free"
 
 
-def test_ledger_that_seems_to_be_absent(variant: Variant) -> None:
+def test_login_history_that_seems_to_be_absent(variant: Variant) -> None:
     faults = Script().on("a", read("logins"), Fault("missing"), times=2, nth=3)
     world = scene(variant, "a", faults=faults, patience=60.0)
     for when in (50.0, 100.0, 150.0):

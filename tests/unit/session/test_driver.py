@@ -19,7 +19,7 @@ from intergiro_provider.exceptions import BankUnavailable, StoreUnavailable
 from intergiro_provider.session import driver
 from intergiro_provider.session.documents import Document, Lease, LoginHistory, Slot, TokenPair
 from intergiro_provider.session.driver import SharedSession, finish_renewals
-from intergiro_provider.session.effects import Abandoned, Answer, Member, Moment, Outcome
+from intergiro_provider.session.effects import Abandoned, Answer, Moment, Outcome, Renewer
 from intergiro_provider.session.lock_file import LockFile
 from intergiro_provider.session.timings import Timings
 
@@ -127,7 +127,7 @@ def store(request: pytest.FixtureRequest) -> MemoryStore:
 
 
 def shared(store: MemoryStore, bank: PlainBank, key: str = "k") -> SharedSession:
-    return SharedSession(store, bank, Member(key, name="host:1"), QUICK)
+    return SharedSession(store, bank, Renewer(key, name="host:1"), QUICK)
 
 
 def test_the_first_use_logs_in_and_stores(store: MemoryStore) -> None:
@@ -402,7 +402,7 @@ def test_threads_that_wait_for_one_renewal_have_one_deadline(
             return Lease(0, f"n{time.monotonic()}") if slot == "lease" else super().read(slot)
 
     brief = replace(QUICK, wait=QUICK.takeover + QUICK.settle_lease + 0.1)
-    session = SharedSession(Lively(store.name), PlainBank(), Member("k"), brief)
+    session = SharedSession(Lively(store.name), PlainBank(), Renewer("k"), brief)
     runs: list[driver._Run] = []
     run = driver._Run.run
     monkeypatch.setattr(driver._Run, "run", lambda self: (runs.append(self), run(self))[1])
@@ -462,7 +462,7 @@ def test_a_key_that_has_changed_is_not_used_for_a_login(store: MemoryStore) -> N
         return shared(new_store, new_bank, key="new")
 
     store.documents["session"] = TokenPair("a", "r", 7, "n", key="k")
-    session = SharedSession(store, bank, Member("k"), QUICK, reopen=reopen)
+    session = SharedSession(store, bank, Renewer("k"), QUICK, reopen=reopen)
     old = session.current()
     bank.key_is_current = False
 

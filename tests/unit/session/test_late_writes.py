@@ -121,7 +121,7 @@ def test_own_lease_that_came_back_over_another_is_taken_but_settled_first(varian
     assert world["a"].successes
 
 
-def test_lease_that_was_lost_while_the_ledger_was_read(variant: Variant) -> None:
+def test_lease_that_was_lost_while_the_history_was_read(variant: Variant) -> None:
     faults = (
         Script()
         .on("a", write("lease"), Fault("slow", 1.5, 9.0, first=0.05))
@@ -275,29 +275,29 @@ def test_mark_that_cannot_be_read_for_a_moment(variant: Variant) -> None:
 # The login history.
 
 
-def logins_in_the_ledger(world: World) -> int:
-    ledger = world.variables.documents["logins"]
-    return 0 if ledger is None else len(ledger.logins)
+def logins_in_the_history(world: World) -> int:
+    history = world.variables.documents["logins"]
+    return 0 if history is None else len(history.logins)
 
 
 def test_late_copy_of_a_lease_write_strikes_no_login_off(variant: Variant) -> None:
     faults = Script().on("a", write("lease"), Fault("slow", 1.5, 39.0, first=0.05))
     world = quick(variant, "a", faults).run(60.0)
     assert len(world.bank.logins) == 1
-    assert logins_in_the_ledger(world) == 1
+    assert logins_in_the_history(world) == 1
 
 
-def test_late_copy_of_a_ledger_write_strikes_no_login_off(variant: Variant) -> None:
+def test_late_copy_of_a_history_write_strikes_no_login_off(variant: Variant) -> None:
     faults = Script().on("a", write("logins"), Fault("slow", 1.5, 38.0))
     world = quick(variant, "ab", faults, gap=1.0)
     end_sessions(world, 34.0)
     world.run(LONG)
     assert faults.spent
     assert len(world.bank.logins) in (1, 2)
-    assert logins_in_the_ledger(world) >= len(world.bank.logins)
+    assert logins_in_the_history(world) >= len(world.bank.logins)
 
 
-def test_late_copy_of_a_second_write_to_the_ledger(variant: Variant) -> None:
+def test_late_copy_of_a_second_write_to_the_history(variant: Variant) -> None:
     """A second write of the same process is slow, and lands when sessions have ended and others have logged in."""
     faults = Script().on("a", write("logins"), Fault("slow", 2.0, 30.0, first=0.1), nth=2)
     world = quick(variant, "ab", faults)
@@ -315,7 +315,7 @@ def test_login_history_that_another_write_overwrote_is_written_again(variant: Va
     assert [entry.nonce for entry in world.variables.documents["logins"].logins] == ["other", stored(world).nonce]
 
 
-def test_ledger_that_cannot_be_read_back_for_a_moment(variant: Variant) -> None:
+def test_login_history_that_cannot_be_read_back_for_a_moment(variant: Variant) -> None:
     faults = Script().on("a", read("logins"), Fault("missing"), nth=2)
     world = quick(variant, "a", faults).run(200.0)
     assert faults.spent

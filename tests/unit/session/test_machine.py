@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from intergiro_provider.session.effects import LogIn, Member, Probe, Read, Refresh, Write
+from intergiro_provider.session.effects import LogIn, Probe, Read, Refresh, Renewer, Write
 from tests.unit.session import line, variables
 from tests.unit.session.actors import PRODUCTION, Use, Worker
 from tests.unit.session.bank import RULES, Bank, Rule
@@ -40,7 +40,7 @@ class Adversary(RuleBasedStateMachine):
         self.script = Script()
         self.pace = pace
         lock = "L" if strict else None
-        members = [Worker(name, Member(key=KEY, lock=lock, name=name), work=2.0) for name in NAMES]
+        members = [Worker(name, Renewer(key=KEY, lock=lock, name=name), work=2.0) for name in NAMES]
         self.world = World(members, bank=Bank(bank, LIFE), faults=self.script, seed=seed, api=0.3, variant=self.variant)
         if warm:
             with_session(self.world, age=LIFE + 1.0, lock=lock)

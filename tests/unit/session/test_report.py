@@ -13,8 +13,8 @@ import pytest
 from intergiro_provider.exceptions import BankUnavailable, LoginBudgetExhausted, ShadowedError
 from intergiro_provider.session.documents import Login, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Answer, Member, Outcome, Renewed
-from intergiro_provider.session.reasons import SOON, login_reason
+from intergiro_provider.session.effects import Answer, Outcome, Renewed, Renewer
+from intergiro_provider.session.errors import SOON, login_reason
 from intergiro_provider.session.report import Report
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
@@ -52,7 +52,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def shared(store: MemoryStore, bank: PlainBank, metrics: Recorded) -> SharedSession:
-    return SharedSession(store, bank, Member("k", name="host:1"), QUICK, metrics=metrics)
+    return SharedSession(store, bank, Renewer("k", name="host:1"), QUICK, metrics=metrics)
 
 
 def told(log: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

@@ -25,7 +25,7 @@ SESSION = TokenPair(
     "eyJ.access", "refresh-1", 4, "n4", login_at=12.5, writer="host:1", connections=("a", "b"), key=CODEC.key
 )
 LEASE = Lease(4, "n5", holder="host:1", floor=3, verdict="bank", at=1.0, exact=True, verdict_until=2.5, refused_at=9.0)
-LEDGER = LoginHistory((Login(10.0, "n1", 3640.0), Login(20.0, "n2", 4220.5)))
+HISTORY = LoginHistory((Login(10.0, "n1", 3640.0), Login(20.0, "n2", 4220.5)))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def put(key: str, value: str) -> None:
         session.add(Variable(key=key, val=value))
 
 
-@pytest.mark.parametrize(("slot", "document"), [("session", SESSION), ("lease", LEASE), ("logins", LEDGER)])
+@pytest.mark.parametrize(("slot", "document"), [("session", SESSION), ("lease", LEASE), ("logins", HISTORY)])
 def test_a_document_comes_back_as_it_was(
     store: VariableStore, slot: str, document: TokenPair | Lease | LoginHistory
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_document_comes_back_as_it_was(
 def test_each_document_is_a_variable_of_its_own_with_a_description(store: VariableStore) -> None:
     store.write("session", SESSION)
     store.write("lease", LEASE)
-    store.write("logins", LEDGER)
+    store.write("logins", HISTORY)
     store.write("session", SESSION)
 
     stored = rows(store.name)

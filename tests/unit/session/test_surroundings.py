@@ -227,7 +227,7 @@ def test_session_that_was_overwritten_by_a_newer_one_at_last_is_not_hidden(varia
 
 
 @pytest.mark.parametrize("slot", ["lease", "logins"])
-def test_hidden_lease_or_ledger_is_found_out_before_the_bank_is_asked(variant: Variant, slot: str) -> None:
+def test_hidden_lease_or_login_history_is_found_out_before_the_bank_is_asked(variant: Variant, slot: str) -> None:
     world = scene(variant, "a")
     world.variables.shadow[slot] = (
         Lease(gen=-1, nonce="old") if slot == "lease" else LoginHistory((Login(0.0, "old", 0.0),))

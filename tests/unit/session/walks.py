@@ -15,11 +15,11 @@ from intergiro_provider.session.effects import (
     BankTime,
     ConfirmAbsent,
     LogIn,
-    Member,
     Now,
     Probe,
     Read,
     Refresh,
+    Renewer,
     Sleep,
     Write,
 )
@@ -256,7 +256,7 @@ def build(seed: int, variant: Variant = PRODUCTION, faults: int | None = None) -
     workers = [
         Worker(
             name,
-            Member(key=KEY, lock=lock, name=name),
+            Renewer(key=KEY, lock=lock, name=name),
             skew=rng.choice((0.0, 0.0, 0.0, 30.0, -90.0, 3000.0, -3000.0)),
             work=rng.choice((1.0, 5.0)),
             begins=rng.choice((0.0, rng.random())),

@@ -15,9 +15,9 @@ from intergiro_provider.exceptions import LockMismatch, StoreUnavailable
 from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Abandoned, Answer, Member, Slot
-from intergiro_provider.session.guard import ATTEMPTS, SHORTER, Guard
+from intergiro_provider.session.effects import Abandoned, Answer, Renewer, Slot
 from intergiro_provider.session.lock_file import LockFile
+from intergiro_provider.session.renewal_locks import ATTEMPTS, SHORTER, RenewalLocks
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
 OURS = TokenPair("a", "r", 7, "n", key="k", lock="memory")
@@ -84,7 +84,7 @@ def store(request: pytest.FixtureRequest) -> MemoryStore:
 
 
 def shared(store: MemoryStore, bank: PlainBank, open_lock: Callable[[], DistributedLock] | None) -> SharedSession:
-    return SharedSession(store, bank, Member("k", name="host:1"), QUICK, open_lock)
+    return SharedSession(store, bank, Renewer("k", name="host:1"), QUICK, open_lock)
 
 
 def nothing() -> TokenPair | None:
@@ -92,23 +92,26 @@ def nothing() -> TokenPair | None:
 
 
 def test_both_locks_are_taken_and_given_back(service: Service) -> None:
-    guard = Guard("both", QUICK, service.open, threading.Event())
+    locks = RenewalLocks("both", QUICK, service.open, threading.Event())
 
-    assert guard.acquire(nothing, time.monotonic()) is None
-    assert guard.fingerprint == "memory"
+    assert locks.acquire(nothing, time.monotonic()) is None
+    assert locks.fingerprint == "memory"
     assert service.holder is service.opened[0]
     assert not LockFile("both").try_acquire()
-    guard.release()
+    locks.release()
     assert service.holder is None
     assert LockFile("both").try_acquire()
 
 
 def test_one_process_of_a_host_at_a_time_asks_the_service(service: Service) -> None:
-    first = Guard("host", QUICK, service.open, threading.Event())
+    first = RenewalLocks("host", QUICK, service.open, threading.Event())
     first.acquire(nothing, time.monotonic())
     looks = iter([None, OURS])
 
-    assert Guard("host", QUICK, service.open, threading.Event()).acquire(lambda: next(looks), time.monotonic()) is OURS
+    assert (
+        RenewalLocks("host", QUICK, service.open, threading.Event()).acquire(lambda: next(looks), time.monotonic())
+        is OURS
+    )
     assert len(service.opened) == 1
     first.release()
 
@@ -116,20 +119,20 @@ def test_one_process_of_a_host_at_a_time_asks_the_service(service: Service) -> N
 def test_a_waiter_takes_a_session_instead_of_the_lock(service: Service) -> None:
     service.open().try_acquire()
     looks = iter([None, None, OURS])
-    guard = Guard("waits", QUICK, service.open, threading.Event())
+    locks = RenewalLocks("waits", QUICK, service.open, threading.Event())
 
-    assert guard.acquire(lambda: next(looks), time.monotonic()) is OURS
-    guard.release()
+    assert locks.acquire(lambda: next(looks), time.monotonic()) is OURS
+    locks.release()
     assert service.holder is service.opened[0]
 
 
 def test_a_waiter_ends_at_the_deadline_that_began_before_it(service: Service) -> None:
     service.open().try_acquire()
-    guard = Guard("ends", QUICK, service.open, threading.Event())
+    locks = RenewalLocks("ends", QUICK, service.open, threading.Event())
     began = time.monotonic()
 
     with pytest.raises(StoreUnavailable, match="could not be renewed within"):
-        guard.acquire(nothing, began - QUICK.wait + 0.3)
+        locks.acquire(nothing, began - QUICK.wait + 0.3)
     assert 0.25 < time.monotonic() - began < 0.6
 
 
@@ -139,7 +142,7 @@ def test_a_waiter_that_is_abandoned_ends(service: Service) -> None:
     threading.Timer(0.1, abandoned.set).start()
 
     with pytest.raises(Abandoned):
-        Guard("abandoned", QUICK, service.open, abandoned).acquire(nothing, time.monotonic())
+        RenewalLocks("abandoned", QUICK, service.open, abandoned).acquire(nothing, time.monotonic())
 
 
 @pytest.mark.parametrize(
@@ -157,9 +160,9 @@ def test_the_first_pauses_under_a_distributed_lock_are_short(
     monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
     held = LockFile("pauses")
     assert held.try_acquire()
-    guard = Guard("pauses", QUICK, service.open if distributed else None, Counted())
+    locks = RenewalLocks("pauses", QUICK, service.open if distributed else None, Counted())
 
-    assert guard.acquire(lambda: OURS if len(waits) == len(pauses) else None, time.monotonic()) is OURS
+    assert locks.acquire(lambda: OURS if len(waits) == len(pauses) else None, time.monotonic()) is OURS
     assert waits == pytest.approx(pauses)
     held.release()
 
@@ -167,14 +170,14 @@ def test_the_first_pauses_under_a_distributed_lock_are_short(
 @pytest.mark.parametrize("failures", [ATTEMPTS - 1, ATTEMPTS])
 def test_a_service_may_fail_for_a_moment(service: Service, failures: int) -> None:
     service.failures = failures
-    guard = Guard("fails", QUICK, service.open, threading.Event())
+    locks = RenewalLocks("fails", QUICK, service.open, threading.Event())
     if failures < ATTEMPTS:
-        assert guard.acquire(nothing, time.monotonic()) is None
+        assert locks.acquire(nothing, time.monotonic()) is None
     else:
         with pytest.raises(StoreUnavailable, match="the service is down"):
-            guard.acquire(nothing, time.monotonic())
+            locks.acquire(nothing, time.monotonic())
     assert service.opened[0].tries == ATTEMPTS
-    guard.release()
+    locks.release()
 
 
 def test_a_renewal_is_quick_and_makes_sure_before_each_step_that_counts(store: MemoryStore, service: Service) -> None:
@@ -273,7 +276,7 @@ def test_the_wait_for_the_lock_counts_towards_the_deadline_of_the_protocol(
 
     # Alone, the protocol would have had the time to see the other one die.
     with pytest.raises(StoreUnavailable):
-        SharedSession(store, bank, Member("k"), brief, service.open).current()
+        SharedSession(store, bank, Renewer("k"), brief, service.open).current()
     assert time.monotonic() - began < brief.wait + 0.5
     assert bank.logins == 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from intergiro_provider.api.said import LONGEST, masked, shown
+from intergiro_provider.api.masking import LONGEST, masked, shown
 
 PAYMENT = {
     "account_id": "a5EXJsMUB5",

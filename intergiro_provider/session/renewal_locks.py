@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The locks around one renewal: the host's lock file, and inside it the distributed lock where one is configured.
+"""The locks of one renewal: the host's lock file, then the distributed lock if one is configured.
 
-They spare the lease most of its contention; the distributed lock also spares it its waiting times. A process that waits
-for a lock reads the store now and then, and needs no lock once another one has stored a pair.
+With these locks few processes compete for the lease. With a distributed lock, the lease also needs no waiting times. A
+process that waits for a lock reads the store regularly, and stops waiting when another process has stored a pair.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from intergiro_provider.exceptions import StoreUnavailable
 from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import TokenPair
 from intergiro_provider.session.effects import Abandoned
+from intergiro_provider.session.errors import waited_too_long
 from intergiro_provider.session.lock_file import LockFile
-from intergiro_provider.session.reasons import waited_too_long
 from intergiro_provider.session.timings import Timings
 
 log = logging.getLogger("intergiro_provider.session")
 
 ATTEMPTS = 3
-"""How many times in a row the service of the distributed lock may fail before the renewal does."""
+"""Failures of the distributed lock's service in a row after which the renewal fails."""
 SHORTER = 8
-"""The first pause under a distributed lock is this much shorter than those from the fourth on: renewals are quick."""
+"""The first pause under a distributed lock is this many times shorter than the longest: renewals are quick."""
 
 Look = Callable[[], TokenPair | None]
 
 
-class Guard:
-    """What protects one renewal.
+class RenewalLocks:
+    """The locks that a process acquires before it renews the session.
 
-    :param name: what is locked: the session's name.
-    :param open_lock: makes the distributed lock; None: there is none.
+    :param name: the session's name, which is locked.
+    :param open_lock: creates the distributed lock; None: there is none.
     :param abandoned: set when the caller no longer wants the session.
     """
 
@@ -50,27 +50,27 @@ class Guard:
 
     @property
     def fingerprint(self) -> str | None:
-        """Tells the distributed lock from others, once it is acquired; None: there is none."""
+        """Fingerprint of the distributed lock, once it is acquired; None: there is none."""
         return self._distributed.fingerprint if self._distributed is not None else None
 
     def acquire(self, look: Look, began: float) -> TokenPair | None:
-        """Acquire the locks; return a pair instead if another process stores one meanwhile.
+        """Acquire the locks. Return None, or the pair that another process stores before they are acquired.
 
-        :param look: reads the store; a pair if there is one to go on with.
+        :param look: reads the store; returns a pair that the caller can use, or None.
         :param began: monotonic seconds from which the deadline counts.
         :raises StoreUnavailable: at the deadline, or if the service of the distributed lock is down.
-        :raises Abandoned: if the caller no longer wants it.
+        :raises Abandoned: the caller no longer wants the session.
         """
-        # Its holder may hang. The file is an economy and not the guarantee, so after a while it is passed by.
+        # Its holder may hang. The lease guarantees exclusion, so after a while this process continues without the file.
         found = self._wait_for(self._file, look, began, until=time.monotonic() + self._timings.takeover)
         if found is None and self._open_lock is not None:
-            # Opened only now: one process of each host at a time asks the service.
+            # Only now, so that one process of each host at a time uses the service.
             self._distributed = self._open_lock()
             found = self._wait_for(self._distributed, look, began)
         return found
 
     def release(self) -> None:
-        """Release the locks, whether they were acquired or not."""
+        """Release the locks that are held."""
         if self._distributed is not None:
             self._distributed.release()
         self._file.release()
@@ -78,7 +78,7 @@ class Guard:
     def check(self) -> None:
         """Check, right before a bank call, that the distributed lock is still held.
 
-        :raises StoreUnavailable: if it is not, or if the check took so long that it may be lost since.
+        :raises StoreUnavailable: it is not, or the check took so long that it may be lost now.
         """
         if self._distributed is None:
             return
@@ -88,8 +88,8 @@ class Guard:
         if took > limit:
             raise StoreUnavailable(
                 f"The check that the distributed lock of `lock_conn_id` is still held took {took:.1f} s; {limit:.1f} s "
-                "is the limit. The bank was not asked further; the task can be retried. Use a service that is nearer "
-                "to the workers."
+                "is the limit. No request was sent to the bank, and the task can be retried. Use a service that is "
+                "nearer to the workers."
             )
 
     def keep(self) -> None:
@@ -113,7 +113,8 @@ class Guard:
                     raise
             if until is not None and time.monotonic() >= until:
                 log.warning(
-                    "The lock file %s was not free for %.0f s: a process of this host may hang. Going on without it.",
+                    "The lock file %s was not free for %.0f s. A process of this host may hang. This task continues "
+                    "without the lock file.",
                     self._file.path,
                     self._timings.takeover,
                 )

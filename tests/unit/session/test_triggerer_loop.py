@@ -11,7 +11,7 @@ from uuid import uuid4
 from asgiref.sync import async_to_sync, sync_to_async
 
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Member, Slot
+from intergiro_provider.session.effects import Renewer, Slot
 from intergiro_provider.triggers.polling import in_thread
 from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
 
@@ -33,7 +33,7 @@ class AirflowsStore(MemoryStore):
 
 
 def renew(store: AirflowsStore) -> None:
-    SharedSession(store, PlainBank(), Member("k", name="me"), QUICK).current()
+    SharedSession(store, PlainBank(), Renewer("k", name="me"), QUICK).current()
 
 
 def test_a_poll_and_the_renewal_that_it_needs() -> None:
