@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bind a thread to the event loop of the triggerer. Airflow 3.0 to 3.2 need this.
 
-In these versions a thread reads Variables and connections through asgiref's ``async_to_sync``. It finds the triggerer's
-loop in a thread-local, which only asgiref's own threads have. In other threads the exchange would run in another loop on
-the triggerer's streams: it hangs, and the next reader gets the wrong response. Other versions ignore the thread-local.
+In these versions a thread reads Variables and connections through asgiref's ``async_to_sync``. It finds the
+triggerer's loop in a thread-local, which only asgiref's own threads have. In other threads the exchange would run in
+another loop on the triggerer's streams: it hangs, and the next reader gets the wrong response. Other versions of
+Airflow ignore the thread-local.
 """
 
 from __future__ import annotations
