@@ -178,7 +178,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 def writes_parquet() -> bool:
     """Whether this version can."""
-    from intergiro_provider.pull.files import get_format
+    from intergiro_provider.pull.formats import get_format
 
     try:
         get_format("parquet", None)

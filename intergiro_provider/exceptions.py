@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that this provider raises.
+"""The exceptions of this provider.
 
-Airflow retries a task that fails with an :class:`IntergiroError`, unless the error also derives from
-``AirflowFailException``: a retry cannot help, and the task fails at once. Where Airflow is not installed, two classes
-of the same names stand in for Airflow's, and :func:`is_final` says the same.
+A *final* exception also derives from ``AirflowFailException``: a retry cannot help, and the task fails at once. Airflow
+retries a task that fails with any other exception. If Airflow is not installed, two classes with the same names replace
+Airflow's, and :func:`is_final` works in the same way.
 
-No message, ``repr`` or argument holds a token, an API key or account data. What the bank wrote is kept in
-:attr:`IntergiroApiError.errors` for code to look at; the message shows what of it cannot be account data.
+No message, ``repr`` or argument holds a token, an API key or account data. :attr:`IntergiroApiError.errors` holds the
+bank's text. The message shows only those words of it that cannot be account data.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _has_airflow() -> bool:
-    # What is imported needs no look-up, which would be a tenth of a DAG file's parse.
+    # If Airflow is imported, no metadata is searched: that would take a tenth of the time to parse a DAG file.
     names = ("apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk")
     return "airflow" in sys.modules or any(map(_is_installed, names))
 
 
-# By metadata and not by `except ImportError`: the reason why an installed Airflow cannot be imported must be seen. The
-# copy in dagster-intergiro never needs Airflow's classes, whatever is installed beside it.
+# By metadata and not by `except ImportError`, which would hide why an installed Airflow cannot be imported. The copy in
+# dagster-intergiro never needs Airflow's classes.
 if TYPE_CHECKING or (not __name__.startswith("dagster_intergiro.") and _has_airflow()):
     from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 else:
 
     class AirflowException(Exception):
-        """Stands in for Airflow's class."""
+        """Replaces Airflow's class."""
 
     class AirflowFailException(AirflowException):
-        """Stands in for Airflow's class."""
+        """Replaces Airflow's class."""
 
 
 __all__ = [
@@ -76,11 +76,11 @@ __all__ = [
 
 
 worded: Callable[[str], str] = str
-"""How messages are shown: an integration with another orchestrator than Airflow puts its own words into them here."""
+"""Returns a message as users see it. An integration with another orchestrator sets it, to use its own terms."""
 
 
 def rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, Any]) -> IntergiroError:
-    """An error that was raised elsewhere, as it was there, without calling its `__init__`."""
+    """Return an error that was raised in another process, without a call of its `__init__`."""
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
@@ -88,58 +88,58 @@ def rebuild(cls: type[IntergiroError], args: tuple[Any, ...], state: dict[str, A
 
 
 class IntergiroError(AirflowException):
-    """Base of all errors of this provider; retriable unless a subclass says otherwise."""
+    """Base of all errors of this provider. Retriable, unless a subclass is final."""
 
     shows_cause = False
-    """Whether a task's log shows the cause with its frames: it was raised by code of the DAG's author."""
+    """Whether a task's log shows the cause with its frames, because code of the DAG's author raised it."""
 
     def __str__(self) -> str:
         return worded(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Executors and supervisors pickle exceptions; the default would call __init__ with the message alone.
+        # Executors and supervisors pickle exceptions. By default, unpickling calls __init__ with the message alone.
         return rebuild, (type(self), self.args, self.__dict__)
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether Airflow does not retry a task that fails with this error."""
+    """Return whether an error is final: Airflow does not retry a task that fails with it."""
     return isinstance(error, AirflowFailException)
 
 
 class IntergiroValueError(IntergiroError, AirflowFailException, ValueError):
-    """A setting or an argument that cannot work; the message names it and the remedy. Final."""
+    """A setting or an argument cannot work. The message names it and the remedy. Final."""
 
 
 class StorageError(IntergiroError, OSError):
-    """The place that a pull's `path` names could not be read or written: a full disk, no rights, a store that is down.
-    Retriable."""
+    """The `path` of a pull cannot be read or written, such as with a full disk or a missing right. Retriable."""
 
 
 class BalanceMismatch(IntergiroError, AirflowFailException):
-    """The bank's balances and the transactions in the warehouse do not agree. Final: a retry compares the same."""
+    """The bank's balances and the transactions in the warehouse do not agree. Final: a retry compares the same data."""
 
 
 class LoadError(IntergiroError):
-    """A warehouse refused a statement of a load, which was rolled back. Retriable."""
+    """A database refused a statement of a load. The load was rolled back. Retriable."""
 
 
 class IntergiroResponseError(IntergiroError):
-    """A successful answer that is not what the API promises: not JSON, not a page, a cursor that stands still."""
+    """A response with a success status is not what the API promises, such as a page with an old cursor. Retriable."""
 
 
 class UnreadableResponse(IntergiroResponseError):
-    """A successful response that is not JSON, such as a proxy's error page or a body cut short. Retriable."""
+    """A response with a success status is not JSON, such as the error page of a proxy. Retriable."""
 
 
 class IntergiroApiError(IntergiroError):
     """The bank answered a request with an error status.
 
     :param status_code: the HTTP status.
-    :param errors: what the bank said, a list of ``{"code", "field", "message"}``; may be empty. May hold account data.
-    :param request_id: the bank's id of this request, for its support; None if it gave none.
-    :param retry_after: seconds after which the bank allows another try; None if it did not say.
-    :param said: what may be shown of `errors`.
-    :param remedy: what to do next; "": the remedy of the class.
+    :param errors: the bank's errors, a list of ``{"code", "field", "message"}``; can be empty. Can hold account data.
+    :param request_id: the bank's id of the request, for its support; None if it gave none.
+    :param retry_after: seconds after which the bank allows another attempt; None if it did not say.
+    :param where: method and path of the request, for the message.
+    :param said: the text of `errors` that the message can show.
+    :param remedy: what to do next; empty: the remedy of the class.
     """
 
     remedy = "Airflow retries the task if it has retries left."
@@ -169,13 +169,13 @@ class IntergiroApiError(IntergiroError):
         if self.request_id and looks_like_an_id(self.request_id):
             text += f" (request id {self.request_id})"
         if self.retry_after is not None:
-            text += f"; it allows another try after {self.retry_after:.0f} s"
+            text += f"; it allows another attempt after {self.retry_after:.0f} s"
         return f"{text}. {self.remedy}"
 
 
 def looks_like_an_id(value: str) -> bool:
-    """Whether a text of the bank's is an id, a time or a name, and nothing that somebody wrote."""
-    # Not compiled at import: every parse of a DAG file imports this module, and re keeps what it has compiled.
+    """Return whether a text of the bank is an id, a time or a code, and no text that a person wrote."""
+    # Not compiled at import, because each parse of a DAG file imports this module. `re` caches compiled patterns.
     return re.fullmatch(r"[A-Za-z0-9_.:\-\[\]]{1,80}", value) is not None
 
 
@@ -185,9 +185,9 @@ def shown_id(value: str | None) -> str:
 
 
 class IntergiroClientError(IntergiroApiError, AirflowFailException):
-    """A 4xx status that the same request will meet again. Final."""
+    """A 4xx status, which the same request would get again. Final."""
 
-    remedy = "The request itself has to change. “…” stands for what could be account data."
+    remedy = "Correct the request. “…” replaces words that could be account data."
 
 
 class IntergiroValidationError(IntergiroClientError):
@@ -209,9 +209,9 @@ class IntergiroNotFound(IntergiroClientError):
 class IntergiroConsentRequired(IntergiroClientError):
     """412: a person has to give consent (strong customer authentication) first. Final.
 
-    :param consent_id: the id to send to ``POST consents/<id>``; None if the bank named none.
-    :param scope: what the consent is for, such as ``["make_payment"]``.
-    :param expires_at: ISO 8601 time at which this consent lapses, as the bank wrote it; None if it did not say.
+    :param consent_id: the id for ``POST consents/<id>``; None if the bank gave none.
+    :param scope: what the consent allows, such as ``["make_payment"]``.
+    :param expires_at: when the consent expires, in ISO 8601, as the bank wrote it; None if it did not say.
     """
 
     def __init__(
@@ -235,38 +235,38 @@ class IntergiroConsentRequired(IntergiroClientError):
         return (
             f"Intergiro answered 412{asked}: a person has to give consent for {scope} "
             f"(consent {shown_id(self.consent_id)}{until}). "
-            f'POST {{"return_url": …}} to consents/{shown_id(self.consent_id)}, send the person to the '
-            "redirect_url of the answer, then clear this task."
+            f'Send POST {{"return_url": …}} to consents/{shown_id(self.consent_id)}, and the person to the '
+            "redirect_url of the response. Then clear this task."
         )
 
 
 class IntergiroRateLimited(IntergiroApiError):
     """429: too many requests. Retriable, after :attr:`retry_after`."""
 
-    remedy = "Fewer requests at once will help: see `max_parallel_windows`, or put the tasks into an Airflow pool."
+    remedy = "Send fewer requests at the same time: set `max_parallel_windows`, or put the tasks into an Airflow pool."
 
 
 class IntergiroRequestTimeout(IntergiroApiError):
-    """408 or 425: the bank gave up on this request for now. Retriable."""
+    """408 or 425: the bank did not complete the request in time. Retriable."""
 
-    remedy = "Try again later."
+    remedy = "Airflow retries the task if it has retries left."
 
 
 class IntergiroServerError(IntergiroApiError):
     """5xx: the bank has a fault. Retriable."""
 
-    remedy = "The bank has a fault; Airflow retries the task if it has retries left."
+    remedy = "The bank has a fault. Airflow retries the task if it has retries left."
 
 
 class OutcomeUnknown(IntergiroError, AirflowFailException):
-    """The bank may have carried out a write, and repeating it could carry it out twice. Final.
+    """The bank may have carried out a write, and could carry it out twice if it is sent again. Final.
 
     :param where: method and path of the request, such as ``POST /v1/bulk_payments``.
     :param happened: why the outcome is unknown, such as ``no response (ReadTimeout)``.
-    :param look_up: how to find out what happened; a sentence.
+    :param look_up: a sentence that says how to find out what happened.
     :param key: the request's idempotency key; None if it has none.
-    :param status_code: the HTTP status of the response; None without one.
-    :param then: what to do after the look-up; a sentence.
+    :param status_code: the HTTP status of the response; None without a response.
+    :param then: a sentence that says what to do then.
     """
 
     interrupted = False
@@ -293,9 +293,9 @@ class OutcomeUnknown(IntergiroError, AirflowFailException):
 
 
 class PaymentRejected(IntergiroError, AirflowFailException):
-    """The bank has rejected a payment, and does so again for the same idempotency key. Final.
+    """The bank has rejected a payment, and rejects it again for the same idempotency key. Final.
 
-    :param payment_id: the bank's id of the payment; None if it made none.
+    :param payment_id: the bank's id of the payment; None if it has none.
     """
 
     def __init__(self, message: str, payment_id: str | None = None) -> None:
@@ -316,11 +316,11 @@ class PaymentMismatch(IntergiroError, AirflowFailException):
 
 
 class IntergiroAuthError(IntergiroError, AirflowFailException):
-    """The bank refuses the API key, or refuses this request although the session lives. Final."""
+    """The bank refuses the API key, or refuses this request although the session is valid. Final."""
 
 
 class LoginBudgetExhausted(IntergiroError):
-    """One more login within the hour could trip the bank's fraud prevention, so none is made. Retriable.
+    """The logins of this hour are used up. One more could trigger the bank's fraud prevention. Retriable.
 
     :param next_at: when the next login is allowed; an aware datetime.
     """
@@ -335,9 +335,9 @@ class StoreUnavailable(IntergiroError):
 
 
 class BankUnavailable(IntergiroError):
-    """The bank gave no usable answer while the session was being renewed. Retriable.
+    """The bank gave no usable response to a request, or to a renewal of the session. Retriable.
 
-    :param retry_after: seconds after which another try makes sense; None if unknown.
+    :param retry_after: seconds after which another attempt makes sense; None if unknown.
     """
 
     may_have_arrived = False
@@ -345,19 +345,19 @@ class BankUnavailable(IntergiroError):
 
     def __init__(self, message: str = "", retry_after: float | None = None) -> None:
         self.retry_after = retry_after
-        super().__init__(message or "Intergiro is not available at present. The task can be tried again later.")
+        super().__init__(message or "Intergiro is not available. The task can be retried.")
 
 
 class LockMismatch(IntergiroError):
-    """Tasks that share one session do not share one `lock_conn_id`. Retriable, once all agree."""
+    """Tasks that share one session have different settings of `lock_conn_id`. Retriable."""
 
 
 class ShadowedError(IntergiroError, AirflowFailException):
-    """Something hides the session's Variable, so a rotated token cannot be kept there. Final."""
+    """An environment variable or a secrets backend hides the session's Variable, so it cannot store tokens. Final."""
 
 
-def wait_asked_for(error: BaseException) -> float:
-    """Seconds after which another try makes sense, by the error's `retry_after` or `next_at`; 0 if it has neither."""
+def seconds_to_wait(error: BaseException) -> float:
+    """Return the seconds until another attempt makes sense, from `retry_after` or `next_at`; 0 if there is neither."""
     if isinstance(error, LoginBudgetExhausted):
         return max(0.0, (error.next_at - datetime.now(UTC)).total_seconds())
     retry_after = getattr(error, "retry_after", None) if isinstance(error, IntergiroError) else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The query string of a request: which values it may hold, and the filters of the lists that are documented.
+"""The query string of a request: its values, and the filters of the documented lists.
 
-Light: DAG files import this while they are parsed.
+Each parse of a DAG file imports this module, so it is light.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from intergiro_provider.exceptions import IntergiroValueError
 log = logging.getLogger(__name__)
 
 PAGING = ("limit", "starting_after", "ending_before", "sort_by", "sort_type")
-"""What every list of the bank takes."""
+"""The names that every list of the bank accepts."""
 LIST_FILTERS = ("account_ids", "statuses", "correlation_ids")
 FILTERS = ("created_from", "created_to", *LIST_FILTERS)
-"""What `transactions` takes as well."""
+"""The names that `transactions` accepts, too."""
 
 _KNOWN_LISTS = r"(accounts|cards|individuals|transactions|events/[^/]+|(individuals|guests)/[^/]+/payment_methods)"
 _NO_VALUE = ("", "none", "null", "nan", "undefined")
 
 
 def is_pending(value: Any) -> bool:
-    """Return whether an operator's argument gets its value when the task runs: a template, or another task's result."""
+    """Return whether an argument has its value only when the task runs: a template, or the output of another task."""
     return "{{" in value or "{%" in value if isinstance(value, str) else hasattr(value, "resolve")
 
 
 def whole_query(endpoint: str | None, query: Any) -> tuple[str, dict[str, Any]]:
     """Join the query string of an endpoint with `query`.
 
-    :param query: a dict, or None. None as a value leaves its name out; values that are pending stay as they are.
-    :return: the endpoint without its query string, and all that is to be sent.
-    :raises IntergiroValueError: a value cannot be sent or would be lost on the way, or a name is given in both.
+    :param query: a dict, or None. A name whose value is None is left out. Pending values stay as they are.
+    :return: the endpoint without its query string, and the joined query.
+    :raises IntergiroValueError: a value cannot be sent or would be lost, or a name is in both.
     """
     if query is not None and not isinstance(query, Mapping):
         raise IntergiroValueError(
-            f"`query` has to be a dict, not {type(query).__name__}. To take it from another task, pass that task's "
-            "`.output`, or set `render_template_as_native_obj=True` on the DAG"
+            f"`query` must be a dict, not {type(query).__name__}. To take it from another task, pass that task's "
+            "`.output`, or set `render_template_as_native_obj=True` on the DAG."
         )
     path, _, own = str(endpoint or "").partition("#")[0].partition("?")
     whole: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def whole_query(endpoint: str | None, query: Any) -> tuple[str, dict[str, Any]]:
             continue
         if name in whole:
             raise IntergiroValueError(
-                f"`{name}` is given twice, in `query` and in the endpoint: leave it out of one of them"
+                f"`{name}` is given twice, in `query` and in the endpoint. Leave it out of one of them."
             )
         whole[name] = value
     return path, {name: _checked(name, value) for name, value in whole.items()}
@@ -66,7 +66,7 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if isinstance(value, (Mapping, bytes)):
         raise IntergiroValueError(
-            f"`{name}` in the query is a {type(value).__name__}: give text, a number, a boolean or a list"
+            f"`{name}` in the query is a {type(value).__name__}. Give text, a number, a boolean or a list."
         )
     if isinstance(value, str) or not isinstance(value, Iterable):
         return _checked_scalar(name, value)
@@ -74,12 +74,12 @@ def _checked(name: str, value: Any) -> Any:
     if not values:
         raise IntergiroValueError(
             f"`{name}` in the query is an empty list, which would be no filter at all and return everything. Skip the "
-            "task when there is nothing to ask for, or leave the name out to ask for everything"
+            "task if there is nothing to request, or leave out the name to request everything."
         )
     for item in values:
         if item is None or (isinstance(item, Iterable) and not isinstance(item, str)):
             raise IntergiroValueError(
-                f"`{name}` in the query is a list that holds a {type(item).__name__}: give text or numbers"
+                f"`{name}` in the query is a list that holds a {type(item).__name__}. Give text or numbers."
             )
     return [_checked_scalar(name, item) for item in values]
 
@@ -92,7 +92,7 @@ def _checked_scalar(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise IntergiroValueError(
-                f"`{name}` in the query is {value.isoformat()}, a time without a time zone: add one"
+                f"`{name}` in the query is {value.isoformat()}, a time without a time zone. Add one."
             )
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, date):
@@ -102,29 +102,29 @@ def _checked_scalar(name: str, value: Any) -> Any:
 
 def _check_filter(name: str, value: Any) -> None:
     if isinstance(value, float):
-        problem = "a number with a fraction or an exponent. Native rendering does that to an id such as 12e34: pass it"
+        problem = "a number with a fraction or an exponent, which native rendering makes of an id like 12e34. Pass it"
     elif not isinstance(value, str):
         return
     elif value.strip().lower() in _NO_VALUE:
-        problem = f"{value!r}: its template found no value. To ask for everything, leave the name out. Pass a value"
+        problem = f"{value!r}: its template found no value. To request everything, leave out the name. Pass a value"
     elif value.lstrip().startswith("["):
-        problem = "the text of a list, because templates render to text. Pass it"
+        problem = "the text of a list, because a template renders to text. Pass it"
     else:
         return
     raise IntergiroValueError(
         f"`{name}` in the query is {problem} as another task's `.output`, or with "
-        "`render_template_as_native_obj=True` on the DAG"
+        "`render_template_as_native_obj=True` on the DAG."
     )
 
 
 def warn_of_unknown_filters(endpoint: str, names: Iterable[str]) -> None:
-    """Log a warning for a name that a documented list does not take: the bank may ignore it and return everything.
+    """Log a warning for a name that a documented list does not accept. The bank may ignore it and return everything.
 
-    :param endpoint: with or without version and query; a list that is not documented may take anything.
+    :param endpoint: with or without version and query. There is no warning for other lists.
     """
     try:
         path = urlsplit(endpoint).path.strip("/")
-    except ValueError:  # not a URL, which the request says
+    except ValueError:  # no valid URL: the request raises the error
         return
     listing = re.sub(r"^v\d+/", "", path)
     if not re.fullmatch(_KNOWN_LISTS, listing):
@@ -141,11 +141,11 @@ def _warn_once(listing: str, name: str) -> None:
     close = difflib.get_close_matches(name.lower(), (*FILTERS, *PAGING), n=1, cutoff=0.7)
     if close:
         log.warning(
-            "`%s` in the query is not a documented filter of %s. Did you mean `%s`? The bank may ignore what it does "
-            "not know, and return more records than you want.", name, listing, close[0],
+            "`%s` in the query is not a documented filter of %s. Did you mean `%s`? The bank may ignore an unknown "
+            "filter, and return more records than you want.", name, listing, close[0],
         )  # fmt: skip
     elif listing == "transactions":
         log.warning(
-            "`%s` in the query is not a documented filter of %s (%s). The bank may ignore what it does not know, and "
+            "`%s` in the query is not a documented filter of %s (%s). The bank may ignore an unknown filter, and "
             "return more records than you want.", name, listing, ", ".join(FILTERS),
         )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a task's log shows of our errors: the message, which says what to do. The frames are there at DEBUG."""
+"""Shorten the tracebacks of our errors in a task's log to the message. The log at level DEBUG has all frames."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 FILE = "<intergiro>"
-"""What stands for this file in a traceback."""
+"""The file name in the last frame of a shortened traceback."""
 
 
 def message_only(method: F) -> F:
-    """Decorate `execute`, `poke` or `execute_complete`: an :class:`IntergiroError` leaves it without our frames.
+    """Decorate `execute`, `poke` or `execute_complete`: remove our frames from an :class:`IntergiroError`.
 
-    Airflow's UI shows an error's frames below its message, and the end of the log first: forty of them hide it. What
-    is left are Airflow's own, and a last one whose name is the message. Errors of other classes keep their
-    frames, and so does the cause of an error that comes from the author's own function, such as a `response_check`.
+    Airflow's UI shows the end of a log first, and the frames of an error below its message. Forty frames hide the
+    message. What remains are Airflow's frames, and a last frame whose name is the message. Other errors keep their
+    frames. So does the cause of an error in a function of the DAG's author, such as a `response_check`.
     """
 
     @functools.wraps(method)
@@ -35,11 +35,11 @@ def message_only(method: F) -> F:
 
 
 def _attempt(method: Callable[..., Any], self: Any, args: Any, kwargs: Any) -> tuple[Any, IntergiroError | None]:
-    """Return the result, or the error of ours without its traceback."""
+    """Return the result, or our error without its traceback."""
     try:
         return method(self, *args, **kwargs), None
     except IntergiroError as error:
-        self.log.debug("Where %s was raised:", type(error).__name__, exc_info=True)
+        self.log.debug("The traceback of %s:", type(error).__name__, exc_info=True)
         failure = error.with_traceback(None)
     failure.__cause__, failure.__context__ = (failure.__cause__ if failure.shows_cause else None), None
     return None, failure
@@ -50,7 +50,7 @@ def _raise(failure: IntergiroError) -> None:
 
 
 def _named(function: Any, name: str) -> Any:
-    """Return the function with another name and file in tracebacks."""
+    """Return the function with another name and another file in tracebacks."""
     code = function.__code__.replace(co_filename=FILE, co_name=name)
     made = types.FunctionType(code, function.__globals__, closure=function.__closure__)
     return functools.update_wrapper(made, function)

@@ -26,7 +26,7 @@ def main() -> None:
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
     from intergiro_provider.pull import pages
-    from intergiro_provider.pull.files import to_lines
+    from intergiro_provider.pull.jsonl import to_lines
 
     hook = IntergiroHook()
     get_page = hook.page_getter("transactions", bytes)

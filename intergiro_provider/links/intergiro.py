@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links on a task in Airflow's UI: to the manifest of a pull, to the consent page, and to Intergiro's customer portal.
 
-The module is light: every DAG file that uses the operators imports it when it is parsed.
+Each parse of a DAG file that uses the operators imports this module, so it is light.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 
 PORTAL = "https://www.intergiro.com/"
 CONSENT_KEY = "intergiro_consent"
-"""Key of the XCom in which a task that waits for consent stores what the consent page needs."""
+"""Key of the XCom with the data for the consent page, of a task that waits for consent."""
 
 
 class IntergiroManifestLink(BaseOperatorLink):
     """Link to the manifest of a pull in the console of Amazon S3 or Google Cloud Storage.
 
-    There is no link before the pull has published, and none to stores that a browser cannot open, such as a disk.
-    Anyone who follows it needs their own rights there. The URL holds the bucket and the key, never a connection.
+    There is no link before the pull has published its result, and no link to a place that a browser cannot open, such
+    as a disk. To follow the link, you need your own rights there. The URL holds the bucket and the key, and no
+    connection.
     """
 
     name = "Manifest"
-    # Where Airflow 3 keeps a link when the task has ended. Airflow 2 evaluates it in the web server, which knows the
-    # path only as a template; so on both the task itself stores it, when it has published.
+    # Airflow 3 stores a link when the task ends. Airflow 2 evaluates it in the web server, which knows the path only as
+    # a template. So the task itself stores the link when it has published, on both.
     _key = "_link_IntergiroManifestLink"
 
     @property
@@ -71,7 +72,7 @@ class IntergiroConsentLink(BaseOperatorLink):
 
     @classmethod
     def persist(cls, context: Context, consent_id: str, expires_at: str | None, conn_id: str) -> None:
-        """Store the link, and what its page needs, for the running task. None of it is secret."""
+        """Store the link, and the data for its page, for the running task. Nothing in it is secret."""
         ti = context.get("ti")
         if ti is None:
             return
@@ -110,7 +111,7 @@ def console_url(path: ObjectStoragePath) -> str:
 
 
 def _is_amazons(path: ObjectStoragePath) -> bool:
-    """Return whether a path is on Amazon's S3. Many other stores use the protocol, and China has another console."""
+    """Return whether a path is on Amazon's S3, except in China, which has another console."""
     client = getattr(path.fs, "s3", None)
     endpoint = getattr(getattr(client, "meta", None), "endpoint_url", None) or ""
     return (urlsplit(endpoint).hostname or "").endswith(".amazonaws.com")

@@ -20,7 +20,7 @@ def create_currencies(warehouse: Warehouse) -> None:
     table, text, whole = (
         warehouse.target.beside(CURRENCIES),
         warehouse.types[Kind.STRING],
-        warehouse.types[Kind.INTEGER],
+        warehouse.types[Kind.INT64],
     )
     if warehouse.columns(table) is not None:
         return
@@ -49,7 +49,7 @@ def amounts_of(columns: Mapping[str, Type]) -> Iterator[tuple[str, str]]:
     for name, type_ in columns.items():
         currency = "currency" if name in ("amount", "balance") else name.removesuffix("_amount") + "_currency"
         if (
-            type_ in (Kind.SMALL, Kind.INTEGER, Kind.HUGE)
+            type_ in (Kind.INT53, Kind.INT64, Kind.INT128)
             and (name in ("amount", "balance") or name.endswith("_amount"))
             and columns.get(currency) is Kind.STRING
         ):

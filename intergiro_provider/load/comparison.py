@@ -94,7 +94,7 @@ class Comparison:
             raise IntergiroValueError(f"`transactions`: there is no table {self._warehouse.target.name}")
 
     def _query(self, pulls: list[str]) -> str:
-        target, moment = self._warehouse.target, self._warehouse.types[Kind.MOMENT]
+        target, moment = self._warehouse.target, self._warehouse.types[Kind.TIMESTAMP]
         windows = ", ".join(
             f"({literal(former)}, {literal(pull)}, CAST({literal(pulled_at(former).isoformat())} AS {moment}), "
             f"CAST({literal(pulled_at(pull).isoformat())} AS {moment}))"
@@ -163,8 +163,8 @@ class Comparison:
         if warehouse.columns(table) is None:
             warehouse.execute(
                 f"CREATE TABLE {table} (account_id {types[Kind.STRING]}, currency {types[Kind.STRING]}, day DATE, "
-                f"since {types[Kind.MOMENT]}, until {types[Kind.MOMENT]}, "
-                f"{', '.join(f'{name} {types[Kind.HUGE]}' for name in amounts)}, agrees BOOLEAN)"
+                f"since {types[Kind.TIMESTAMP]}, until {types[Kind.TIMESTAMP]}, "
+                f"{', '.join(f'{name} {types[Kind.INT128]}' for name in amounts)}, agrees BOOLEAN)"
             )
         if lines:
             warehouse.execute(f"DELETE FROM {table} WHERE since >= {warehouse.mark}", min(line.since for line in lines))

@@ -23,13 +23,13 @@ from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 log = logging.getLogger(__name__)
 
 _KINDS = {
-    "BOOLEAN": Kind.BOOL,
-    "BIGINT": Kind.INTEGER,
-    "HUGEINT": Kind.HUGE,
+    "BOOLEAN": Kind.BOOLEAN,
+    "BIGINT": Kind.INT64,
+    "HUGEINT": Kind.INT128,
     "DOUBLE": Kind.DOUBLE,
-    "TIMESTAMP WITH TIME ZONE": Kind.MOMENT,
+    "TIMESTAMP WITH TIME ZONE": Kind.TIMESTAMP,
     "VARCHAR": Kind.STRING,
-    "JSON": Kind.TEXT,
+    "JSON": Kind.JSON,
 }
 _POLL = 0.1
 
@@ -41,14 +41,14 @@ class Duck(Warehouse):
     """
 
     types = {  # noqa: RUF012
-        Kind.BOOL: "BOOLEAN",
-        Kind.SMALL: "BIGINT",
-        Kind.INTEGER: "BIGINT",
-        Kind.HUGE: "HUGEINT",
+        Kind.BOOLEAN: "BOOLEAN",
+        Kind.INT53: "BIGINT",
+        Kind.INT64: "BIGINT",
+        Kind.INT128: "HUGEINT",
         Kind.DOUBLE: "DOUBLE",
-        Kind.MOMENT: "TIMESTAMPTZ",
+        Kind.TIMESTAMP: "TIMESTAMPTZ",
         Kind.STRING: "VARCHAR",
-        Kind.TEXT: "JSON",
+        Kind.JSON: "JSON",
     }
 
     def __init__(self, target: Target, database: str, lock_timeout: float) -> None:
@@ -137,9 +137,9 @@ class Duck(Warehouse):
     def converted(self, column: str, had: Type, wanted: Type) -> str:
         if self.sql(had) == self.sql(wanted):
             return column
-        if wanted is Kind.TEXT:
+        if wanted is Kind.JSON:
             return f"to_json({column})"
-        if had is Kind.MOMENT and wanted is Kind.STRING:
+        if had is Kind.TIMESTAMP and wanted is Kind.STRING:
             return f"strftime({column}, '%Y-%m-%dT%H:%M:%S.%fZ')"
         if has_text(wanted):  # by way of JSON: a plain cast takes each string for the text of a JSON value
             return f"CAST(to_json({column}) AS {self.sql(wanted)})"
@@ -176,7 +176,7 @@ class Duck(Warehouse):
                 longest = max(longest, len(block))
                 file.write(rewritten(block, source.fields) if as_strings else block)
             file.flush()
-            strings = {**self.types, Kind.TEXT: "VARCHAR", Kind.HUGE: "VARCHAR"}
+            strings = {**self.types, Kind.JSON: "VARCHAR", Kind.INT128: "VARCHAR"}
             described = ", ".join(
                 f"{literal(name)}: {literal(_sql(type_, strings))}"
                 for name, type_ in found.items()

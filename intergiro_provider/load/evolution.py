@@ -30,8 +30,8 @@ def adapt(
             if not have or warehouse.target.on_new_field == "add":
                 columns[name] = staged[name] = type_
             continue
-        if have[name] is Kind.INTEGER and type_ is Kind.DOUBLE and _is_small(warehouse, name):
-            have[name] = Kind.SMALL
+        if have[name] is Kind.INT64 and type_ is Kind.DOUBLE and _is_small(warehouse, name):
+            have[name] = Kind.INT53
         wide = warehouse.normal(unite(have[name], type_))
         if added := _added_names(have[name], wide):
             new += [f"{name}.{each}" for each in added]

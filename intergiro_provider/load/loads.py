@@ -26,7 +26,7 @@ def prepare(warehouse: Warehouse, is_new: bool) -> None:
     loads = warehouse.target.beside(LOADS)
     if warehouse.columns(loads) is None:
         warehouse.lock_schema()
-        text, moment, whole = warehouse.types[Kind.STRING], warehouse.types[Kind.MOMENT], warehouse.types[Kind.INTEGER]
+        text, moment, whole = warehouse.types[Kind.STRING], warehouse.types[Kind.TIMESTAMP], warehouse.types[Kind.INT64]
         warehouse.execute(
             f"CREATE TABLE IF NOT EXISTS {loads} (table_name {text}, pull_id {text}, endpoint {text}, "
             f"created_from {moment}, created_to {moment}, query {text}, rows {whole}, inserted {whole}, "

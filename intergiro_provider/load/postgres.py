@@ -16,14 +16,14 @@ from intergiro_provider.load.warehouse import STAGE, Warehouse
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 
 _KINDS = {
-    "boolean": Kind.BOOL,
-    "bigint": Kind.INTEGER,
-    "integer": Kind.INTEGER,
-    "numeric": Kind.HUGE,
+    "boolean": Kind.BOOLEAN,
+    "bigint": Kind.INT64,
+    "integer": Kind.INT64,
+    "numeric": Kind.INT128,
     "double precision": Kind.DOUBLE,
-    "timestamp with time zone": Kind.MOMENT,
+    "timestamp with time zone": Kind.TIMESTAMP,
     "text": Kind.STRING,
-    "jsonb": Kind.TEXT,
+    "jsonb": Kind.JSON,
 }
 _READ_SIZE = 1 << 16
 
@@ -36,12 +36,12 @@ class Postgres(Warehouse):
 
     mark = "%s"
     types = {  # noqa: RUF012
-        Kind.BOOL: "boolean",
-        Kind.SMALL: "bigint",
-        Kind.INTEGER: "bigint",
-        Kind.HUGE: "numeric",
+        Kind.BOOLEAN: "boolean",
+        Kind.INT53: "bigint",
+        Kind.INT64: "bigint",
+        Kind.INT128: "numeric",
         Kind.DOUBLE: "double precision",
-        Kind.MOMENT: "timestamptz",
+        Kind.TIMESTAMP: "timestamptz",
         Kind.STRING: "text",
     }
 
@@ -94,15 +94,15 @@ class Postgres(Warehouse):
         return {name: _KINDS[type_] for name, type_ in found if type_ in _KINDS} if found else None
 
     def normal(self, type_: Type) -> Type:
-        return Kind.TEXT if isinstance(type_, (StructOf, ListOf)) else type_
+        return Kind.JSON if isinstance(type_, (StructOf, ListOf)) else type_
 
     def sql(self, type_: Type) -> str:
         return self.types.get(type_, "jsonb") if isinstance(type_, Kind) else "jsonb"
 
     def converted(self, column: str, had: Type, wanted: Type) -> str:
-        if had is Kind.MOMENT and wanted is Kind.STRING:
+        if had is Kind.TIMESTAMP and wanted is Kind.STRING:
             return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-        return f"to_jsonb({column})" if wanted is Kind.TEXT else f"{column}::{self.sql(wanted)}"
+        return f"to_jsonb({column})" if wanted is Kind.JSON else f"{column}::{self.sql(wanted)}"
 
     def create(self, table: str, columns: Mapping[str, Type]) -> None:
         super().create(table, columns)
@@ -113,7 +113,7 @@ class Postgres(Warehouse):
         columns, self._without_key = self._without_key, {}
         if columns:
             self.execute(f'ALTER TABLE {self.target.table} ADD PRIMARY KEY ("id")')
-        if columns.get("created_at") is Kind.MOMENT:
+        if columns.get("created_at") is Kind.TIMESTAMP:
             # Finds an interval in a large table, at hardly any cost for a load.
             self.execute(f"CREATE INDEX ON {self.target.table} USING brin (created_at)")
 

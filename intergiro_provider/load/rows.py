@@ -20,11 +20,11 @@ from intergiro_provider.load.source import Source
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 
 _PYTHON: dict[Type, Any] = {
-    Kind.BOOL: bool | None,
-    Kind.SMALL: int | None,
-    Kind.INTEGER: int | None,
+    Kind.BOOLEAN: bool | None,
+    Kind.INT53: int | None,
+    Kind.INT64: int | None,
     Kind.DOUBLE: float | None,
-    Kind.MOMENT: str | None,
+    Kind.TIMESTAMP: str | None,
     Kind.STRING: str | None,
 }
 """All others are passed on as the JSON text that they are."""
@@ -118,7 +118,7 @@ def converter(found: Type, wanted: Type) -> Callable[[Any], Any] | None:
 
     :param wanted: the type of the target's column.
     """
-    if wanted in _PYTHON or found is Kind.TEXT or found is Kind.HUGE:
+    if wanted in _PYTHON or found is Kind.JSON or found is Kind.INT128:
         return None
     inner = _inner(found)
 
@@ -131,7 +131,7 @@ def converter(found: Type, wanted: Type) -> Callable[[Any], Any] | None:
 def _inner(found: Type) -> Callable[[Any], Any] | None:
     """What puts JSON in the place of strings that hold JSON text; None where there is none."""
     match found:
-        case Kind.TEXT | Kind.HUGE:
+        case Kind.JSON | Kind.INT128:
             return lambda value: None if value is None else msgspec.Raw(value.encode())
         case ListOf(element):
             each = _inner(element)

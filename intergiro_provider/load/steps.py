@@ -94,10 +94,10 @@ def _within(warehouse: Warehouse, source: Source, have: Mapping[str, Type]) -> s
     manifest = source.manifest
     if manifest.created_from is None or manifest.created_to is None:
         return ""
-    if have.get("created_at") is not Kind.MOMENT:
+    if have.get("created_at") is not Kind.TIMESTAMP:
         return None
     return "".join(
-        f' AND t."created_at" {sign} CAST({literal(bound)} AS {warehouse.types[Kind.MOMENT]})'
+        f' AND t."created_at" {sign} CAST({literal(bound)} AS {warehouse.types[Kind.TIMESTAMP]})'
         for sign, bound in ((">=", manifest.created_from), ("<", manifest.created_to))
     )
 
@@ -106,7 +106,7 @@ def _prepare_history(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
     """Create the history with what the table holds already."""
     if warehouse.columns(warehouse.target.history_table) is not None:
         return
-    text, moment = warehouse.types[Kind.STRING], warehouse.types[Kind.MOMENT]
+    text, moment = warehouse.types[Kind.STRING], warehouse.types[Kind.TIMESTAMP]
     described = ", ".join(f"{quoted(name)} {warehouse.sql(type_)}" for name, type_ in columns.items())
     warehouse.execute(
         f"CREATE TABLE {warehouse.target.history_table} ({described}, _valid_from {moment}, _pull_id {text}, "

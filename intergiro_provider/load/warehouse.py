@@ -119,6 +119,6 @@ class Warehouse(ABC):
         names = ", ".join(map(quoted, columns))
         return self.count(
             f"{before}INSERT INTO {self.target.history_table} ({names}, _valid_from, _pull_id, _operation) "
-            f"SELECT {names}, CAST({literal(stamp[0])} AS {self.types[Kind.MOMENT]}), {literal(stamp[1])}, "
+            f"SELECT {names}, CAST({literal(stamp[0])} AS {self.types[Kind.TIMESTAMP]}), {literal(stamp[1])}, "
             f"{literal(operation)} FROM {rows}"
         )

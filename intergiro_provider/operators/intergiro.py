@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Call one endpoint of Intergiro.
+"""Call one endpoint of the bank.
 
-A light module: it is imported at every parse of every DAG file that uses it, so what makes requests is
-imported when the task runs.
+Each parse of a DAG file that uses this module imports it. So it imports at once only what a parse needs. What sends
+requests is imported when the task runs.
 """
 
 from __future__ import annotations
@@ -17,49 +17,48 @@ from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError
 from intergiro_provider.links.intergiro import IntergiroPortalLink
 from intergiro_provider.operators.rendering import RenderedFields
 from intergiro_provider.query import is_pending, whole_query
-from intergiro_provider.retry_policy import wait_as_told
+from intergiro_provider.retry_policy import set_retry_policy
 from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
     import requests
     from airflow.providers.common.compat.sdk import Context
 
-XCOM_COMFORT = 48 * 1024
-"""Bytes of JSON from which a result is called too large for XCom: with what Airflow adds, it still fits the
-smallest of the columns that hold XComs (MySQL's BLOB, 64 KiB). Larger results may be stored, but burden the
-metadata database."""
+XCOM_LIMIT = 48 * 1024
+"""Bytes of JSON above which a result causes a warning. With what Airflow adds, such a result fits MySQL's column for
+XComs (BLOB, 64 KiB), the smallest one. Airflow may store larger results, but they slow down its database."""
 
 OPTIONS = frozenset({
     "allow_redirects", "cert", "check_response", "proxies", "proxy", "retry", "stream", "timeout", "verify",
     "verify_ssl",
 })  # fmt: skip
-"""What `extra_options` may hold."""
+"""The names that `extra_options` can hold."""
 
 
 class IntergiroOperator(RenderedFields, BaseOperator):
-    """Call one endpoint and return what it answers, decoded from JSON; None if it answers nothing (204).
+    """Call one endpoint and return the decoded JSON of the response, or None if the response has no body.
 
     To pull a list of any length, use
     :class:`~intergiro_provider.transfers.intergiro_to_object_storage.IntergiroToObjectStorageOperator`.
 
-    To pay, use the operators of ``intergiro_provider.operators.payments``: they make the idempotency key.
+    To pay, use the operators of ``intergiro_provider.operators.payments``, which create the idempotency key.
 
-    A writing request whose outcome is unknown fails the task with :class:`.OutcomeUnknown`, and Airflow does not retry
-    it, unless an idempotency key protects it: a ``request_id`` in the body of a ``POST`` to ``transactions/move`` or
-    ``transactions/pay`` (3d).
+    If the outcome of a writing request is unknown, the task fails with :class:`.OutcomeUnknown`, and Airflow does not
+    retry it. A request with an idempotency key is retried: a ``POST`` to ``transactions/move`` or ``transactions/pay``
+    (3d) with a ``request_id`` in its body.
 
-    :param endpoint: what to call, such as ``accounts``; the API's version is put before it. (templated)
+    :param endpoint: the endpoint, such as ``accounts``; the provider adds the API's version. (templated)
     :param method: the HTTP method. (templated)
-    :param query: the query string, a dict; a list as a value repeats its name. (templated)
+    :param query: the query string, a dict. A list as a value repeats its name. (templated)
     :param json: the body, sent as JSON; not for GET and HEAD. (templated)
     :param headers: headers to add. (templated)
-    :param response_check: called with the response, and with the names of Airflow's context that it asks for,
-        as the HttpOperator does: ``lambda response, ti: response.json()["status"] == "open"``. If it returns
-        False, the task fails, and Airflow may retry it; not after a write that must not be repeated.
-    :param response_filter: called likewise; what it returns is the result instead of the decoded JSON. The result has
-        to fit XCom, unless ``do_xcom_push`` is False.
-    :param extra_options: of this call alone, as for :meth:`.IntergiroHook.run`: ``{"timeout": (5, 300)}`` for an answer
-        that takes long, ``{"check_response": False}`` to get an error status as a result.
+    :param response_check: called with the response, and with names of Airflow's context, as in HttpOperator, such as
+        ``lambda response, ti: response.json()["status"] == "open"``. If it returns False, the task fails. Airflow
+        retries it, except after a write that must not be repeated.
+    :param response_filter: called in the same way. It returns the result, instead of the decoded JSON. The result must
+        fit into an XCom, unless ``do_xcom_push`` is False.
+    :param extra_options: options of this request, as in :meth:`.IntergiroHook.run`: ``{"timeout": (5, 300)}`` for a
+        slow response, ``{"check_response": False}`` to accept an error status.
     :param intergiro_conn_id: the connection. (templated)
     """
 
@@ -95,26 +94,26 @@ class IntergiroOperator(RenderedFields, BaseOperator):
         whole_query(endpoint, None if is_pending(query) else query)
         self._check_body()
         self._check_options()
-        wait_as_told(self)
+        set_retry_policy(self)
 
     def _check_body(self) -> None:
         method = self.method.upper()
         if self.json is not None and method in ("GET", "HEAD"):
-            raise IntergiroValueError(f"`json` is the body, and a {method} request has none: use `query` for filters")
+            raise IntergiroValueError(f"`json` is the body, and a {method} request has none. Use `query` for filters.")
 
     def _check_options(self) -> None:
         options: Any = self.extra_options or {}
         if not isinstance(options, Mapping):
-            problem = f"not a {type(options).__name__}"
+            problem = f"is a {type(options).__name__}"
         elif unknown := sorted(str(name) for name in options.keys() - OPTIONS):
-            problem = f"not of {', '.join(unknown)}"
+            problem = f"holds {', '.join(unknown)}"
         else:
             return
-        raise IntergiroValueError(f"`extra_options` has to be a dict of {', '.join(sorted(OPTIONS))}, {problem}")
+        raise IntergiroValueError(f"`extra_options` {problem}. It must be a dict with {', '.join(sorted(OPTIONS))}.")
 
     @message_only
     def execute(self, context: Context) -> Any:
-        """Call, check, and return the result."""
+        """Send the request, check the response, and return the result."""
         from intergiro_provider.hooks.intergiro import IntergiroHook
 
         self._check_body()
@@ -128,24 +127,24 @@ class IntergiroOperator(RenderedFields, BaseOperator):
             result, size = self._result(response, context)
         except (AirflowFailException, AirflowSkipException, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # Airflow's execution_timeout, too, after which Airflow would retry the task
+        except BaseException as error:  # also Airflow's execution_timeout
             if hook.client.is_repeatable(response.request):
                 raise
-            # The request was made. An error that Airflow retries would make it again.
+            # The request was sent. If Airflow retried the task, it would be sent again.
             if not isinstance(error, IntergiroError) or error.shows_cause:
-                self.log.exception("The response could not be processed:")
+                self.log.exception("The response could not be processed.")
             raise hook.client.outcome_unknown(response, _in_short(error)) from None
         if self.do_xcom_push:
             self._check_xcom(result, size)
         return result
 
     def _result(self, response: requests.Response, context: Context) -> tuple[Any, int]:
-        """Return the result and how many bytes of JSON it is."""
+        """Return the result, and its size in bytes of JSON."""
         from intergiro_provider.hooks.callables import call
 
         if self.response_check and not call("response_check", self.response_check, response, context):
             raise IntergiroError(
-                f"response_check returned False for {_path(self.endpoint)} (status {response.status_code})"
+                f"`response_check` returned False for {_path(self.endpoint)} (status {response.status_code})."
             )
         if self.response_filter:
             result = call("response_filter", self.response_filter, response, context)
@@ -158,19 +157,19 @@ class IntergiroOperator(RenderedFields, BaseOperator):
         remedy = "keep less with response_filter, or set do_xcom_push=False"
         if problem := what_xcom_cannot_hold(result):
             raise IntergiroValueError(
-                f"{self.method.upper()} {_path(self.endpoint)} was carried out, but XCom cannot hold its result: "
+                f"{self.method.upper()} {_path(self.endpoint)} was carried out, but an XCom cannot hold the result: "
                 f"{problem}. To get a result, {remedy}."
             )
-        if size > XCOM_COMFORT:
+        if size > XCOM_LIMIT:
             self.log.warning(
-                "The result of %s is %s bytes of JSON. XCom, where it goes, is meant for results below %s bytes: pull "
-                "lists with IntergiroToObjectStorageOperator, %s.",
-                _path(self.endpoint), f"{size:,}", f"{XCOM_COMFORT:,}", remedy,
+                "The result of %s is %s bytes of JSON. XComs are for results below %s bytes. Pull lists with "
+                "IntergiroToObjectStorageOperator, %s.",
+                _path(self.endpoint), f"{size:,}", f"{XCOM_LIMIT:,}", remedy,
             )  # fmt: skip
 
 
 def _refuse_another_payment(key: str, asked: Any, response: requests.Response) -> None:
-    """Refuse a response to an idempotency key that shows another payment: banks replay what they did for a key before.
+    """Refuse a response that shows another payment: a bank repeats its earlier response to an idempotency key.
 
     :raises PaymentMismatch: names the payment and the fields that differ.
     """
@@ -189,16 +188,16 @@ def _refuse_another_payment(key: str, asked: Any, response: requests.Response) -
     }
     differ = [name for name, (wanted, shown) in pairs.items() if None not in (wanted, shown) and wanted != shown]
     if differ:
-        raise mismatch(key, shown_id(paid), f"differs in {', '.join(differ)} from what is asked for now")
+        raise mismatch(key, shown_id(paid), f"differs from this request in {', '.join(differ)}")
 
 
 def _in_short(error: BaseException) -> str:
-    """Return what went wrong after the response; the text of foreign errors may quote it."""
+    """Return what went wrong after the response. The text of errors that are not ours can quote the response."""
     return str(error) if isinstance(error, IntergiroError) else f"its processing raised {type(error).__name__}"
 
 
 def _path(endpoint: str) -> str:
-    """An endpoint as it may be shown: without its query."""
+    """Return the endpoint without its query, which must not be logged."""
     return str(endpoint).partition("?")[0]
 
 
@@ -210,8 +209,8 @@ def _decoded(response: requests.Response, endpoint: str) -> Any:
     except (ValueError, RecursionError):  # "from None": the exception holds the response
         kind = response.headers.get("Content-Type", "no content type")
         raise IntergiroResponseError(
-            f"{endpoint} answered {response.status_code} with something that is not JSON ({kind}); "
-            "use response_filter to return something else than decoded JSON"
+            f"{endpoint} answered {response.status_code} with a body that is not JSON ({kind}). To return something "
+            "else than decoded JSON, use `response_filter`."
         ) from None
 
 
@@ -222,5 +221,5 @@ def _refuse_constant(name: str) -> None:
 def _json_size(result: Any) -> int:
     try:
         return len(json_module.dumps(result, default=str))
-    except (TypeError, ValueError):  # keys that are no strings, circles: then XCom will say
+    except (TypeError, ValueError):  # keys that are no strings, or a cycle: XCom raises the error
         return 0

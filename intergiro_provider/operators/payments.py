@@ -22,7 +22,7 @@ from intergiro_provider.operators.payment_base import (
     object_path,
     shown,
 )
-from intergiro_provider.retry_policy import wait_as_told
+from intergiro_provider.retry_policy import set_retry_policy
 from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class IntergiroPaymentOperator(PaymentOperator):
             from intergiro_provider.payments.amounts import minor_units
 
             minor_units(amount, None)
-        wait_as_told(self)
+        set_retry_policy(self)
         self._is_made = True
 
     @message_only
@@ -330,7 +330,7 @@ class IntergiroBulkPaymentOperator(PaymentOperator):
         self.approved_by = approved_by
         self.intergiro_conn_id = intergiro_conn_id
         self._check_scope()
-        wait_as_told(self)
+        set_retry_policy(self)
         self._is_made = True
 
     @message_only

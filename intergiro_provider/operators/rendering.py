@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all operators and sensors share about their templated fields."""
+"""Errors and warnings about the templated fields of operators and sensors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.query import FILTERS, PAGING
 
-_OF_THE_INTERVAL = ("data_interval", "logical_date", "execution_date", "ds", "ts", "prev_", "next_")
+_RUN_DATES = ("data_interval", "logical_date", "execution_date", "ds", "ts", "prev_", "next_")
 
 
 class RenderedFields:
-    """Mixin for operators: an undefined name in a template becomes an error that says what to do."""
+    """Mixin for operators and sensors: an undefined name in a template raises an error with a remedy."""
 
-    # Airflow calls this for mapped tasks as well, which `render_template_fields` of an operator is not.
+    # Airflow calls this method for mapped tasks, too, unlike `render_template_fields`.
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
     ) -> None:
@@ -30,7 +30,7 @@ class RenderedFields:
             self._warn_of_params()
 
     def _warn_of_params(self) -> None:
-        """Log a warning for a filter among the task's own `params`, which are Airflow's and are never sent."""
+        """Log a warning if the task's own `params`, which are never sent to the bank, hold a filter."""
         task: Any = self
         dag, query = task.get_dag(), task.query if isinstance(task.query, Mapping) else {}
         own = set(task.params) - set(dag.params if dag else ())
@@ -43,10 +43,10 @@ class RenderedFields:
 
 def _undefined(field: str, problem: str) -> str:
     message = f"The template of `{field}` cannot be rendered: {problem}."
-    if problem.lstrip("'\"").startswith(_OF_THE_INTERVAL):
+    if problem.lstrip("'\"").startswith(_RUN_DATES):
         return (
             f"{message} A run that was started by hand or by an asset may have no logical date and no data interval "
-            "in Airflow 3. Start it with a logical date, or let the template use `dag_run.data_interval_end or "
-            "dag_run.run_after`"
+            "in Airflow 3. Start it with a logical date, or use `dag_run.data_interval_end or dag_run.run_after` in "
+            "the template."
         )
-    return f"{message} Check the name, and what the run was started with (its `conf`, its Params)"
+    return f"{message} Check the name, and the `conf` and the Params of the run."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Airflow's XCom can hold, asked before Airflow's own error hides that the request was made."""
+"""Check whether an XCom can hold a result. Airflow's own error would not say that the request was sent."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from airflow.providers.common.compat.sdk import conf
 
 from intergiro_provider.exceptions import looks_like_an_id
+from intergiro_provider.pull.surrogates import can_be_encoded
 
 _LIMIT = 2**63
 
 
 def what_xcom_cannot_hold(value: Any) -> str | None:
-    """Return what Airflow cannot store of a result, and where it is in it; None if there is nothing.
+    """Return which value in a result Airflow cannot store, and where it is; None if Airflow can store all.
 
-    Airflow 3 sends results to its API server as MessagePack, and stores them as JSON: PostgreSQL's has no NUL character
-    and no lone surrogate. Airflow 2, and an XCom backend of the deployment's, take more.
+    Airflow 3 sends results to its API server as MessagePack and stores them as JSON. JSON in PostgreSQL has no NUL
+    character and no lone surrogate. Airflow 2, and an XCom backend of the deployment, accept more.
     """
     if not conf.get("core", "xcom_backend", fallback="BaseXCom").endswith("BaseXCom"):
         return None
@@ -34,8 +35,8 @@ def _problem(xcom: Any, value: Any, where: str) -> str | None:
     if isinstance(value, str):
         if "\0" in value:
             return f"a NUL character{_at(where)}"
-        if not value.isascii() and not _encodes(value):
-            return f"half of a surrogate pair{_at(where)}"
+        if not value.isascii() and not can_be_encoded(value):
+            return f"a lone surrogate{_at(where)}"
     elif isinstance(value, bool) or value is None:
         return None
     elif isinstance(value, int):
@@ -61,18 +62,10 @@ def _problem(xcom: Any, value: Any, where: str) -> str | None:
 def _unserializable(xcom: Any, value: Any, where: str) -> str | None:
     try:
         xcom.serialize_value(value)
-    except Exception:  # whatever the serializer of that type raises; its text may quote the value
+    except Exception:  # the serializers of the types raise different errors, and their texts can quote the value
         return f"an object of type {type(value).__name__}{_at(where)}"
     return None
 
 
 def _at(where: str) -> str:
     return f" at {where.lstrip('.')}" if where else ""
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

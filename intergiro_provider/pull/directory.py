@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One directory on any fsspec file system, with the few operations that a pull needs, made dependable.
+"""A directory on any fsspec file system, with the reliable operations that a pull needs.
 
-Names are plain file names in the directory. Nothing here knows what they mean.
+Names are plain file names in the directory. What they mean is in :mod:`.names`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StorageError
-from intergiro_provider.pull.query import STORES
+from intergiro_provider.pull.arguments import STORES
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
-_UPLOAD_BLOCK = 8 << 20  # what an object store's client keeps in memory per open file; some take 50 MiB by default
+_UPLOAD_BLOCK = 8 << 20  # bytes that an object store's client buffers per open file; the default of some is 50 MiB
 _LOCK_WAIT = 60.0  # seconds; the lock is held for a few renames
 _LOCK_POLL = 0.05
 
 
 @contextmanager
-def _named(doing: str, where: str, local: bool) -> Iterator[None]:
-    """Give an error of the file system its place and a remedy: an object store's own names neither.
+def _explained(doing: str, where: str, local: bool) -> Iterator[None]:
+    """Add the place and a remedy to an error of the file system. The errors of an object store name neither.
 
-    :raises StorageError: for any error of the file system but those that tell what is, or is not, there.
+    :raises StorageError: for every error except those that say whether a file or directory exists.
     """
     try:
         yield
@@ -43,17 +43,16 @@ def _named(doing: str, where: str, local: bool) -> Iterator[None]:
         reason = str(error) or type(error).__name__
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT):
-            reason += "; free some space there"
+            reason += ". Free some space there"
         elif isinstance(error, PermissionError):
-            reason += "; give the task's user, or its connection, the rights that a pull needs there"
-        raise StorageError(f"`path`: {doing} {where} failed: {reason}") from error
+            reason += ". Give the task's user, or its connection, the rights that a pull needs there"
+        raise StorageError(f"`path`: {doing} {where} failed: {reason}.") from error
 
 
 class FileSink:
-    """A file that is being written: counts and hashes what goes in.
+    """A file that is being written. Counts and hashes its bytes.
 
-    Not for a ``with`` block: on an object store, leaving that on an exception would store the half that is
-    there.
+    Do not use it in a ``with`` block: on an object store, an exception would store the incomplete file.
     """
 
     def __init__(self, fs: AbstractFileSystem, path: str) -> None:
@@ -62,175 +61,178 @@ class FileSink:
         self._local = bool(getattr(fs, "local_file", False))
         self._where = path if self._local else str(fs.unstrip_protocol(path))
         self._lock = threading.Lock()
-        self._at_work = self._let_go = self._is_over = False
-        with _named("writing", self._where, self._local):
+        self._is_writing = self._aborted = self._closed = False
+        with _explained("writing", self._where, self._local):
             self._file = fs.open(path, "wb", block_size=_UPLOAD_BLOCK)
 
     def write(self, data: bytes) -> None:
-        """Append; the caller sees to it that the pieces are large.
+        """Append bytes. Large blocks are faster.
 
-        :raises StorageError: the file system could not.
+        :raises StorageError: the file system has failed.
         """
         if data:
-            with self._working():
+            with self._writing():
                 self._file.write(data)
             self._hash.update(data)
             self.bytes += len(data)
 
     def close(self) -> str:
-        """Make the file durable; return the hex digest of its bytes.
+        """Close the file, so that it survives a crash; return the hex digest of its bytes.
 
-        :raises StorageError: the file system could not.
+        :raises StorageError: the file system has failed.
         """
-        with self._working():
+        with self._writing():
             if self._local:
                 self._file.flush()
                 os.fsync(self._file.fileno())
             self._file.close()
-            self._is_over = True
+            self._closed = True
         return self._hash.hexdigest()
 
     def abort(self) -> None:
-        """Let go of the file, however far it is. Never raises, and never waits for a thread that is in the midst of a
-        write: that one lets go when it is out of it.
+        """Close the file without finishing it. Never raises.
 
-        On a local file system the half that is there is for the caller to delete. On an object store there is none:
-        what was sent so far is given up.
+        If another thread is writing, do not wait: that thread closes the file after its write. On a local file system,
+        the caller deletes the incomplete file. On an object store there is none: the upload is aborted.
         """
         with self._lock:
-            self._let_go = True
-            if self._at_work:
+            self._aborted = True
+            if self._is_writing:
                 return
         self._discard()
 
     def _discard(self) -> None:
         from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
-        if self._is_over:
+        if self._closed:
             return
-        self._is_over = True
+        self._closed = True
         try:
             if isinstance(self._file, AbstractBufferedFile):
                 try:
                     self._file.discard()
                 finally:
-                    self._file.closed = True  # else it would be stored when it is collected
+                    self._file.closed = True  # otherwise the garbage collector stores it
             else:
                 self._file.close()
-        except Exception:  # noqa: S110 - whoever lets go is on the way out with a better error
+        except Exception:  # noqa: S110 - the caller has a more important error
             pass
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
-        if self._is_let_go(at_work=True):
-            raise StorageError(f"writing {self._where} was given up")
+    def _writing(self) -> Iterator[None]:
+        if self._was_aborted(is_writing=True):
+            raise StorageError(f"`path`: writing {self._where} was aborted.")
         try:
-            with _named("writing", self._where, self._local):
+            with _explained("writing", self._where, self._local):
                 yield
         finally:
-            if self._is_let_go(at_work=False):
+            if self._was_aborted(is_writing=False):
                 self._discard()
 
-    def _is_let_go(self, at_work: bool) -> bool:
-        """Whether somebody else has called :meth:`abort`; takes note of whether this thread is at work."""
+    def _was_aborted(self, is_writing: bool) -> bool:
+        """Return whether another thread has called :meth:`abort`.
+
+        :param is_writing: whether this thread writes from now on.
+        """
         with self._lock:
-            self._at_work = at_work and not self._let_go
-            return self._let_go
+            self._is_writing = is_writing and not self._aborted
+            return self._aborted
 
 
 class Directory:
-    """A directory, which need not exist yet.
+    """A directory. It does not have to exist yet.
 
-    :param fs: the file system. :param root: the directory's path on it, with or without protocol.
+    :param fs: the file system.
+    :param root: the directory's path on it, with or without protocol.
     """
 
     def __init__(self, fs: AbstractFileSystem, root: str) -> None:
         self._fs = fs
         self._root = str(fs._strip_protocol(root)).rstrip("/")
         self.local = bool(getattr(fs, "local_file", False))
-        """Whether files can be renamed in one step, and :meth:`lock` excludes others."""
+        """Whether a rename is one step, and :meth:`lock` excludes other processes."""
         protocols = fs.protocol
-        # A place there needs no making, and asking for it could make a bucket of a name that was mistyped.
+        # No directory has to be created there, and `makedirs` could create a bucket if its name is misspelt.
         self._is_store = not STORES.isdisjoint([protocols] if isinstance(protocols, str) else protocols)
 
     def __str__(self) -> str:
         return self._root if self.local else str(self._fs.unstrip_protocol(self._root))
 
     def make(self) -> None:
-        """Create the directory where the file system has directories.
+        """Create the directory, if the file system has directories.
 
-        :raises IntergiroValueError: there is a file of that name, or the place cannot be.
+        :raises IntergiroValueError: there is a file of that name, or the path names no bucket.
         """
         if self._is_store:
             if not self._root or self._root.startswith("/"):
-                raise IntergiroValueError("`path` names no bucket: write it like s3://conn_id@bucket/directory")
+                raise IntergiroValueError("`path` names no bucket. Write it like s3://conn_id@bucket/directory.")
             return
         try:
-            with self._named("making", ""):
+            with self._explained("creating", ""):
                 self._fs.makedirs(self._root, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise IntergiroValueError(
-                f"`path` has to be a directory, but {self._root} is, or lies below, a file"
+                f"`path` must be a directory, but {self._root}, or a directory above it, is a file."
             ) from None
         except FileNotFoundError as error:  # such as below /proc
-            raise StorageError(f"`path`: the directory {self._root} cannot be made: {error.strerror}") from error
+            raise StorageError(f"`path`: the directory {self._root} cannot be created: {error.strerror}.") from error
 
     def names(self) -> list[str]:
-        """What is in the directory now, without what a client remembers of it."""
+        """Return the names of the files in the directory now, without a cached listing."""
         return list(self.sizes())
 
     def sizes(self) -> dict[str, int | None]:
-        """The same, and of each its size in bytes; None where the file system does not say."""
+        """Return the names and sizes in bytes of the files; a size is None if the file system does not say it."""
         self._fs.invalidate_cache(self._root)
         try:
-            with self._named("listing", ""):
+            with self._explained("listing", ""):
                 found = self._fs.ls(self._root, detail=True)
         except FileNotFoundError:
             return {}
         return {str(entry["name"]).rstrip("/").rpartition("/")[2]: entry.get("size") for entry in found}
 
     def read(self, name: str) -> bytes | None:
-        """A small file whole, as it is now; None if there is none."""
-        self._fs.invalidate_cache(self._root)  # some look into their last listing to tell whether a file is there
+        """Return the content of a small file; None if there is no such file."""
+        self._fs.invalidate_cache(self._root)  # some clients look for the file in their last listing
         try:
-            with self._named("reading", name):
+            with self._explained("reading", name):
                 content: bytes = self._fs.cat_file(self._path(name))
         except FileNotFoundError:
             return None
         return content
 
     def open(self, name: str) -> BinaryIO:
-        """Read a large file piece by piece."""
+        """Open a large file for reading."""
         self._fs.invalidate_cache(self._root)
-        with self._named("reading", name):
+        with self._explained("reading", name):
             file: BinaryIO = self._fs.open(self._path(name), "rb", block_size=_UPLOAD_BLOCK)
         return file
 
     def create(self, name: str) -> FileSink:
-        """Begin a file, replacing what has that name."""
-        with self._present():
+        """Open a file for writing, in place of an existing one."""
+        with self._existing():
             return FileSink(self._fs, self._path(name))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file. Killed in the middle, it may leave a piece of it, on a local file system."""
-        with self._present(), self._named("writing", name):
+        """Write a small file. If the process is killed meanwhile, a local file can be incomplete."""
+        with self._existing(), self._explained("writing", name):
             self._fs.pipe_file(self._path(name), content)
 
     def write_new(self, name: str, content: bytes) -> None:
-        """Write a small file that does not exist yet; on an object store in one step.
+        """Create a small file; on an object store in one step.
 
-        :raises FileExistsError: it exists.
+        :raises FileExistsError: the file exists.
         """
-        with self._present(), self._named("writing", name):
+        with self._existing(), self._explained("writing", name):
             self._fs.pipe_file(self._path(name), content, mode="create")
 
     def replace(self, name: str, content: bytes, temporary: str) -> None:
-        """Write a small file so that a reader finds the old content or the new, and never a piece.
+        """Replace a small file so that a reader finds the old content or the new content, and nothing in between.
 
-        :param temporary: a name to use on the way, on a file system that can rename but not put.
+        :param temporary: the name of a temporary file, for a local file system.
         """
         if not self.local:
-            self.write(name, content)  # an object store shows an object when it is whole
+            self.write(name, content)  # an object store shows an object only when it is complete
             return
         sink = self.create(temporary)
         try:
@@ -243,39 +245,37 @@ class Directory:
         self._sync_entries()
 
     def rename(self, name: str, new_name: str) -> None:
-        """Move a file within the directory, replacing what has that name; on a local file system in one step."""
+        """Rename a file, in place of an existing one; on a local file system in one step."""
         old, new = self._path(name), self._path(new_name)
-        with self._named("renaming", name):
+        with self._explained("renaming", name):
             if not self._is_store:
                 self._fs.mv(old, new)
                 return
-            # Their `mv` takes names for patterns, and says nothing about an original that it could not delete.
+            # `mv` on object stores takes names for patterns, and hides that it could not delete the original.
             self._fs.invalidate_cache(self._root)
             self._fs.cp_file(old, new)
             self._fs.rm_file(old)
 
     def delete(self, name: str) -> None:
-        """Delete a file; fine if it is gone already."""
+        """Delete a file, if it exists."""
         try:
-            with self._named("deleting", name):
+            with self._explained("deleting", name):
                 self._fs.rm_file(self._path(name))
         except FileNotFoundError:
             pass
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Exclude every other holder of this lock, processes and threads, where the file system is local;
-        else nothing.
+        """Hold the lock of a local directory, which excludes other processes and threads. An object store has no lock.
 
-        The lock lies on the directory itself, so no file is left behind, and the kernel frees it when its
-        holder dies.
+        The lock is on the directory itself, so it leaves no file, and the kernel releases it when the process ends.
 
-        :raises IntergiroError: another holder kept it for a minute.
+        :raises IntergiroError: the lock was not released within a minute.
         """
         if not self.local:
             yield
             return
-        with self._present(), self._named("opening", ""):
+        with self._existing(), self._explained("opening", ""):
             handle = os.open(self._root, os.O_RDONLY)
         try:
             self._acquire(handle)
@@ -292,12 +292,12 @@ class Directory:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise IntergiroError(
-                        f"another task has been publishing to {self._root} for {_LOCK_WAIT:.0f} s; try "
-                        "again when it has ended"
+                        f"Another task has held the lock of {self._root} for {_LOCK_WAIT:.0f} s, to publish there. The "
+                        "task can be retried."
                     ) from None
             except OSError as error:
                 if error.errno in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    return  # a network file system that cannot lock a directory: as safe as an object store, then
+                    return  # a network file system without locks on directories is as safe as an object store
                 raise
             time.sleep(_LOCK_POLL)
 
@@ -306,23 +306,25 @@ class Directory:
         try:
             os.fsync(handle)
         except OSError:
-            pass  # some file systems cannot; the rename is as durable as they make it
+            pass  # some file systems cannot sync a directory
         finally:
             os.close(handle)
 
-    def _named(self, doing: str, name: str) -> AbstractContextManager[None]:
-        return _named(doing, f"{self}/{name}" if name else str(self), self.local)
+    def _explained(self, doing: str, name: str) -> AbstractContextManager[None]:
+        return _explained(doing, f"{self}/{name}" if name else str(self), self.local)
 
     @contextmanager
-    def _present(self) -> Iterator[None]:
-        """Say it where the directory, or the bucket, is not there."""
+    def _existing(self) -> Iterator[None]:
+        """Explain the error if the directory or the bucket does not exist."""
         try:
             yield
         except FileNotFoundError as error:
             if self._is_store:
                 bucket = self._root.partition("/")[0]
-                raise IntergiroValueError(f"`path`: there is no {bucket!r} to hold {self}; it has to exist") from error
-            raise StorageError(f"`path`: {self} was removed while a pull wrote to it") from error
+                raise IntergiroValueError(
+                    f"`path`: the bucket {bucket!r} of {self} does not exist. Create it."
+                ) from error
+            raise StorageError(f"`path`: {self} was deleted while a pull wrote to it.") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read JSON lines, plain or compressed, in blocks of whole lines and in constant memory."""
+"""Read JSON lines, plain or compressed, in blocks of whole lines, in constant memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 BLOCK = 1 << 20
-"""Bytes that are read from a file at a time."""
+"""Bytes that are read from a file at once."""
 COMPRESSED_BLOCK = 1 << 17
-"""The same of a compressed file, of which lines are some ten times as long."""
+"""The same for a compressed file, which becomes about ten times as large."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 def decompressor(name: str) -> Callable[[bytes], bytes]:
-    """Return what decompresses the file of this name, piece by piece.
+    """Return a function that decompresses a file with this name, block by block.
 
-    :raises IntergiroValueError: the package that this takes is not installed.
+    :raises IntergiroValueError: the package for the compression is not installed.
     """
     if name.endswith(".gz"):
         return zlib.decompressobj(_GZIP).decompress
@@ -40,17 +40,17 @@ def decompressor(name: str) -> Callable[[bytes], bytes]:
     return decompress
 
 
-def read_lines(file: BinaryIO, name: str, look_at: Callable[[bytes], object] = bool) -> Iterator[bytes]:
+def read_lines(file: BinaryIO, name: str, on_data: Callable[[bytes], object] = bool) -> Iterator[bytes]:
     """Yield the lines of a file in blocks of whole lines.
 
-    :param name: its ending says how the file is compressed.
-    :param look_at: called with each piece of the file as it is stored.
+    :param name: the name of the file, whose ending tells its compression.
+    :param on_data: called with each block of the file, as it is stored.
     """
     decompress = decompressor(name)
     size = BLOCK if name.endswith(".jsonl") else COMPRESSED_BLOCK
     rest = b""
     while data := file.read(size):
-        look_at(data)
+        on_data(data)
         block = decompress(data)
         cut = block.rfind(b"\n") + 1
         if cut:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an operator's `path` leads to."""
+"""Turn an operator's `path` into an ObjectStoragePath."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from intergiro_provider.exceptions import IntergiroValueError
-from intergiro_provider.pull.query import checked_location
+from intergiro_provider.pull.arguments import checked_location
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -16,13 +16,13 @@ _PACKAGES = {
     **dict.fromkeys(("gs", "gcs"), "apache-airflow-providers-google"),
     **dict.fromkeys(("abfs", "abfss", "adl"), "apache-airflow-providers-microsoft-azure"),
 }
-"""What brings a file system, and the extra that it needs."""
+"""The package that contains a file system, with its extra."""
 
 
 def object_storage_path(given: object) -> ObjectStoragePath:
-    """Return the path for an operator's `path`.
+    """Return the ObjectStoragePath for an operator's `path`.
 
-    :raises IntergiroValueError: it cannot be one.
+    :raises IntergiroValueError: the path is invalid, or its file system is not installed.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -32,13 +32,13 @@ def object_storage_path(given: object) -> ObjectStoragePath:
         _ = path.fs
     except (ImportError, ValueError) as error:
         scheme = location.partition("://")[0]
-        # What universal-pathlib 0.3 says to Airflow 2.11.0 and 3.0, which allow it and do not work with it.
+        # Airflow 2.11.0 and 3.0 allow universal-pathlib 0.3, but raise a TypeError with it.
         package = (
             "universal-pathlib<0.3, which this Airflow needs"
             if isinstance(error, TypeError)
-            else _PACKAGES.get(scheme, "the Airflow provider that brings it")
+            else _PACKAGES.get(scheme, "the Airflow provider that contains it")
         )
         raise IntergiroValueError(
-            f"`path`: there is no file system for {scheme}:// here ({error}). Install {package}"
+            f"`path`: no file system for {scheme}:// is installed ({error}). Install {package}."
         ) from error
     return path

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many windows are worked on at once: found out as the pull goes.
+"""The concurrency limit of a pull: how many windows are pulled side by side. The pull finds the best limit itself.
 
-The limit starts at one and doubles while that pays, as in TCP's slow start. A limit is judged by the pages per second
-that come while as many windows as it allows are worked on, all of them with an open connection. A limit beyond what the
-bank or this process can do brings no more pages, and the former one returns. It is tried again later, each time after
-twice as many rounds.
+The limit starts at one and doubles as long as that makes the pull faster, as in TCP's slow start. A limit is measured
+by the pages per second while that many windows are pulled, each with an open connection. If a higher limit does not
+bring more pages, because the bank or this process is busy, the previous limit is restored. The higher limit is tried
+again later, each time after twice as many rounds.
 
-A 429 while the limit is above one halves it, or takes back its last growth, and is no failure of the request: the
-caller asks again. From then on the limit grows by one at a time, after a pause (additive increase, multiplicative
-decrease). With a limit of one it is the bank's rate limit, which a single cursor would meet, too: the pull goes on as
-the bank allows it, and only after many refusals in a row are they a failure.
+A 429 halves a limit above one, or undoes its last increase. It is no failure: the caller repeats the request. From then
+on the limit grows by one at a time, after a pause (additive increase, multiplicative decrease). At a limit of one, a
+429 is the bank's rate limit, which applies to a single cursor, too. The pull then continues as fast as the bank allows.
+Only many 429s in a row are a failure.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from contextlib import contextmanager
 from typing import Any
 
 GAIN = 0.25
-"""A doubled limit has to bring so many more pages per second, as a share; a smaller step in proportion. Of a limit that
-has grown more the last doubling has to, were the others worth all that they can be."""
+"""A doubled limit must bring at least this share of additional pages per second; a smaller step in proportion. In a
+larger step, the last doubling must bring it, if the others brought all that they can."""
 ENOUGH, LONG_ENOUGH = 8, 0.01
-"""A rate is that of a round, one page for each that is under way; of so many pages, or so many seconds, at least."""
+"""A rate is measured over one page per window, and over at least this many pages or seconds."""
 SLOWER = 3.0
-"""A page that takes so many times as long as it did at the same limit shows that the bank slows down."""
+"""If a page takes this many times as long as before at the same limit, the bank is slowing down."""
 FIRST_ROUNDS, LAST_ROUNDS = 4, 64
-"""Rounds that a limit stays after a larger one did not pay, the first time and at the most."""
+"""Rounds at a limit after a higher one brought no more pages: the first time, and at most."""
 HOLD = 20.0
-"""After a 429 the limit does not grow for so many times as long as the bank asked to wait, so that trying costs 5 %."""
+"""After a 429 the limit does not grow for this many times the wait that the bank asked for. So attempts cost 5 %."""
 LONGEST_HOLD = 160.0
-"""As :data:`HOLD`, which doubles with each 429 that the limit has caused."""
+"""The largest value of :data:`HOLD`, which doubles with each 429 that a limit above one causes."""
 IN_A_ROW = 24
-"""Refusals without any other response between them that are waited for here; later ones count as failed attempts."""
+"""The number of 429s in a row after which the pull waits. The client counts later ones as failed attempts."""
 SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 60.0
-"""Seconds; where one request at a time is told to wait longer, that is for Airflow's retries."""
+"""Seconds. If the bank asks for a longer wait at a limit of one, the task fails and Airflow retries it."""
 LONGEST_IN_A_ROW = 300.0
-"""Seconds of such waits in a row, at most."""
+"""The largest sum of such waits in a row, in seconds."""
 
 
-class Crowded(Exception):
-    """The bank has answered 429: it gets requests faster than it allows.
+class TooManyRequests(Exception):
+    """The bank answered 429, and the pull repeats the request itself.
 
-    :param seconds: to wait before the request is sent again.
+    :param seconds: how long to wait before that.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -54,10 +54,10 @@ class Crowded(Exception):
 
 
 class _Turn(threading.local):
-    """What a thread knows of itself.
+    """The state of one thread.
 
-    :param limit_number: under which limit its page began.
-    :param is_warm: whether it has finished a page: the first one opens a connection.
+    :param limit_number: the number of the limit under which its page began.
+    :param is_warm: whether it has finished a page. The first page also opens a connection.
     """
 
     limit_number = 0
@@ -65,7 +65,7 @@ class _Turn(threading.local):
 
 
 class Pace:
-    """Shared by the threads of a pull, each of which works on a window in :meth:`turns` of its own.
+    """The concurrency limit that the threads of a pull share. Each thread pulls its window inside of :meth:`turns`.
 
     :param most: the highest limit.
     :param on_growth: called after the limit has grown.
@@ -88,31 +88,31 @@ class Pace:
         self._limit_number = 0
         self._turn = _Turn()
         self._cold = 0
-        """Threads under way that have not finished a page yet."""
+        """Working threads that have not finished a page yet."""
         self._counted_from: float | None = None
-        """When as many as allowed were under way, all of them warm; the pages since then are counted."""
+        """Since when as many threads work as the limit allows, all of them warm; the pages since then are counted."""
         self._pages = 0
         self._former: tuple[int, float] | None = None
-        """While a higher limit is on trial: the one before, and its pages per second."""
+        """While a higher limit is tried: the previous limit, and its pages per second."""
         self._usual = 0.0
-        """Seconds for a page at this limit, at the best; 0: unknown."""
+        """The best number of seconds per page at this limit; 0: unknown."""
         self._factor = 4
-        """A limit grows so many times; less once a higher one did not pay."""
+        """The factor by which the limit grows; smaller after a higher limit brought no more pages."""
         self._patience = FIRST_ROUNDS
         self._rounds = 0
-        """So many more rounds before a higher limit is tried."""
+        """Rounds left until a higher limit is tried."""
         self._hold_until = 0.0
         self._hold = HOLD
         self._is_limited = False
         self._refusals = 0
-        """In a row."""
+        """429s in a row."""
         self._is_refused = False
-        """Whether a higher limit has led to a 429: it grows by one from then on."""
+        """Whether a limit above one has caused a 429; the limit grows by one from then on."""
         self._stopped = False
 
     @contextmanager
     def turns(self) -> Iterator[None]:
-        """Wait until another window may be worked on, and count it until it is done."""
+        """Wait until the limit allows another window, and count the window until it is pulled."""
         self._enter()
         try:
             yield
@@ -121,7 +121,7 @@ class Pace:
 
     @contextmanager
     def page(self) -> Iterator[None]:
-        """Work on one page, within :meth:`turns`; first wait if the limit has fallen below what is under way."""
+        """Pull one page inside of :meth:`turns`. If the limit has fallen, wait first until it allows this window."""
         if self._under_way > self.limit:
             self._leave()
             self._enter()
@@ -130,10 +130,11 @@ class Pace:
         if self._finished():
             self._on_growth()
 
-    def answered(self, status: int, retry_after: float | None) -> None:
-        """Take note of a response to a request of this thread.
+    def on_response(self, status: int, retry_after: float | None) -> None:
+        """Adjust the limit to the response to a request of this thread.
 
-        :raises Crowded: it is a 429: ask again after :meth:`back_off`. Not raised after many in a row.
+        :raises TooManyRequests: it is a 429. Call :meth:`back_off` and repeat the request. Not raised after many 429s
+            in a row.
         """
         if status != 429:
             self._refusals = 0
@@ -145,23 +146,23 @@ class Pace:
                 retry_after = min(0.5 * 2 ** (self._refusals // 8), 2.0)
             seconds = min(max(retry_after, SHORTEST_PAUSE), LONGEST_PAUSE)
             crowded = self._turn.limit_number != self._limit_number or self.limit > 1 or self._under_way > 1
-            # Requests that are refused together are one reason to send fewer, not many.
+            # Several requests that are refused together lower the limit only once.
             if self._turn.limit_number == self._limit_number:
                 if self.limit > 1:
                     self._set_limit(self._former[0] if self._former else self.limit // 2)
-                    self._log.info("The bank asks for fewer requests (429): %d at once from now on.", self.limit)
+                    self._log.info("The bank answered 429. The pull reduces its requests to %d at once.", self.limit)
                     self._is_refused = True
                 elif not self._is_limited:
-                    self._log.info("The bank limits requests (429): the pull goes on as fast as that allows.")
+                    self._log.info("The bank limits requests (429). The pull continues as fast as the bank allows.")
                     self._is_limited = True
                 self._hold_until = self._clock() + self._hold * seconds
                 self._hold = min(2 * self._hold, LONGEST_HOLD) if crowded else self._hold
         is_patient = self._refusals <= IN_A_ROW and self._refusals * seconds <= LONGEST_IN_A_ROW
         if crowded or (is_patient and not is_too_long):
-            raise Crowded(seconds)
+            raise TooManyRequests(seconds)
 
     def back_off(self, seconds: float) -> None:
-        """Let others have this thread's turn for so long, then wait for another."""
+        """Give up this thread's turn for some seconds, then wait for another turn."""
         self._leave()
         try:
             with self._changed:
@@ -170,7 +171,7 @@ class Pace:
             self._enter()
 
     def stop(self) -> None:
-        """Let nobody wait any longer."""
+        """Wake all waiting threads, and let no thread wait again."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -191,7 +192,7 @@ class Pace:
             self._changed.notify()
 
     def _finished(self) -> bool:
-        """Count a page; whether the limit has grown."""
+        """Count a page, and return whether the limit has grown."""
         with self._changed:
             self._cold -= not self._turn.is_warm
             self._turn.is_warm = True
@@ -210,7 +211,7 @@ class Pace:
             return self._learn(rate)
 
     def _learn(self, rate: float) -> bool:
-        """Take note of the pages per second at this limit; whether the limit has grown."""
+        """Compare the pages per second at this limit with the previous one, and return whether the limit has grown."""
         each = self.limit / rate
         if self._former is not None:
             limit, before = self._former

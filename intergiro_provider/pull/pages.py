@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Following a list's cursor from page to page, without ever looping and without touching a record's bytes.
+"""The paginator: follow the cursor of a list from page to page.
 
-A page is ``{"data": [...], "has_more": true|false}``, or a plain array, which is a list of one page. Records stay
-:class:`msgspec.Raw`, slices of the answer, so unknown fields, big integers, escapes and the order of keys survive.
-Beside them only ``id`` and ``created_at`` are decoded: the first moves the cursor, the second decides about bounds.
+A page is ``{"data": [...], "has_more": true|false}``. A plain array is a list with one page. Records stay
+:class:`msgspec.Raw`, slices of the body, so unknown fields, big integers, escapes and the order of keys are kept. Only
+``id`` and ``created_at`` of each record are decoded: ``id`` is the cursor, ``created_at`` is compared with the bounds.
 
-A list that does not behave (a cursor that stands still or goes round in circles, a record twice, ``has_more``
-with no data, an answer that is no page) raises :class:`IntergiroResponseError`, which says on which page, and
-never quotes the answer.
+A list that breaks the rules raises :class:`IntergiroResponseError`: a cursor that does not advance or that repeats, a
+record twice, ``has_more`` without data, a body that is no page. The message names the page, and never quotes the body.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from intergiro_provider.exceptions import (
     IntergiroValidationError,
     UnreadableResponse,
 )
-from intergiro_provider.pull import lenient
-from intergiro_provider.pull.query import page_query
+from intergiro_provider.pull import surrogates
+from intergiro_provider.pull.arguments import page_query
 
 RecordId = str | int
 
@@ -33,11 +32,10 @@ RecordId = str | int
 class Page(NamedTuple):
     """One page of a list.
 
-    :param records: each record's bytes as the bank sent them.
-    :param created_at: beside each record its ``created_at``: a datetime where it reads as one, else whatever
-        it is, else None.
-    :param ids: beside each record its id; None where it has none that could be one.
-    :param has_more: whether the bank has a next page.
+    :param records: the bytes of each record, as the bank sent them.
+    :param created_at: the ``created_at`` of each record: a datetime if it is valid, otherwise its value, or None.
+    :param ids: the id of each record; None if it has no valid id.
+    :param has_more: whether there is another page.
     """
 
     records: list[msgspec.Raw]
@@ -47,27 +45,26 @@ class Page(NamedTuple):
 
     @property
     def first_id(self) -> RecordId | None:
-        """The id of the first record; None if the page is empty or that record has no id."""
+        """The id of the first record; None if there is none."""
         return self.ids[0] if self.ids else None
 
     @property
     def last_id(self) -> RecordId | None:
-        """The id of the last record, after which the next page starts."""
+        """The id of the last record, after which the next page starts; None if there is none."""
         return self.ids[-1] if self.ids else None
 
 
 GetPage = Callable[[dict[str, Any]], Page]
-"""Takes a query and returns the page that the bank gives for it."""
+"""Takes a query and returns the bank's page for it."""
 
 
 def iter_pages(get_page: GetPage, query: Mapping[str, Any] | None = None) -> Iterator[Page]:
-    """Yield a list's pages, in the bank's order, one in memory at a time.
+    """Yield the pages of a list in the bank's order. Only one page is in memory.
 
-    :param query: the query of the first page. ``limit`` is 100 if absent, and left out of the query if None;
-        ``starting_after`` begins in the middle of the list.
-    :raises IntergiroValueError: at once, before any request, for a ``limit`` or a cursor that cannot work.
-    :raises IntergiroResponseError: while iterating, for a page that breaks the rules; its records are not
-        yielded.
+    :param query: the query of the first page. The default of ``limit`` is 100; None leaves it out. With
+        ``starting_after``, the list begins after that record.
+    :raises IntergiroValueError: at once, before any request: the ``limit`` or the order cannot work.
+    :raises IntergiroResponseError: while iterating: a page breaks the rules. Its records are not yielded.
     """
     return _follow(get_page, page_query(query))
 
@@ -86,8 +83,8 @@ def _follow(get_page: GetPage, query: dict[str, Any]) -> Iterator[Page]:
             if number == 1:
                 raise
             raise IntergiroResponseError(
-                f"The bank refused {where} of the list with status {error.status_code}: the record that the page "
-                "before ended with is probably gone. Airflow can retry the task, which then starts from the beginning."
+                f"The bank refused {where} of the list with status {error.status_code}. The last record of the page "
+                "before has probably been deleted. Airflow can retry the task, which then starts from the beginning."
             ) from None
         except IntergiroResponseError as error:
             raise type(error)(f"{where} of the list: {error}") from None
@@ -101,32 +98,32 @@ def _follow(get_page: GetPage, query: dict[str, Any]) -> Iterator[Page]:
 
 
 def _refuse_repetition(page: Page, former: set[RecordId], where: str) -> set[RecordId]:
-    """Compare a page's ids with each other and with the page before; return them for the next comparison."""
+    """Compare the ids of a page with each other and with those of the page before; return them."""
     ids = [identity for identity in page.ids if identity is not None]
     here = set(ids)
     if len(here) != len(ids):
         twice = next(i for n, i in enumerate(ids) if i in ids[:n])
-        raise IntergiroResponseError(f"{where} of the list holds the record {twice!r} twice")
+        raise IntergiroResponseError(f"{where} of the list holds the record {twice!r} twice.")
     if not here.isdisjoint(former):
         again = next(i for i in ids if i in former)
         raise IntergiroResponseError(
-            f"{where} of the list repeats the record {again!r} of the page before: the list changed its "
-            "order while it was read (sort by `created_at`, which does not change), or the bank's cursor is broken"
+            f"{where} of the list repeats the record {again!r} of the page before. Either the list changed its order "
+            "during the pull (sort by `created_at`, which does not change), or the bank's cursor is broken."
         )
     return here
 
 
 def _next_cursor(page: Page, cursors: set[RecordId], where: str) -> RecordId:
     if not page.records:
-        raise IntergiroResponseError(f"{where} of the list says `has_more` but holds no data")
+        raise IntergiroResponseError(f"{where} of the list says `has_more` but holds no data.")
     last = page.last_id
     if last is None or last == "":
         raise IntergiroResponseError(
-            f"{where} of the list says `has_more`, but its last record has no `id` to go on from"
+            f"{where} of the list says `has_more`, but its last record has no `id`, which is the cursor."
         )
     if last in cursors:
         raise IntergiroResponseError(
-            f"{where} of the list ends at the record {last!r}, as an earlier page did: the cursor does not move on"
+            f"{where} of the list ends at the record {last!r}, as an earlier page did: the cursor does not advance."
         )
     cursors.add(last)
     return last
@@ -155,9 +152,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_page(body: bytes) -> Page:
-    """Read the body of a response as a page.
+    """Decode the body of a response as a page.
 
-    ``raise … from None`` throughout: a decoder's own exception can carry the body, which is the user's data.
+    The errors have no cause (``from None``): the exception of a decoder can hold the body, which is account data.
 
     :raises UnreadableResponse: it is not JSON.
     :raises IntergiroResponseError: it is JSON, but not a page.
@@ -165,24 +162,24 @@ def read_page(body: bytes) -> Page:
     body = body.removeprefix(_BYTE_ORDER_MARK)
     try:
         if not body.isascii():
-            body.decode()  # msgspec passes over strings that it does not decode, and so over broken UTF-8
+            body.decode()  # msgspec does not check UTF-8 in strings that it does not decode
         try:
             records, has_more = _split(body)
             ids, created_at = _heads(body, records)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            patched, restore = lenient.without_halves(body)
+            patched, restore = surrogates.replaced(body)
             records, has_more = _split(patched)
             records = [msgspec.Raw(restore(bytes(record))) for record in records]
             ids, created_at = _odd_heads(records)
     except msgspec.ValidationError:
         raise IntergiroResponseError(
-            "the response is JSON, but neither an array nor {data: [...], has_more: true or false}: "
-            "is this the endpoint of a list?"
+            "the response is JSON, but neither an array nor {data: [...], has_more: true or false}. Check that "
+            "`endpoint` is a list."
         ) from None
     except (ValueError, RecursionError):
-        raise UnreadableResponse(f"the response is not JSON, or was cut off ({len(body)} bytes)") from None
+        raise UnreadableResponse(f"the response is not JSON, or is incomplete ({len(body)} bytes).") from None
     return Page(records, created_at, ids, has_more)
 
 
@@ -212,28 +209,28 @@ def _odd_heads(records: list[msgspec.Raw]) -> tuple[list[RecordId | None], list[
 
 
 def decoded(record: msgspec.Raw) -> Any:
-    """One record in plain types."""
+    """Return a record in plain types."""
     try:
         return _decode_any(record)
     except msgspec.DecodeError:
-        return lenient.decode(bytes(record))
+        return surrogates.decode(bytes(record))
 
 
 def record_id(record: msgspec.Raw) -> RecordId | None:
-    """The id of one record; None if it has none that could be one."""
+    """Return the id of a record; None if it has no valid id."""
     return _odd_head(record)[0]
 
 
 def _odd_head(record: msgspec.Raw) -> tuple[RecordId | None, Any]:
-    """The head of a record on a page where some record is no object, or has an id or a time of an unusual form."""
+    """Return the id and the time of a record, also if it is no object, or if they have an unusual form."""
     value = decoded(record)
     if not isinstance(value, dict):
         return None, None
     identity = value.get("id")
     if isinstance(identity, bool) or not isinstance(identity, (str, int)):
         identity = None
-    if isinstance(identity, str) and not lenient.is_whole(identity):
-        identity = None  # can be no cursor, as no URL can hold it
+    if isinstance(identity, str) and not surrogates.can_be_encoded(identity):
+        identity = None  # no URL can hold it, so it is no cursor
     return identity, _moment(value.get("created_at"))
 
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parquet: parts that can be read together, because all of them have the one schema that holds every record.
+"""Parquet: all parts of a result have one schema, which holds every record, so they can be read together.
 
-That schema is known when the last page has come. Until then the records are staged as JSON lines, compressed, and only
-what they hold is noted (:mod:`.schema`); then they are read back, in the order of the list, and written as Parquet, one
-block in memory at a time. So a pull that is taken up after a failure finds its records as the bank sent them, and how a
-list was cut into windows leaves no trace in the files.
+The schema is known only after the last page. Until then, the records are staged as compressed JSON lines, and their
+type is inferred (:mod:`.schema`). Then they are read in the order of the list and written as Parquet, with one block in
+memory. So an attempt that resumes finds the records as the bank sent them, and the files do not depend on the windows.
 
-The only module that imports pyarrow: import it inside functions.
+Import this module inside functions only: it imports pyarrow.
 """
 
 from __future__ import annotations
@@ -22,73 +21,74 @@ import pyarrow.json  # type: ignore[import-untyped,unused-ignore]
 import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
 
 from intergiro_provider.exceptions import IntergiroError
-from intergiro_provider.pull import claims
+from intergiro_provider.pull import names
+from intergiro_provider.pull.jsonl import JsonLines
 from intergiro_provider.pull.manifest import Part
 from intergiro_provider.pull.rows import AS_JSON, columns_of, has_text, rewritten, wrapped
-from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type, settle
-from intergiro_provider.pull.watched import Place, WatchedLines
+from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type, finalize
 
 if TYPE_CHECKING:
     from intergiro_provider.pull.directory import FileSink
+    from intergiro_provider.pull.target import Target
 
 log = logging.getLogger(__name__)
 
 STAGED_SUFFIX = ".jsonl.zst"
 _STAGED_CODEC, _STAGED_LEVEL = "zstd", 1
 
-_LEVELS = {None: None, "gzip": 6, "zstd": 3}  # of gzip, pyarrow takes 9 by itself, for 20 times the CPU
+_LEVELS = {None: None, "gzip": 6, "zstd": 3}  # the default of pyarrow for gzip is 9, which takes 20 times the CPU
 
 BLOCK = 1 << 20
-"""Bytes of JSON lines that are read at a time."""
+"""Bytes of JSON lines in one block."""
 ROW_GROUP = 16 << 20
-"""A row group ends when it holds so much, as JSON lines: some 30,000 transactions, 2 MB as stored."""
+"""Bytes of JSON lines in a row group: about 30,000 transactions, or 2 MB as they are stored."""
 CELLS = 4 << 20
-"""A row group ends when it has so many values, nulls among them, which take memory but no room in JSON lines."""
+"""Values in a row group. Nulls count: they take memory, although a missing field takes no bytes in JSON lines."""
 
 _KINDS = {
-    Kind.BOOL: pa.bool_(),
-    Kind.INTEGER: pa.int64(),
+    Kind.BOOLEAN: pa.bool_(),
+    Kind.INT64: pa.int64(),
     Kind.DOUBLE: pa.float64(),
-    Kind.MOMENT: pa.timestamp("us", tz="UTC"),
+    Kind.TIMESTAMP: pa.timestamp("us", tz="UTC"),
     Kind.STRING: pa.string(),
-    Kind.HUGE: pa.string(),
-    Kind.TEXT: pa.string(),
+    Kind.INT128: pa.string(),
+    Kind.JSON: pa.string(),
 }
 _IS_JSON = {"content": "json"}
-"""Metadata of a field whose strings are JSON text."""
+"""The metadata of a field whose strings are JSON text."""
 
 
-class Parquet(WatchedLines):
-    """The format, for one pull: remembers what the parts hold that it staged.
+class Parquet(JsonLines):
+    """The format of one pull: its staged JSON lines, and the Parquet files that are made from them.
 
-    :param compression: of the pages in the files; None, ``gzip`` or ``zstd``.
-    :param moments: whether ISO 8601 in fields named ``…_at`` becomes a timestamp.
+    :param compression: of the pages in the files: None, ``gzip`` or ``zstd``.
+    :param timestamps: whether ISO 8601 in fields named ``…_at`` becomes a timestamp.
     """
 
-    def __init__(self, compression: str | None, moments: bool) -> None:
-        super().__init__(_Frames, moments)
+    keeps_lone_surrogates = False  # no string of Parquet can hold one
+
+    def __init__(self, compression: str | None, timestamps: bool) -> None:
+        super().__init__(_Frames, timestamps)
         self._codec = compression
 
-    def storable(self, records: Sequence[msgspec.Raw], seen: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
-        """Return the records as they were seen: no string of Parquet can hold half a surrogate pair."""
-        return seen
+    def blocks(self, parts: Sequence[Part], target: Target) -> Iterator[bytes]:
+        """Yield the lines of staged parts, in blocks of whole lines."""
+        return _blocks(parts, target)
 
-    def blocks(self, parts: Sequence[Part], place: Place) -> Iterator[bytes]:
-        """Yield the lines of these parts in blocks of whole lines."""
-        return _blocks(parts, place)
+    def assemble(
+        self, staged: Sequence[Part], target: Target, part_bytes: int, check: Callable[[], None]
+    ) -> list[Part]:
+        """Write the parts to publish from the staged ones, in this order.
 
-    def assemble(self, staged: Sequence[Part], place: Place, part_bytes: int, check: Callable[[], None]) -> list[Part]:
-        """Make the parts to publish out of those that are staged, in this order.
-
-        :param part_bytes: size at which a part ends, before compression.
-        :param check: raises if the pull was told to stop; called now and then.
+        :param part_bytes: the size at which a part ends, before compression.
+        :param check: called now and then; raises if the pull was told to stop.
         """
-        schema = _Schema(settle(self.type_of(staged, place, check), self._moments))
+        schema = _Schema(finalize(self.type_of(staged, target, check), self._timestamps))
         if staged:
-            log.info("All %s records have come; writing them as Parquet.", f"{sum(part.rows for part in staged):,}")
-        writer = _Writer(place, schema, self._codec, part_bytes)
+            log.info("All %s records are pulled. Writing them as Parquet.", f"{sum(part.rows for part in staged):,}")
+        writer = _Writer(target, schema, self._codec, part_bytes)
         try:
-            for block in _blocks(staged, place, min(BLOCK, part_bytes)):
+            for block in _blocks(staged, target, min(BLOCK, part_bytes)):
                 check()
                 writer.write(block)
             parts = writer.finish()
@@ -96,12 +96,14 @@ class Parquet(WatchedLines):
             writer.abort()
             raise
         if sum(part.rows for part in parts) != sum(part.rows for part in staged):
-            raise IntergiroError("writing Parquet lost or repeated records; nothing was published")
+            raise IntergiroError(
+                "Writing Parquet lost or repeated records. Nothing was published. Report this as a bug."
+            )
         return parts
 
 
 class _Frames:
-    """Compresses block by block: needs no package beside pyarrow."""
+    """Compresses each block into a frame of its own. Needs no package except pyarrow."""
 
     def __init__(self) -> None:
         self._codec = pa.Codec(_STAGED_CODEC, _STAGED_LEVEL)
@@ -114,14 +116,14 @@ class _Frames:
         return b""
 
 
-def _blocks(staged: Sequence[Part], place: Place, size: int = BLOCK) -> Iterator[bytes]:
-    """The lines of all parts, one after the other, in blocks of whole lines that do not depend on where parts end.
+def _blocks(staged: Sequence[Part], target: Target, size: int = BLOCK) -> Iterator[bytes]:
+    """Yield the lines of all parts in blocks of whole lines. The blocks do not depend on where the parts end.
 
-    :param size: of a block, unless a line is longer.
+    :param size: the size of a block, unless a line is longer.
     """
     held = b""
     for part in staged:
-        with closing(place.reopen(part.path)) as file, pa.CompressedInputStream(file, _STAGED_CODEC) as stream:
+        with closing(target.reopen(part.path)) as file, pa.CompressedInputStream(file, _STAGED_CODEC) as stream:
             while data := stream.read(size - len(held) % size):
                 held += data
                 if len(held) % size == 0 and (cut := held.rfind(b"\n") + 1):
@@ -132,7 +134,7 @@ def _blocks(staged: Sequence[Part], place: Place, size: int = BLOCK) -> Iterator
 
 
 class _Schema:
-    """Turns lines into a table of one schema."""
+    """Turns JSON lines into tables of one schema."""
 
     def __init__(self, type_: Type) -> None:
         self._columns = columns_of(type_)
@@ -149,13 +151,13 @@ class _Schema:
             try:
                 return self._read(lines)
             except pa.ArrowInvalid:
-                pass  # a name twice, or a moment spelt otherwise
+                pass  # a name twice, or an unusual form of a time
         try:
             return self._read(rewritten(lines, self._columns))
-        except (pa.ArrowInvalid, msgspec.DecodeError, KeyError):  # whose message quotes the record
+        except (pa.ArrowInvalid, msgspec.DecodeError, KeyError):  # their messages quote the record
             raise IntergiroError(
-                'a record could not be written as Parquet, although it fits the schema: use file_format="jsonl" and '
-                "report this as a bug"
+                'A record could not be written as Parquet, although it fits the schema. Use file_format="jsonl", and '
+                "report this as a bug."
             ) from None
 
     def _read(self, lines: bytes) -> Any:
@@ -164,7 +166,7 @@ class _Schema:
 
 
 def _leaves(type_: Type) -> int:
-    """How many columns a type has in a file."""
+    """Return the number of columns that a type has in a file."""
     match type_:
         case StructOf(fields):
             return sum(map(_leaves, fields.values()))
@@ -174,7 +176,7 @@ def _leaves(type_: Type) -> int:
 
 
 def _split(lines: bytes, most: int) -> Iterator[bytes]:
-    """The same lines, at most so many at a time."""
+    """Yield the lines in blocks of at most this many lines."""
     if lines.count(b"\n") <= most:
         yield lines
         return
@@ -197,10 +199,10 @@ def _arrow(type_: Type) -> Any:
 
 
 class _Writer:
-    """Writes blocks into row groups, and these into parts."""
+    """Collects blocks into row groups, and writes row groups into parts."""
 
-    def __init__(self, place: Place, schema: _Schema, codec: str | None, part_bytes: int) -> None:
-        self._place = place
+    def __init__(self, target: Target, schema: _Schema, codec: str | None, part_bytes: int) -> None:
+        self._target = target
         self._schema = schema
         self._codec = codec
         self._part_bytes = part_bytes
@@ -212,12 +214,12 @@ class _Writer:
         self._file: Any = None
 
     def write(self, lines: bytes) -> None:
-        # Where there are many columns, the lines of one block make a table of more values than a row group may have.
+        # With many columns, one block can hold more values than a row group may have.
         most = max(1, CELLS // 4 // self._schema.columns)
-        for some in _split(lines, most):
-            table = self._schema.table(some)
+        for block in _split(lines, most):
+            table = self._schema.table(block)
             self._tables.append(table)
-            self._group_bytes += len(some)
+            self._group_bytes += len(block)
             self._group_rows += table.num_rows
             full = self._group_rows * self._schema.columns >= CELLS
             if full or self._group_bytes >= min(ROW_GROUP, self._part_bytes):
@@ -238,8 +240,8 @@ class _Writer:
         if not self._tables:
             return
         if self._sink is None:
-            self._name = claims.part_name(len(self._parts), self._place.pull_id, ".parquet")
-            self._sink = self._place.stage(self._name)
+            self._name = names.part_name(len(self._parts), self._target.pull_id, ".parquet")
+            self._sink = self._target.stage(self._name)
             self._file = pa.parquet.ParquetWriter(
                 _Output(self._sink),
                 self._schema.arrow,
@@ -262,7 +264,7 @@ class _Writer:
 
 
 class _Output:
-    """A sink, as pyarrow writes to a file. Closing it is not pyarrow's business."""
+    """The file object that pyarrow writes to. The writer, and not pyarrow, closes the sink."""
 
     closed = False
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saying every few seconds how far a pull is; never a line per page."""
+"""Log the progress of a pull every few seconds, and never one line per page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 
 class Progress:
-    """Counts records and pages, and logs one line at most every ``every`` seconds. Any thread may count.
+    """Counts records and pages, and logs a line every few seconds. Threads may share it.
 
-    :param log: where the lines go. :param what: what is pulled, for the lines.
+    :param log: the logger.
+    :param what: what is pulled, for the lines.
+    :param every: seconds between two lines.
     """
 
     def __init__(self, log: Any, what: str, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,31 +25,31 @@ class Progress:
         self._every = every
         self._clock = clock
         self._lock = threading.Lock()
-        self._began = self._said = clock()
+        self._began = self._logged_at = clock()
         self._share: float | None = None
-        """As the last line said."""
+        """The share in the last line."""
 
     def add(
         self,
         rows: int,
         share: Callable[[], float | None] = lambda: None,
-        standing: Callable[[float | None], str] = lambda seconds_left: "",
+        describe: Callable[[float | None], str] = lambda seconds_left: "",
     ) -> None:
-        """Count one page and what was kept of it.
+        """Count one page, and its records that were kept.
 
-        :param share: says which share of the whole has come, 0 to 1; asked only when a line is due.
-        :param standing: takes the seconds left, None where they are unknown, and says how far the whole is.
+        :param share: returns the share of the interval that is pulled, 0 to 1; called only for a line.
+        :param describe: takes the seconds left, or None if they are unknown, and returns the end of the line.
         """
         with self._lock:
             self.pages += 1
             self.rows += rows
             now = self._clock()
-            since = now - self._said
+            since = now - self._logged_at
             if since < self._every:
                 return
-            self._said = now
+            self._logged_at = now
             rate = self.rows / (now - self._began)
-        # By the pace since the last line: the beginning is slower, with a login and few requests at once.
+        # By the speed since the last line. A pull begins slowly, with a login and few requests at once.
         before, self._share = self._share, share()
         seconds_left = None
         if before is not None and self._share is not None and self._share > before:
@@ -58,16 +60,16 @@ class Progress:
             _count(self.rows, "record"),
             _count(self.pages, "page"),
             rate,
-            standing(seconds_left),
+            describe(seconds_left),
         )
 
     def summary(self, rows: int, parts: int, stored_bytes: int) -> None:
-        """Say what it came to.
+        """Log the result.
 
-        :param rows: in the result; more than were counted here if an earlier try had pulled some.
+        :param rows: the records in the result: more than were counted here, if an earlier attempt pulled some.
         """
         seconds = self._clock() - self._began
-        whole = f"; with those of an earlier try {_count(rows, 'record')}," if rows != self.rows else ","
+        whole = f"; with those of earlier attempts {_count(rows, 'record')}," if rows != self.rows else ","
         self._log.info(
             "%s: pulled %s from %s in %.1f s%s %s in %s",
             self._what, _count(self.rows, "record"), _count(self.pages, "page"), seconds, whole,

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull: a list of the bank, or an interval of it, becomes parts and a manifest.
-
-The interval is cut into windows (:mod:`.windows`), each of which is pulled by one cursor into parts of its own
-(:mod:`.pieces`). Where a try of its task fails, the next may take up what is durable (:mod:`.checkpoint`).
-"""
+"""A pull: a list of the bank, or an interval of it, becomes parts and a manifest. The package shows a page's path."""
 
 from __future__ import annotations
 
@@ -22,35 +18,39 @@ from intergiro_provider.exceptions import (
     IntergiroValidationError,
     UnreadableResponse,
 )
-from intergiro_provider.pull import claims
+from intergiro_provider.pull import names
+from intergiro_provider.pull.arguments import filters_of, page_query, refuse_bounds_in
 from intergiro_provider.pull.bounds import Interval, format_instant
-from intergiro_provider.pull.checkpoint import Checkpoint, Resume, WindowState
-from intergiro_provider.pull.files import Format, get_format
+from intergiro_provider.pull.checkpoint import Checkpoint, WindowState
+from intergiro_provider.pull.checkpointer import Checkpointer
+from intergiro_provider.pull.formats import Format, get_format
 from intergiro_provider.pull.manifest import Manifest
-from intergiro_provider.pull.pace import Crowded, Pace
+from intergiro_provider.pull.pace import Pace, TooManyRequests
 from intergiro_provider.pull.pages import GetPage, Page, iter_pages, record_id
-from intergiro_provider.pull.pieces import Durable, OpenPart, Piece
 from intergiro_provider.pull.progress import Progress
-from intergiro_provider.pull.query import filters_of, page_query, refuse_bounds_in
 from intergiro_provider.pull.schema import to_plain
 from intergiro_provider.pull.target import Target
-from intergiro_provider.pull.windows import ORDER, Crew, Window, Windows
+from intergiro_provider.pull.window_parts import FinishedParts, OpenPart, WindowParts
+from intergiro_provider.pull.windows import ORDER, Window, Windows
+from intergiro_provider.pull.workers import Workers
 
 log = logging.getLogger(__name__)
 
 PART_BYTES = 256 << 20
-"""A part that has grown to this size, before compression, is ended, and another begun."""
+"""A part ends at this size, before compression."""
+STOP_WITHIN = 1.0
+"""Seconds that a pull waits for its threads after it has failed or was stopped. Airflow kills the task after 5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PullRequest:
-    """What to pull, and as what to store it. Checked when it is made.
+    """What to pull, and how to store it. The arguments are checked when it is created.
 
     :param endpoint: the list, as the user wrote it; for the manifest and for messages.
-    :param query: the query, bounds and cursor excepted.
-    :param interval: which records to keep; None for all.
-    :param max_parallel_windows: how many windows of the interval may be pulled side by side.
-    :raises IntergiroValueError: the query, the format or their combination cannot work.
+    :param query: the query, without bounds and cursor.
+    :param interval: which records to keep; None: all.
+    :param max_parallel_windows: how many windows may be pulled side by side.
+    :raises IntergiroValueError: an argument, or a combination of arguments, cannot work.
     """
 
     endpoint: str
@@ -63,11 +63,11 @@ class PullRequest:
     part_bytes: int = PART_BYTES
 
     @property
-    def can_be_cut(self) -> bool:
-        """Whether windows of time may be pulled side by side: there is an interval, and no wish for another order."""
-        wishes = {name: self.query.get(name) for name in (*ORDER, "starting_after")}
+    def can_be_split(self) -> bool:
+        """Whether time windows can be pulled side by side: there is an interval, and the query names no other order."""
+        requested = {name: self.query.get(name) for name in (*ORDER, "starting_after")}
         return self.interval is not None and all(
-            wish is None or wish == ORDER.get(name) for name, wish in wishes.items()
+            value is None or value == ORDER.get(name) for name, value in requested.items()
         )
 
     def __post_init__(self) -> None:
@@ -77,22 +77,17 @@ class PullRequest:
         get_format(self.file_format, self.compression, self.parquet_timestamps)
 
 
-STOP_WITHIN = 1.0
-"""Seconds that a pull which has failed or was stopped waits for its threads; Airflow waits 5 before it kills."""
-
-
 class PullStopped(BaseException):
-    """Raised inside a pull to end it at once; a BaseException, so that no error handling on the way takes it
-    for a failure."""
+    """Ends a pull at once. A BaseException, so that no error handling on its way takes it for a failure."""
 
 
 class Pull:
-    """One pull. :meth:`run` it once; :meth:`stop` it from anywhere.
+    """One pull. Call :meth:`run` once; any thread may call :meth:`stop`.
 
-    :param get_page: takes a query and returns the page that the bank gives for it; threads call it side by side.
+    :param get_page: takes a query and returns the bank's page for it. Threads call it side by side.
     :param target: where the result goes.
-    :param resume: resumes an earlier attempt, and lets a later one resume this; None: each starts from the beginning.
-    :param after_failure: called once the threads are told to end; waits for what must not be interrupted.
+    :param checkpointer: finds the checkpoint of an earlier attempt, and writes those of this one; None: no checkpoints.
+    :param after_failure: called after the threads were told to end; waits for what must not be interrupted.
     """
 
     def __init__(
@@ -101,28 +96,29 @@ class Pull:
         get_page: GetPage,
         target: Target,
         logger: Any = log,
-        resume: Resume | None = None,
+        checkpointer: Checkpointer | None = None,
         after_failure: Callable[[], object] = lambda: None,
     ) -> None:
-        self._after_failure = after_failure
         self._request = request
         self._get_page = get_page
         self._target = target
-        self._resume = resume
         self._log = logger
+        self._checkpointer = checkpointer
+        self._after_failure = after_failure
         self._progress = Progress(logger, request.endpoint.partition("?")[0])
         self._format: Format = get_format(request.file_format, request.compression, request.parquet_timestamps)
         self._part_numbers = itertools.count()
         self._stopped = self._told_to_stop = False
-        self._pieces: dict[Window, Piece] = {}
-        self._taken_up: set[Window] = set()
-        self._size = request.max_parallel_windows if request.can_be_cut else 1
-        self._order = ORDER if self._size > 1 else {}
-        self._pace = Pace(self._size, logger, on_growth=lambda: self._windows.wake())
-        self._windows = Windows(request.interval, self._size > 1, lambda: self._pace.limit)
-        self._crew = Crew(self._windows, self._walk, self._halt, self._size)
+        self._parts: dict[Window, WindowParts] = {}
+        self._resumed: set[Window] = set()
+        """Windows of an earlier attempt that have no page of this one yet."""
+        size = request.max_parallel_windows if request.can_be_split else 1
+        self._order = ORDER if size > 1 else {}
+        self._pace = Pace(size, logger, on_growth=lambda: self._windows.wake())
+        self._windows = Windows(request.interval, size > 1, lambda: self._pace.limit)
+        self._workers = Workers(self._windows, self._pull_window, self._halt, size)
         self.began = datetime.now(UTC)
-        """When the first try began whose records this one publishes."""
+        """When the first attempt began whose records this one publishes."""
 
     def stop(self) -> None:
         """Let the pull end before its next page, without publishing."""
@@ -133,147 +129,102 @@ class Pull:
         self._stopped = True
         self._windows.stop()
         self._pace.stop()
-        self._crew.stop()
+        self._workers.stop()
 
-    def answered(self, status: int, retry_after: float | None) -> None:
-        """Take note of a response of the bank, before it is decided whether the request is repeated.
+    def on_response(self, status: int, retry_after: float | None) -> None:
+        """Take note of a response, before the client decides whether to repeat the request.
 
-        :raises Crowded: it is a 429, after which the pull repeats the request itself.
+        :raises TooManyRequests: it is a 429, and the pull repeats the request itself.
         """
-        self._pace.answered(status, retry_after)
-        self._check_stopped()  # so that nothing is asked for again
+        self._pace.on_response(status, retry_after)
+        self._check_stopped()  # so that no request is repeated
 
     def run(self) -> Manifest:
-        """Pull and publish; on any error, leave the directory with the result that it had."""
+        """Pull and publish. After an exception, the directory has its previous result."""
         try:
             self._begin()
-            self._crew.run()
+            self._workers.run()
             self._check_stopped()
-            manifest = self._manifest([self._pieces[window].durable for window in self._windows.in_order()])
+            manifest = self._manifest([self._parts[window].finished for window in self._windows.in_order()])
             self._check_stopped()
             self._target.commit(manifest)
         except BaseException as error:
             self._halt()
-            self._crew.wait(STOP_WITHIN)
+            self._workers.wait(STOP_WITHIN)
             try:
                 self._end_without_result(error)
             finally:
                 self._after_failure()
             raise
-        if self._resume is not None:
-            self._resume.forget()
+        if self._checkpointer is not None:
+            self._checkpointer.forget()
         self._progress.summary(manifest.rows, len(manifest.parts), manifest.bytes)
         return manifest
 
     def _begin(self) -> None:
-        earlier = self._resume.find(self._target) if self._resume is not None else None
-        former = self._target.begin(earlier)
-        if former is not None and former.endpoint != self._request.endpoint:
+        earlier = self._checkpointer.find(self._target) if self._checkpointer is not None else None
+        previous = self._target.begin(earlier)
+        if previous is not None and previous.endpoint != self._request.endpoint:
             self._log.warning(
-                "%s replaces a result of another endpoint, %s: give each its own `path`.",
-                self._request.endpoint, former.endpoint,
+                "%s replaces a result of another endpoint, %s. Give each endpoint its own `path`.",
+                self._request.endpoint, previous.endpoint,
             )  # fmt: skip
-        if (taken := self._target.took_over) is not None:
-            self._take_up(taken)
+        if self._target.resumed is not None:
+            self._resume_from(self._target.resumed)
         for window in self._windows.all:
-            self._pieces.setdefault(window, Piece(self._open_part, Durable()))
+            self._parts.setdefault(window, WindowParts(self._open_part, FinishedParts()))
 
-    def _take_up(self, earlier: Checkpoint) -> None:
-        """Go on where an earlier try had got to."""
-        self.began = earlier.began
-        self._order = ORDER if earlier.ordered else {}
-        for state in earlier.windows:
-            window = Window.taken_up(state, earlier.is_over(state))
-            durable = Durable(state.parts, state.first_id, state.last_id, state.reached)
-            self._pieces[window] = Piece(self._open_part, durable)
-        self._windows.take_up(list(self._pieces))
-        self._taken_up = set(self._pieces)
-        self._part_numbers = itertools.count(1 + max(claims.part_number(part.path) for part in earlier.parts))
+    def _resume_from(self, checkpoint: Checkpoint) -> None:
+        self.began = checkpoint.began
+        self._order = ORDER if checkpoint.ordered else {}
+        for state in checkpoint.windows:
+            window = Window.from_checkpoint(state, checkpoint.is_over(state))
+            finished = FinishedParts(state.parts, state.first_id, state.last_id, state.pulled_until)
+            self._parts[window] = WindowParts(self._open_part, finished)
+        self._windows.restore(list(self._parts))
+        self._resumed = set(self._parts)
+        self._part_numbers = itertools.count(1 + max(names.part_number(part.path) for part in checkpoint.parts))
         self._log.info(
-            "An earlier try has left %s records in %d part(s); this one goes on from there.",
-            f"{sum(part.rows for part in earlier.parts):,}", len(earlier.parts),
+            "An earlier attempt has pulled %s records into %d part(s). This attempt resumes there.",
+            f"{sum(part.rows for part in checkpoint.parts):,}", len(checkpoint.parts),
         )  # fmt: skip
-        self._note()
+        self._save_checkpoint()
 
-    def _end_without_result(self, error: BaseException) -> None:
-        """Clear up after a failure; but what the next try can go on with stays."""
-        # A list that contradicts itself leaves the pages before in doubt; a response that is not JSON does not.
-        doubtful = isinstance(error, IntergiroResponseError) and not isinstance(error, UnreadableResponse)
-        kept = None
-        if self._resume is not None and not doubtful:
-            if isinstance(error, Exception) and not self._told_to_stop:
-                self._finish_open_parts(self._resume)
-            self._resume.close(STOP_WITHIN)
-            kept = self._resume.saved
-        # Threads that still wait for the bank find their files closed, and end with its answer.
-        for piece in tuple(self._pieces.values()):
-            piece.abort()
-        if kept is not None:
-            self._target.keep(kept)
-            return
-        self._target.abandon()
-        if self._resume is not None and doubtful:
-            self._resume.forget()
+    # A page's path: a worker pulls a window, the window's pages come from the paginator, the paginator asks the client.
 
-    def _finish_open_parts(self, resume: Resume) -> None:
-        deadline = time.monotonic() + STOP_WITHIN
-        try:
-            for window, piece in tuple(self._pieces.items()):
-                if piece.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                    try:
-                        piece.finish(window.reached)
-                    finally:
-                        piece.lock.release()
-            if any(piece.durable.parts for piece in tuple(self._pieces.values())):
-                resume.save_last(self._target, self._checkpoint, STOP_WITHIN)
-        except Exception as error:  # a full disk, say: what was noted before is still there
-            self._log.warning("Not all that was pulled could be kept for the next try (%s).", type(error).__name__)
-
-    def _walk(self, window: Window) -> None:
-        """Pull one window into parts of its own."""
-        piece = self._pieces.setdefault(window, Piece(self._open_part, Durable()))
-        goes_on = bool(piece.durable.parts)
-        pages = self._pages(window, piece.durable)
+    def _pull_window(self, window: Window) -> None:
+        """Pull one window into its parts; a worker calls this."""
+        parts = self._parts.setdefault(window, WindowParts(self._open_part, FinishedParts()))
+        resumes = bool(parts.finished.parts)
+        pages = self._pages(window, parts.finished.last_id)
         has_more = True
         with self._pace.turns():
             while has_more:
                 with self._pace.page():
                     self._check_stopped()
                     page = next(pages)
-                    if goes_on:
-                        _check_goes_on(page, piece.durable, window.reached if self._order else None)
-                        goes_on = False
-                    has_more = self._store(window, piece, page)
-        with piece.lock:
+                    if resumes:
+                        _check_resumed(page, parts.finished, window.pulled_until if self._order else None)
+                        resumes = False
+                    has_more = self._store(window, parts, page)
+        with parts.lock:
             self._check_stopped()
-            piece.finish(window.reached)
-        if self._resume is not None and self._resume.due():
-            self._note()
+            parts.finish(window.pulled_until)
+        if self._checkpointer is not None and self._checkpointer.is_due():
+            self._save_checkpoint()
 
-    def _store(self, window: Window, piece: Piece, page: Page) -> bool:
-        """Keep what belongs to the window; return whether there is more to ask for."""
-        with piece.lock:
-            self._check_stopped()
-            records = self._windows.accept(window, page)
-            self._progress.add(len(records), self._windows.share, self._standing)
-            piece.add(page, records)
-            since = piece.since()
-            due = since is not None and self._resume is not None and self._resume.due(since)
-            if due or piece.size() >= self._request.part_bytes:
-                piece.finish(window.reached)
-        if due:
-            self._note()
-        return page.has_more or window.resumes
+    def _pages(self, window: Window, last_id: str | int | None) -> Iterator[Page]:
+        """Yield the pages of a window. After a split, its list may have to be requested again, with another end.
 
-    def _pages(self, window: Window, durable: Durable) -> Iterator[Page]:
-        """The pages of a window, taken up anew where a cut has made that necessary."""
+        :param last_id: begin after this record; None: where the query begins.
+        """
         query = dict(self._request.query)
-        if durable.last_id is not None:
-            query["starting_after"] = durable.last_id
+        if last_id is not None:
+            query["starting_after"] = last_id
         while True:
             for page in iter_pages(lambda asked: self._page(window, asked), query):
                 yield page
-                if window.resumes:
+                if window.restarts:
                     break
             else:
                 return
@@ -282,78 +233,127 @@ class Pull:
                 query["starting_after"] = window.cursor
 
     def _page(self, window: Window, query: dict[str, Any]) -> Page:
-        """Ask for one page within the window as it is now."""
+        """Request one page, within the present bounds of its window."""
         query = window.query(query)
         try:
-            page = self._ask({**self._order, **query})
+            page = self._request_page({**self._order, **query})
         except (IntergiroValidationError, IntergiroNotFound) as error:
-            if window in self._taken_up:
+            if window in self._resumed:
                 raise IntergiroResponseError(
-                    "the bank does not accept the record up to which an earlier try had got "
-                    f"({type(error).__name__}); the next try starts anew"
+                    f"The bank no longer accepts the record after which this attempt resumes ({type(error).__name__}). "
+                    "The next attempt starts from the beginning."
                 ) from error
-            if not self._order or self._progress.pages or self._taken_up or isinstance(error, IntergiroNotFound):
+            if not self._order or self._progress.pages or self._resumed or isinstance(error, IntergiroNotFound):
                 raise
-            # This list may not know our order. One cursor needs none.
+            # This list may not support our order. One cursor needs none.
             self._order = {}
-            window.may_be_cut = False
-            return self._ask(query)
-        self._taken_up.discard(window)
+            window.can_be_split = False
+            return self._request_page(query)
+        self._resumed.discard(window)
         return page
 
-    def _ask(self, query: dict[str, Any]) -> Page:
-        """Ask for one page; again after a 429, until there are many in a row, which are the client's to retry."""
+    def _request_page(self, query: dict[str, Any]) -> Page:
+        """Request one page from the client. Repeat it after a 429; the client counts a long series as failures."""
         while True:
             try:
                 return self._get_page(query)
-            except Crowded as refused:
+            except TooManyRequests as refused:
                 self._pace.back_off(refused.seconds)
                 self._check_stopped()
 
-    def _standing(self, seconds_left: float | None) -> str:
+    def _store(self, window: Window, parts: WindowParts, page: Page) -> bool:
+        """Store the records of a page that belong to its window; return whether the window has more pages."""
+        with parts.lock:
+            self._check_stopped()
+            records = self._windows.accept(window, page)
+            self._progress.add(len(records), self._windows.share, self._describe_progress)
+            parts.add(page, records)
+            opened_at = parts.opened_at()
+            is_due = opened_at is not None and self._checkpointer is not None and self._checkpointer.is_due(opened_at)
+            if is_due or parts.open_bytes() >= self._request.part_bytes:
+                parts.finish(window.pulled_until)
+        if is_due:
+            self._save_checkpoint()
+        return page.has_more or window.restarts
+
+    def _open_part(self) -> OpenPart:
+        name = names.part_name(next(self._part_numbers), self._target.pull_id, self._format.suffix)
+        opened_at = self._checkpointer.now() if self._checkpointer else 0.0
+        return OpenPart(name, self._format.open(self._target.stage(name)), opened_at)
+
+    def _describe_progress(self, seconds_left: float | None) -> str:
         share = self._windows.share()
         if share is None:
             return ""
         ended, begun = self._windows.counts()
-        left = f", about {seconds_left:.0f} s more at this pace" if seconds_left is not None else ""
+        left = f", about {seconds_left:.0f} s left" if seconds_left is not None else ""
         return f"; {share:.0%} of the interval, {ended} of {begun} windows done{left}"
 
-    def _open_part(self) -> OpenPart:
-        name = claims.part_name(next(self._part_numbers), self._target.pull_id, self._format.suffix)
-        return OpenPart(name, self._format.open(self._target.stage(name)), self._resume.now() if self._resume else 0.0)
+    def _end_without_result(self, error: BaseException) -> None:
+        """Delete the files of a failed pull, except those from which the next attempt resumes."""
+        # If the list contradicts itself, the earlier pages are in doubt. A response that is not JSON does not do that.
+        in_doubt = isinstance(error, IntergiroResponseError) and not isinstance(error, UnreadableResponse)
+        checkpoint = None
+        if self._checkpointer is not None and not in_doubt:
+            if isinstance(error, Exception) and not self._told_to_stop:
+                self._finish_open_parts(self._checkpointer)
+            self._checkpointer.close(STOP_WITHIN)
+            checkpoint = self._checkpointer.saved
+        # A thread that still waits for the bank finds its file closed, and ends.
+        for parts in tuple(self._parts.values()):
+            parts.abort()
+        if checkpoint is not None:
+            self._target.suspend(checkpoint)
+            return
+        self._target.abandon()
+        if self._checkpointer is not None and in_doubt:
+            self._checkpointer.forget()
 
-    def _note(self) -> None:
-        """Note how far the pull is."""
-        if self._resume is not None:
-            self._resume.save(self._target, self._checkpoint)
+    def _finish_open_parts(self, checkpointer: Checkpointer) -> None:
+        deadline = time.monotonic() + STOP_WITHIN
+        try:
+            for window, parts in tuple(self._parts.items()):
+                if parts.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                    try:
+                        parts.finish(window.pulled_until)
+                    finally:
+                        parts.lock.release()
+            if any(parts.finished.parts for parts in tuple(self._parts.values())):
+                checkpointer.save_last(self._target, self._checkpoint, STOP_WITHIN)
+        except Exception as error:  # such as a full disk: the last checkpoint is still there
+            self._log.warning("Not all pulled records could be kept for the next attempt (%s).", type(error).__name__)
+
+    def _save_checkpoint(self) -> None:
+        if self._checkpointer is not None:
+            self._checkpointer.save(self._target, self._checkpoint)
 
     def _checkpoint(self) -> Checkpoint:
         def state(window: Window) -> WindowState:
-            piece = self._pieces.get(window)
-            durable = piece.durable if piece is not None else Durable()
+            parts = self._parts.get(window)
+            finished = parts.finished if parts is not None else FinishedParts()
             start, end = window.interval or (None, None)
             return WindowState(
-                start=start, end=end, may_be_cut=window.may_be_cut, was_cut=window.was_cut, ended=window.ended,
-                reached=durable.reached or start, parts=durable.parts,
-                first_id=durable.first_id, last_id=durable.last_id,
+                start=start, end=end, can_be_split=window.can_be_split, was_split=window.was_split,
+                ended=window.ended, pulled_until=finished.pulled_until or start, parts=finished.parts,
+                first_id=finished.first_id, last_id=finished.last_id,
             )  # fmt: skip
 
         now = datetime.now(UTC)
         return Checkpoint(
             pull_id=self._target.pull_id,
-            fingerprint=self._resume.fingerprint if self._resume is not None else "",
+            fingerprint=self._checkpointer.fingerprint if self._checkpointer is not None else "",
             began=self.began,
             saved_at=now,
             ordered=bool(self._order),
-            windows=tuple(self._windows.look(state)),
+            windows=tuple(self._windows.snapshot(state)),
         )
 
-    def _manifest(self, pieces: list[Durable]) -> Manifest:
-        parts = [part for piece in pieces for part in piece.parts]
+    def _manifest(self, windows: list[FinishedParts]) -> Manifest:
+        parts = [part for window in windows for part in window.parts]
         schema = self._format.type_of(parts, self._target, self._check_stopped)
         if self._format.assemble is not None:
             parts = self._format.assemble(parts, self._target, self._request.part_bytes, self._check_stopped)
-        filled = [piece for piece in pieces if piece.parts]
+        filled = [window for window in windows if window.parts]
         interval = self._request.interval
         return Manifest(
             pull_id=self._target.pull_id,
@@ -372,20 +372,21 @@ class Pull:
 
     def _check_stopped(self) -> None:
         if self._stopped:
-            raise IntergiroError("the pull was stopped; nothing was published")
+            raise IntergiroError("The pull was stopped. Nothing was published.")
 
 
-def _check_goes_on(page: Page, durable: Durable, reached: datetime | None) -> None:
-    """Make sure that the bank has gone on after the last record of an earlier try, and not begun again.
+def _check_resumed(page: Page, finished: FinishedParts, pulled_until: datetime | None) -> None:
+    """Check that the bank has continued after the last record of an earlier attempt, and not begun again.
 
-    :param reached: no record may be older than this; None: the list has no order.
+    :param pulled_until: no record may be older than this; None: the list has no order.
     """
-    first = durable.first_id
+    first = finished.first_id
     begins_again = first is not None and any(record_id(record) == first for record in page.records)
-    moment = page.created_at[0] if page.created_at else None
-    if reached is not None and isinstance(moment, datetime) and moment.tzinfo is not None:
-        begins_again = begins_again or moment < reached
+    time_of_first = page.created_at[0] if page.created_at else None
+    if pulled_until is not None and isinstance(time_of_first, datetime) and time_of_first.tzinfo is not None:
+        begins_again = begins_again or time_of_first < pulled_until
     if begins_again:
         raise IntergiroResponseError(
-            "the bank did not go on after the record up to which an earlier try had got; the next try starts anew"
+            "The bank did not continue after the last record of the earlier attempt. The next attempt starts from the "
+            "beginning."
         )

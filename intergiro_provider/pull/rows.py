@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records as lines that Arrow's JSON reader takes for what they are.
+"""Rewrite JSON lines for Arrow's JSON reader, if necessary.
 
-It reads most lines as they came. But it wants objects, it has no type for a value's JSON text, and it refuses a name
-that an object has twice, and some spellings of a moment. Such lines are written anew here.
+The reader accepts most lines as the bank sent them. It does not accept records that are no objects, a name twice in an
+object, and some forms of a time. It has no type for JSON text. Such lines are rewritten.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import msgspec
 
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 
-LONELY = "value"
-"""The column of records that are no objects, or have no common structure."""
+VALUE = "value"
+"""The column for records that are no objects, or have no common structure."""
 
-AS_JSON = (Kind.TEXT, Kind.HUGE)
-"""Kinds whose values are kept as their JSON text: Arrow has no wider type that its JSON reader knows."""
+AS_JSON = (Kind.JSON, Kind.INT128)
+"""Types whose values are stored as JSON text, because Arrow's JSON reader has no wider type."""
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_moment = msgspec.json.Decoder(datetime).decode
+_decode_time = msgspec.json.Decoder(datetime).decode
 _encode = msgspec.json.encode
 
 
 def columns_of(type_: Type) -> dict[str, Type]:
-    """The columns for records of this type."""
-    return type_.fields if isinstance(type_, StructOf) else {LONELY: type_}
+    """Return the columns for records of this type."""
+    return type_.fields if isinstance(type_, StructOf) else {VALUE: type_}
 
 
 def has_text(type_: Type) -> bool:
-    """Whether some value in it is kept as its JSON text."""
+    """Return whether a value of this type is stored as JSON text."""
     match type_:
         case StructOf(fields):
             return any(map(has_text, fields.values()))
@@ -41,14 +41,14 @@ def has_text(type_: Type) -> bool:
 
 
 def wrapped(lines: bytes) -> bytes:
-    """Lines of records that are no objects, as objects with one field."""
-    head = b'{"' + LONELY.encode() + b'":'
+    """Return lines of records that are no objects as objects with one field."""
+    head = b'{"' + VALUE.encode() + b'":'
     return b"".join(head + line + b"}\n" for line in lines.split(b"\n")[:-1])
 
 
 def rewritten(lines: bytes, columns: dict[str, Type]) -> bytes:
-    """The same records, written so that each can be read as its columns say: of a name that is there twice the last
-    counts, as for most readers of JSON."""
+    """Return the same records in a form that fits their columns. If a name is there twice, the last value counts, as in
+    most JSON readers."""
     record = StructOf(columns)
     return b"".join(_rewrite(line, record) + b"\n" for line in lines.split(b"\n")[:-1])
 
@@ -62,8 +62,8 @@ def _rewrite(value: bytes, type_: Type) -> bytes:
             return _encode({name: msgspec.Raw(_rewrite(bytes(each), fields[name])) for name, each in inner.items()})
         case ListOf(element):
             return _encode([msgspec.Raw(_rewrite(bytes(each), element)) for each in _decode_list(value)])
-        case Kind.TEXT | Kind.HUGE:
+        case Kind.JSON | Kind.INT128:
             return _encode(value.decode())
-        case Kind.MOMENT:
-            return _encode(_decode_moment(value))
+        case Kind.TIMESTAMP:
+            return _encode(_decode_time(value))
     return value

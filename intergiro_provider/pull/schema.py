@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the records of a list hold: one type for each field, wide enough for every value that was seen.
+"""Infer the schema of a list: one type for each field, wide enough for every value of the field.
 
-Two types unite to the narrowest that loses nothing of either. Where there is none (a string here and an object there,
-an integer beyond 128 bits, a number with more digits than a double has) that is :attr:`Kind.TEXT`: the value's JSON
-text. So every list has a schema, whatever the bank does to it, and it does not depend on the order of the pages.
+Two types unite to the narrowest type that holds the values of both without loss. If there is none, that is
+:attr:`Kind.JSON`: the value's JSON text. Examples are a string in one record and an object in another, an integer
+beyond 128 bits, and a number with more digits than a double holds. So every list has a schema, and the schema does not
+depend on the order of the pages.
 """
 
 from __future__ import annotations
@@ -21,27 +22,32 @@ from typing import Annotated, Any
 import msgspec
 
 MAX_DEPTH = 16
-"""Objects and lists inside each other; what lies deeper is JSON text."""
+"""Levels of objects and lists. A value at a deeper level becomes JSON text."""
 MAX_FIELDS = 1000
-"""An object with more names than this, over all records, is no structure but a map, and becomes JSON text."""
+"""An object with more names than this, over all records, is a map and no structure. It becomes JSON text."""
 
-_HUGE = 2**127
+_LIMIT_128 = 2**127
 _SAFE = 2**53  # up to here a double holds every integer
-_SHORT = 16  # a numeral of so many characters, point included and without an exponent, survives in a double
+_SHORT = 16  # a double holds every number of so many characters, with the point and without an exponent
 
 
 class Kind(Enum):
-    """What a field holds that is no object and no list."""
+    """A type other than objects and lists. The values are the names of the types in a manifest."""
 
-    NULL = "nothing so far"
-    BOOL = "bool"
-    SMALL = "integers that a double holds as well"
-    INTEGER = "integers of 64 bits"
-    HUGE = "integers of 128 bits"
-    DOUBLE = "numbers that a double holds to the last digit"
-    MOMENT = "dates with time and offset, to the microsecond"
+    NULL = "null"
+    """No value so far."""
+    BOOLEAN = "boolean"
+    INT53 = "int53"
+    """Integers that a double holds, too."""
+    INT64 = "int64"
+    INT128 = "int128"
+    DOUBLE = "double"
+    """Numbers that a double holds to the last digit."""
+    TIMESTAMP = "timestamp"
+    """Date and time with an offset, to the microsecond."""
     STRING = "string"
-    TEXT = "anything, as its JSON text"
+    JSON = "json"
+    """Any value, as its JSON text."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class StructOf:
-    """Objects, by the names that any of them has, in the order in which they appeared."""
+    """Objects: the names that any of them has, in the order in which they appeared."""
 
     fields: dict[str, Type]
 
@@ -61,16 +67,16 @@ class StructOf:
 Type = Kind | ListOf | StructOf
 
 _BOTH = {
-    frozenset({Kind.SMALL, Kind.INTEGER}): Kind.INTEGER,
-    frozenset({Kind.SMALL, Kind.HUGE}): Kind.HUGE,
-    frozenset({Kind.INTEGER, Kind.HUGE}): Kind.HUGE,
-    frozenset({Kind.SMALL, Kind.DOUBLE}): Kind.DOUBLE,
-    frozenset({Kind.MOMENT, Kind.STRING}): Kind.STRING,
+    frozenset({Kind.INT53, Kind.INT64}): Kind.INT64,
+    frozenset({Kind.INT53, Kind.INT128}): Kind.INT128,
+    frozenset({Kind.INT64, Kind.INT128}): Kind.INT128,
+    frozenset({Kind.INT53, Kind.DOUBLE}): Kind.DOUBLE,
+    frozenset({Kind.TIMESTAMP, Kind.STRING}): Kind.STRING,
 }
 
 
 def unite(one: Type, other: Type) -> Type:
-    """The narrowest type that holds what both hold."""
+    """Return the narrowest type that holds the values of both."""
     if one == other or other is Kind.NULL:
         return one
     if one is Kind.NULL:
@@ -81,128 +87,119 @@ def unite(one: Type, other: Type) -> Type:
         fields = dict(one.fields)
         for name, type_ in other.fields.items():
             fields[name] = unite(fields.get(name, Kind.NULL), type_)
-        return StructOf(fields) if len(fields) <= MAX_FIELDS else Kind.TEXT
+        return StructOf(fields) if len(fields) <= MAX_FIELDS else Kind.JSON
     if isinstance(one, Kind) and isinstance(other, Kind):
-        return _BOTH.get(frozenset({one, other}), Kind.TEXT)
-    return Kind.TEXT
+        return _BOTH.get(frozenset({one, other}), Kind.JSON)
+    return Kind.JSON
 
 
 def unite_all(types: Iterable[Type]) -> Type:
-    """The narrowest type that holds what any of them holds."""
-    nothing: Type = Kind.NULL
-    return reduce(unite, types, nothing)
+    """Return the narrowest type that holds the values of all."""
+    no_value: Type = Kind.NULL
+    return reduce(unite, types, no_value)
 
 
 KNOWN_NUMBERS = {
-    "amount": Kind.INTEGER,
-    "balance": Kind.INTEGER,
+    "amount": Kind.INT64,
+    "balance": Kind.INT64,
     "exchange_rate": Kind.DOUBLE,
-    "exp_month": Kind.INTEGER,
-    "exp_year": Kind.INTEGER,
-    "payment_amount": Kind.INTEGER,
+    "exp_month": Kind.INT64,
+    "exp_year": Kind.INT64,
+    "payment_amount": Kind.INT64,
 }
-"""What the bank's own fields hold, whether or not there is a value today: results of several days fit together."""
+"""The types of the bank's documented fields. They apply on a day without a value, too, so the days fit together."""
 
 
-def settle(type_: Type, moments: bool = True, name: str = "") -> Type:
-    """The type to store as, when there is nothing more to come.
+def finalize(type_: Type, timestamps: bool = True, name: str = "") -> Type:
+    """Return the type of a column, when all records are known.
 
-    What never had a value becomes what the bank documents for a field of that name, else a string, and objects that
-    never had a field JSON text: some readers cannot read a column of no type, and no file can hold a structure of no
-    fields.
+    A field that never had a value becomes the type that the bank documents for its name, otherwise a string: some
+    readers cannot read a column without a type. An object that never had a field becomes JSON text: no file can hold a
+    structure without fields.
 
-    :param moments: whether a field named ``…_at`` holds moments. :param name: of the field.
+    :param timestamps: whether a field named ``…_at`` holds timestamps.
+    :param name: the name of the field.
     """
     known = KNOWN_NUMBERS.get(name)
     match type_:
         case StructOf(fields):
-            settled = {each: settle(inner, moments, each) for each, inner in fields.items()}
-            return StructOf(settled) if fields else Kind.TEXT
+            final = {each: finalize(inner, timestamps, each) for each, inner in fields.items()}
+            return StructOf(final) if fields else Kind.JSON
         case Kind.NULL if known is not None:
             return known
-        case Kind.NULL if moments and name.endswith("_at"):
-            return Kind.MOMENT
-        case Kind.SMALL if known is Kind.DOUBLE:
+        case Kind.NULL if timestamps and name.endswith("_at"):
+            return Kind.TIMESTAMP
+        case Kind.INT53 if known is Kind.DOUBLE:
             return Kind.DOUBLE
         case ListOf(element):
-            return ListOf(settle(element))
+            return ListOf(finalize(element))
         case Kind.NULL:
             return Kind.STRING
-        case Kind.SMALL:
-            return Kind.INTEGER
+        case Kind.INT53:
+            return Kind.INT64
     return type_
 
 
-_NAMES = {
-    Kind.NULL: "null",
-    Kind.BOOL: "boolean",
-    Kind.SMALL: "int53",
-    Kind.INTEGER: "int64",
-    Kind.HUGE: "int128",
-    Kind.DOUBLE: "double",
-    Kind.MOMENT: "timestamp",
-    Kind.STRING: "string",
-    Kind.TEXT: "json",
-}
-_KINDS = {name: kind for kind, name in _NAMES.items()}
-
-
 def to_plain(type_: Type) -> Any:
-    """Return the type as a manifest has it: an object for objects, a list of one for lists, else a name."""
+    """Return the type as it is in a manifest: an object for objects, a list of one type for lists, else a name."""
     match type_:
         case StructOf(fields):
             return {name: to_plain(inner) for name, inner in fields.items()}
         case ListOf(element):
             return [to_plain(element)]
-    return _NAMES[type_]
+    return type_.value
 
 
 def from_plain(plain: Any) -> Type:
-    """Return the type that :func:`to_plain` wrote; what a newer version may have written is :attr:`Kind.TEXT`."""
+    """Return the type that :func:`to_plain` returned. A name that a newer version may use becomes :attr:`Kind.JSON`."""
     match plain:
         case dict():
             return StructOf({name: from_plain(inner) for name, inner in plain.items()})
         case [element]:
             return ListOf(from_plain(element))
-        case str():
-            return _KINDS.get(plain, Kind.TEXT)
-    return Kind.TEXT
+        case str() if plain in _NAMES:
+            return Kind(plain)
+    return Kind.JSON
 
 
-class Shape:
-    """Watches the records of a part go by, and says what they hold.
+_NAMES = frozenset(kind.value for kind in Kind)
 
-    Nearly every page holds what those before it held. That it does is checked by msgspec, against classes that are made
-    of the type so far; only a page that does not is looked at value by value.
 
-    :param moments: whether strings may be moments: in fields whose name ends in ``_at``.
+class TypeInference:
+    """Infers the type of the records of a part.
+
+    Nearly every page fits the type of the pages before it. msgspec checks that, with classes that are made from the
+    type. Only a page that does not fit is decoded value by value.
+
+    :param timestamps: whether strings can be timestamps, in fields whose name ends in ``_at``.
     """
 
-    def __init__(self, moments: bool) -> None:
+    def __init__(self, timestamps: bool) -> None:
         self.type: Type = Kind.NULL
-        self._moments = moments
+        """The narrowest type that holds all records so far."""
+        self._timestamps = timestamps
         self._decode = _checker(self.type)
 
-    def see(self, records: Sequence[msgspec.Raw]) -> None:
-        """Widen the type, if need be, to what these records hold.
+    def add(self, records: Sequence[msgspec.Raw]) -> None:
+        """Widen the type, if necessary, so that it holds these records.
 
-        :raises msgspec.DecodeError: some string holds half a surrogate pair.
+        :raises msgspec.DecodeError: a string holds a lone surrogate.
         """
         body = b"[" + b",".join(records) + b"]"
         if self._fits(body):
             return
-        found = self._type_of(_decode_with_care(body), "", 0)
-        wider = unite(self.type, found.element if isinstance(found, ListOf) else Kind.TEXT)
+        found = self._type_of(_decode_any_number(body), "", 0)
+        wider = unite(self.type, found.element if isinstance(found, ListOf) else Kind.JSON)
         if wider != self.type:
             self.type = wider
             self._decode = _checker(wider)
 
     def _fits(self, body: bytes) -> bool:
-        if self._decode is None or (self._moments and _has_odd_moments(body)):
+        if self._decode is None or (self._timestamps and _has_unusual_times(body)):
             return False
         try:
             self._decode(body)
-        except (msgspec.ValidationError, _DoesNotFit):
+        except (msgspec.ValidationError, _NeedsWiderType):
             return False
         return True
 
@@ -211,127 +208,128 @@ class Shape:
             case None:
                 return Kind.NULL
             case bool():
-                return Kind.BOOL
+                return Kind.BOOLEAN
             case int():
                 if -_SAFE <= value <= _SAFE:
-                    return Kind.SMALL
+                    return Kind.INT53
                 if -(2**63) <= value < 2**63:
-                    return Kind.INTEGER
-                return Kind.HUGE if -_HUGE <= value < _HUGE else Kind.TEXT
+                    return Kind.INT64
+                return Kind.INT128 if -_LIMIT_128 <= value < _LIMIT_128 else Kind.JSON
             case float():
                 return Kind.DOUBLE
             case str():
-                return Kind.MOMENT if self._moments and name.endswith("_at") and _is_moment(value) else Kind.STRING
+                is_timestamp = self._timestamps and name.endswith("_at") and _is_timestamp(value)
+                return Kind.TIMESTAMP if is_timestamp else Kind.STRING
         if depth > MAX_DEPTH:
-            return Kind.TEXT
+            return Kind.JSON
         if isinstance(value, list):
             return ListOf(unite_all(self._type_of(each, name, depth + 1) for each in value))
         if isinstance(value, dict):
             fields = {key: self._type_of(inner, key, depth + 1) for key, inner in value.items()}
-            return StructOf(fields) if len(fields) <= MAX_FIELDS else Kind.TEXT
-        return Kind.TEXT  # a number that does not fit into a double
+            return StructOf(fields) if len(fields) <= MAX_FIELDS else Kind.JSON
+        return Kind.JSON  # a number that does not fit into a double
 
 
-class _DoesNotFit(Exception):
-    """Raised while a page is decoded: it needs a wider type."""
+class _NeedsWiderType(Exception):
+    """Raised while a page is decoded: it does not fit the type so far."""
 
 
-class _Long:
-    """A number with more digits than a double has."""
+class _LongNumber:
+    """A number with more digits than a double holds."""
 
 
 class _Number:
     """Stands in a checker for :attr:`Kind.DOUBLE`."""
 
 
-class _HugeInteger:
-    """Stands in a checker for :attr:`Kind.HUGE`."""
+class _Int128:
+    """Stands in a checker for :attr:`Kind.INT128`."""
 
 
-_LONG, _NUMBER, _HUGE_INTEGER = _Long(), _Number(), _HugeInteger()
+_LONG_NUMBER, _NUMBER, _INT128 = _LongNumber(), _Number(), _Int128()
 _SEVEN_DECIMALS = re.compile(rb"\.\d{7}").search
-_FINE_MOMENT = re.compile(rb":\d\d\.\d{7}").search
+_FINE_TIME = re.compile(rb":\d\d\.\d{7}").search
 _FINE_FRACTION = re.compile(r":\d\d\.\d{7}").search
-_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+_Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 _CHECKS: dict[Kind, Any] = {
     Kind.NULL: None,
-    Kind.BOOL: bool | None,
-    Kind.SMALL: Annotated[int, msgspec.Meta(ge=-_SAFE, le=_SAFE)] | None,
-    Kind.INTEGER: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None,
-    Kind.HUGE: _HugeInteger | None,
+    Kind.BOOLEAN: bool | None,
+    Kind.INT53: Annotated[int, msgspec.Meta(ge=-_SAFE, le=_SAFE)] | None,
+    Kind.INT64: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None,
+    Kind.INT128: _Int128 | None,
     Kind.DOUBLE: _Number | None,
-    Kind.MOMENT: _Moment | None,
+    Kind.TIMESTAMP: _Timestamp | None,
     Kind.STRING: str | None,
-    Kind.TEXT: msgspec.Raw,
+    Kind.JSON: msgspec.Raw,
 }
 
 
-def _has_odd_moments(body: bytes) -> bool:
-    """Whether some moment may be finer than a microsecond, or on a day that UTC may not have."""
-    # Three searches are several times faster than one for everything, and colons are on every line.
-    is_fine = _SEVEN_DECIMALS(body) is not None and _FINE_MOMENT(body) is not None
+def _has_unusual_times(body: bytes) -> bool:
+    """Return whether a time may be finer than a microsecond, or on a day that does not exist in UTC."""
+    # Three searches are several times faster than one pattern for all: colons are on every line, 7 decimals on few.
+    is_fine = _SEVEN_DECIMALS(body) is not None and _FINE_TIME(body) is not None
     return is_fine or b'"0001-01-01' in body or b'"9999-12-31' in body
 
 
-def _is_moment(value: str) -> bool:
+def _is_timestamp(value: str) -> bool:
     try:
-        moment = msgspec.convert(value, _Moment)
-        _ = moment.astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError):  # the latter: outside of the calendar once it is in UTC
+        time = msgspec.convert(value, _Timestamp)
+        _ = time.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):  # OverflowError: outside of the calendar in UTC
         return False
     return _FINE_FRACTION(value) is None
 
 
-def _number(numeral: str) -> float | _Long:
+def _number(numeral: str) -> float | _LongNumber:
     value = float(numeral)
     if len(numeral) <= _SHORT and "e" not in numeral and "E" not in numeral:
         return value
     try:
-        return value if Decimal(repr(value)) == Decimal(numeral) else _LONG
-    except InvalidOperation:  # an exponent that not even Decimal takes
-        return _LONG
+        return value if Decimal(repr(value)) == Decimal(numeral) else _LONG_NUMBER
+    except InvalidOperation:  # an exponent that even Decimal does not accept
+        return _LONG_NUMBER
 
 
 def _number_or_raise(numeral: str) -> float:
     value = _number(numeral)
-    if isinstance(value, _Long):
-        raise _DoesNotFit
+    if isinstance(value, _LongNumber):
+        raise _NeedsWiderType
     return value
 
 
 def _check(type_: type, value: Any) -> object:
-    if type_ is _HugeInteger:
-        if type(value) is int and -_HUGE <= value < _HUGE:
-            return _HUGE_INTEGER
-        raise _DoesNotFit
+    if type_ is _Int128:
+        if type(value) is int and -_LIMIT_128 <= value < _LIMIT_128:
+            return _INT128
+        raise _NeedsWiderType
     if isinstance(value, float) or (type(value) is int and -_SAFE <= value <= _SAFE):
         return _NUMBER
-    raise _DoesNotFit
+    raise _NeedsWiderType
 
 
 _decode_numbers = msgspec.json.Decoder(float_hook=_number).decode
 
 
-def _decode_with_care(body: bytes) -> Any:
+def _decode_any_number(body: bytes) -> Any:
     try:
         return _decode_numbers(body)
-    except msgspec.ValidationError:  # an integer of thousands of digits, which Python does not convert
+    except msgspec.ValidationError:  # an integer of thousands of digits: Python does not convert it
         return json.loads(body, parse_int=_integer, parse_float=_number)
 
 
-def _integer(numeral: str) -> int | _Long:
-    return int(numeral) if len(numeral) <= 40 else _LONG
+def _integer(numeral: str) -> int | _LongNumber:
+    return int(numeral) if len(numeral) <= 40 else _LONG_NUMBER
 
 
 def _checker(type_: Type) -> Callable[[bytes], Any] | None:
-    """Decodes a list of such records and fails on others; None where msgspec has no type for them."""
+    """Return what decodes a list of such records and fails on others; None if msgspec has no type for them."""
     try:
         return msgspec.json.Decoder(
             list[_class_for(type_)],  # type: ignore[misc]
             dec_hook=_check,
             float_hook=_number_or_raise,
         ).decode
-    except ValueError:  # a name that msgspec does not take: with a quotation mark, say
+    except ValueError:  # a name that msgspec does not accept, such as one with a quotation mark
         return None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pulling in increments: each begins where the one before it ended, at the watermark."""
+"""Pull in increments: each begins at the watermark, where the last one ended."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from typing import TYPE_CHECKING
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.pull.bounds import Interval, format_instant, look_back, read_instant
-from intergiro_provider.pull.checkpoint import STILL_FILLING
+from intergiro_provider.pull.checkpoint import LATE_RECORDS
 
 if TYPE_CHECKING:
     from intergiro_provider.pull.manifest import Manifest
 
 STATE_KEY = "intergiro_created_to"
-"""Where the state of an asset holds the watermark, an instant in ISO 8601."""
+"""The key of the watermark in the state of an asset. The value is an instant in ISO 8601."""
 
 
-def reached(interval: Interval, asked_at: datetime) -> str:
-    """The watermark after an interval was pulled: its end, unless that is too young to be sure of.
+def watermark_after(interval: Interval, began: datetime) -> str:
+    """Return the watermark after a pull: the end of its interval, but not later than five minutes before it began.
 
-    :param asked_at: when the pull began. What the bank lists late, or with a clock behind ours, comes with the next
-        increment, which begins so much earlier.
+    The bank may list a record late, or its clock may be behind ours. The next increment then pulls the record.
+
+    :param began: when the pull began.
     """
-    return format_instant(min(interval.end, asked_at - STILL_FILLING))
+    return format_instant(min(interval.end, began - LATE_RECORDS))
 
 
-def increment(
-    asked: Interval, watermark: datetime | None, former: Manifest | None, lookback: timedelta | None = None
+def next_increment(
+    requested: Interval, watermark: datetime | None, previous: Manifest | None, lookback: timedelta | None = None
 ) -> Interval:
-    """What to pull now.
+    """Return the interval to pull now.
 
-    :param asked: its end is the increment's; its beginning that of the first one.
-    :param watermark: up to where all is pulled; None: nothing is.
-    :param former: the result that is at the target. Made up to the same instant, it is pulled again as it was: this is
-        a second run of its task.
-    :param lookback: moves the beginning back.
-    :raises IntergiroValueError: the increment lies before the watermark, or would replace another one.
+    :param requested: the interval of the arguments. Its start applies to the first increment only.
+    :param watermark: everything before this time is pulled; None: nothing is.
+    :param previous: the result that is in the directory. If it has the same end, the task runs again, and its interval
+        is pulled again.
+    :param lookback: moves the start back.
+    :raises IntergiroValueError: the interval lies before the watermark, or the pull would replace another increment.
     """
-    if former is not None and former.created_to == asked.created_to and former.created_from is not None:
-        return Interval(read_instant("created_from", former.created_from), asked.end)
+    if previous is not None and previous.created_to == requested.created_to and previous.created_from is not None:
+        return Interval(read_instant("created_from", previous.created_from), requested.end)
     if watermark is None:
-        return look_back(asked, lookback)
-    if watermark >= asked.end:
+        return look_back(requested, lookback)
+    if watermark >= requested.end:
         raise IntergiroValueError(
-            f"`watermark`: all up to {format_instant(watermark)} is pulled already, and `created_to` is "
-            f"{asked.created_to}. To pull an interval again, run its task again with the `path` that it had, or leave "
-            "`watermark` out"
+            f"`watermark`: everything before {format_instant(watermark)} is pulled already, and `created_to` is "
+            f"{requested.created_to}. To pull an interval again, run its task again with the `path` that it had, or "
+            "leave out `watermark`."
         )
-    if former is not None and former.rows:
+    if previous is not None and previous.rows:
         raise IntergiroValueError(
-            f"`path` holds another increment (up to {former.created_to}), which this one would replace: with "
-            "`watermark` each run needs a `path` of its own, such as s3://…/{{ ts_nodash }}"
+            f"`path` holds another increment (up to {previous.created_to}), which this one would replace. With "
+            "`watermark`, give each run its own `path`, such as s3://…/{{ ts_nodash }}."
         )
-    return look_back(Interval(watermark, asked.end), lookback)
+    return look_back(Interval(watermark, requested.end), lookback)

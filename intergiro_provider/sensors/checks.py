@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks for the IntergiroSensor that are there wherever this package is installed, in the triggerer too."""
+"""Checks for IntergiroSensor. The triggerer can import them, because they are installed with this package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 
 
 def has_records(response: requests.Response) -> bool:
-    """Whether a list has a record: with filters in the query, whether there is such a record yet."""
+    """Return whether a list has a record: with filters in the query, whether there is a matching one."""
     page = response.json()
     return bool(page["data"] if isinstance(page, dict) else page)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for something at Intergiro.
+"""Wait for a record or a status at the bank.
 
-A light module: it is imported at every parse of every DAG file that uses it, so what makes requests is
-imported when the task runs, and errors where they are raised.
+Each parse of a DAG file that uses this module imports it. So it imports at once only what a parse needs. What sends
+requests is imported when the task runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseSensorOperator, conf
 
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
 from intergiro_provider.links.intergiro import IntergiroPortalLink
 from intergiro_provider.operators.rendering import RenderedFields
 from intergiro_provider.query import is_pending, whole_query
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class IntergiroSensor(RenderedFields, BaseSensorOperator):
-    """GET an endpoint again and again, until a check says yes to what it answers.
+    """Request an endpoint again and again, until a check returns True for the response.
 
-    To wait for a record, let the query describe it, and the ready check see whether there is one:
+    To wait for a record, describe it in ``query``, and use the ready-made check ``has_records``:
 
     .. code-block:: python
 
@@ -37,20 +38,20 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
             deferrable=True,
         )
 
-    While the bank is not available, says 429 or has a fault (every error that is not final), the sensor waits on, until
-    its ``timeout``. A final error ends it at once, as a failure, or as skipped with ``soft_fail``; a 404 is final too,
-    for ids are the bank's, and what has one is there.
+    After a transient error, such as 429, 503 or no response, the sensor continues to wait, until its ``timeout``. After
+    a final error the task fails at once, or is skipped with ``soft_fail=True``. A 404 is final, too: the bank creates
+    the ids, so an id that it does not know is wrong.
 
-    Deferred, it takes no worker slot: the triggerer polls, every ``poke_interval``, and after errors with growing
-    pauses or when the bank says; ``exponential_backoff`` has no part in that.
+    A deferred sensor uses no worker slot. The triggerer polls every ``poke_interval``. After an error it polls with
+    growing delays, or when the bank allows it. ``exponential_backoff`` has no effect on that.
 
-    :param endpoint: what to GET, such as ``transactions``; the API's version is put before it. (templated)
-    :param response_check: called with the response; it says whether the wait is over. Either a function, which is also
-        given those names of Airflow's context that it asks for, as the HttpSensor does; or the import path of one, as
-        ``deferrable`` needs: the triggerer imports it, which has neither the DAG nor its context.
+    :param endpoint: the endpoint to request, such as ``transactions``; the provider adds the API's version. (templated)
+    :param response_check: called with the response; returns True when the wait is over. A function, which can also take
+        names of Airflow's context, as in HttpSensor, or the import path of a function. ``deferrable`` needs an import
+        path: the triggerer imports the function, and has neither the DAG nor its context.
     :param query: the query string, a dict. (templated)
-    :param deferrable: wait in the triggerer. Unset: as ``[operators] default_deferrable`` says, if ``response_check``
-        is an import path.
+    :param deferrable: wait in the triggerer. None: as ``[operators] default_deferrable`` says, if ``response_check`` is
+        an import path.
     :param intergiro_conn_id: the connection. (templated)
     """
 
@@ -76,8 +77,6 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
         self.intergiro_conn_id = intergiro_conn_id
         whole_query(endpoint, None if is_pending(query) else query)
         if problem := _problem(response_check, deferrable):
-            from intergiro_provider.exceptions import IntergiroValueError
-
             raise IntergiroValueError(problem)
         if deferrable is None:
             by_default = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -86,7 +85,7 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
 
     @message_only
     def poke(self, context: Context) -> bool:
-        """Ask once; not met and deferrable: go on in the triggerer."""
+        """Poll once. If the wait is not over and the sensor is deferrable, defer."""
         if self._is_met(context):
             return True
         if self.deferrable:
@@ -106,7 +105,6 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
         return False
 
     def _is_met(self, context: Context) -> bool:
-        from intergiro_provider.exceptions import IntergiroError
         from intergiro_provider.hooks.callables import call, imported
         from intergiro_provider.hooks.intergiro import IntergiroHook
 
@@ -117,16 +115,16 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
         except AirflowFailException:
             raise
         except IntergiroError as error:
-            self.log.warning("%s The sensor waits on.", error)
+            self.log.warning("%s The sensor continues to wait.", error)
             return False
-        # Where the triggerer may have to call it, a check that asks for more than it gets there shall fail at once.
+        # A check that the triggerer may call gets no context here either, so that it fails at once if it needs one.
         return bool(call("response_check", check, response, {} if self.deferrable else context))
 
     @message_only
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> None:
-        """End as the trigger says.
+        """End with the event of the trigger.
 
-        :raises IntergiroError: the error that the trigger ended with.
+        :raises IntergiroError: the error with which the trigger ended.
         """
         from intergiro_provider.triggers.events import read_event
 
@@ -135,19 +133,19 @@ class IntergiroSensor(RenderedFields, BaseSensorOperator):
 
 
 def _problem(response_check: Any, deferrable: bool | None) -> str:
-    """Why there cannot be a sensor with these arguments; empty if there can."""
+    """Return why these arguments cannot work; an empty text if they can."""
     if isinstance(response_check, str):
         if "." in response_check and response_check.replace(".", "_").isidentifier():
             return ""
         return (
-            f"`response_check` is {response_check!r}, which is no import path such as my_checks.is_booked "
-            "(module, dot, function)"
+            f"`response_check` is {response_check!r}, which is no import path such as my_checks.is_booked (module, "
+            "dot, function)."
         )
     if not callable(response_check):
-        return "`response_check` has to be a function, or the import path of one"
+        return "`response_check` must be a function, or the import path of one."
     if deferrable:
         return (
-            "`response_check` is a function, which the triggerer cannot be given: with `deferrable`, it has to be "
-            'the import path of one that the triggerer can import, such as "my_checks.is_booked"'
+            "`response_check` is a function, which cannot be sent to the triggerer. With `deferrable`, give the import "
+            'path of a function that the triggerer can import, such as "my_checks.is_booked".'
         )
     return ""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pull a list of the bank into files on any object storage, whole and once.
+"""Pull a list of the bank into files, on a local disk or an object store.
 
-A light module: it is imported at every parse of every DAG file that uses it, so what makes requests and
-writes files is imported when the task runs, and errors where they are raised.
+Each parse of a DAG file that uses this module imports it. So it imports at once only what a parse needs. What sends
+requests and writes files is imported when the task runs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from airflow import __version__ as _airflow_version
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
+from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
 from intergiro_provider.links.intergiro import IntergiroManifestLink, IntergiroPortalLink
 from intergiro_provider.operators.rendering import RenderedFields
-from intergiro_provider.pull.query import check_format, checked_location, page_query, refuse_bounds_in
+from intergiro_provider.pull.arguments import check_format, checked_location, page_query, refuse_bounds_in
 from intergiro_provider.query import is_pending, warn_of_unknown_filters, whole_query
-from intergiro_provider.retry_policy import wait_as_told
+from intergiro_provider.retry_policy import set_retry_policy
 from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
     from intergiro_provider.pull.bounds import Interval
-    from intergiro_provider.pull.checkpoint import Resume
+    from intergiro_provider.pull.checkpointer import Checkpointer
     from intergiro_provider.pull.manifest import Manifest
     from intergiro_provider.pull.pages import Page
     from intergiro_provider.pull.pull import Pull, PullRequest
@@ -40,12 +41,12 @@ airflow_version = tuple(int(number) for number in _airflow_version.split(".")[:2
 
 
 class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
-    """Pull a list, or an interval of it, into files, and return the manifest that names them.
+    """Pull a list, or a time interval of it, into the files of a directory, and return their manifest.
 
-    The result is a directory with the parts ``part-<n>-<pull id>.jsonl[.gz|.zst]``, one record a line, byte
-    for byte as the bank sent it, or ``….parquet``, and ``_manifest.json``. It appears whole or not at all: a run
-    of the same path replaces it, a run that fails leaves it as it was. Read what the manifest names; while no pull is
-    running, a glob over the parts finds the same files.
+    The directory then holds ``_manifest.json`` and the parts that it names: ``part-<n>-<pull id>.jsonl[.gz|.zst]``,
+    with one record per line, byte for byte as the bank sent it, or ``part-<n>-<pull id>.parquet``. The result is
+    complete or absent. A later pull into the directory replaces it. A failed pull leaves it unchanged. Read the parts
+    that the manifest names. While no pull is running, a glob over ``part-*`` finds the same files.
 
     .. code-block:: python
 
@@ -58,39 +59,36 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
             compression="gzip",
         )
 
-    In Airflow 3 the data interval of a plain ``@daily`` or cron schedule is empty, which is an error here: schedule the
-    DAG with ``CronDataIntervalTimetable``, or compute the bounds from the run's date.
+    In Airflow 3, a run with a plain ``@daily`` or cron schedule has an empty data interval, which is an error here.
+    Schedule the DAG with ``CronDataIntervalTimetable``, or compute the bounds from the run's date.
 
-    :param endpoint: the list, such as ``transactions``; the API's version is put before it. (templated)
-    :param path: the directory for the result, an ObjectStoragePath URL such as ``file:///data/x`` or
+    :param endpoint: the list, such as ``transactions``; the provider adds the API's version. (templated)
+    :param path: the directory of the result, an ObjectStoragePath URL such as ``file:///data/x`` or
         ``s3://conn_id@bucket/x``. (templated)
-    :param query: the query string, a dict: filters, and ``limit`` (1 to 100 records a page, 100 by default).
-        (templated)
-    :param created_from: keep records with ``created_from ≤ created_at < created_to``: an aware datetime, or a
-        str in ISO 8601; a bare date is 00:00 UTC, and what is finer than a millisecond is cut off. Leave out
-        both bounds to pull everything. (templated)
+    :param query: the query string, a dict: filters, and ``limit`` (1 to 100 records per page; default 100). (templated)
+    :param created_from: pull the records with ``created_from ≤ created_at < created_to``. An aware datetime, or a str
+        in ISO 8601, cut to the millisecond; a date is 00:00 UTC. Leave out both bounds to pull everything. (templated)
     :param created_to: see ``created_from``. (templated)
-    :param file_format: ``jsonl``, or ``parquet``, which needs the package pyarrow: all parts have the one schema that
-        holds every record, see ``docs/reference/parquet.md``.
-    :param compression: None, ``gzip``, or ``zstd``, which for JSON lines needs the package zstandard. Of Parquet, it
-        is the compression of the pages inside the files.
-    :param parquet_timestamps: of Parquet, what fields named ``…_at`` become that hold ISO 8601 with an offset:
+    :param file_format: ``jsonl`` or ``parquet``. Parquet needs the package pyarrow. All its parts have one schema,
+        which holds every record.
+    :param compression: None, ``gzip`` or ``zstd``. JSON lines need the package zstandard for ``zstd``. In Parquet
+        files, the pages are compressed.
+    :param parquet_timestamps: what fields named ``…_at`` become in Parquet if they hold ISO 8601 with an offset.
         ``typed``: timestamps in UTC, to the microsecond; ``raw``: strings, as the bank sent them.
-    :param max_parallel_windows: how many windows of the interval may be pulled side by side, at most, each with a
-        connection of its own. A pull starts with one and adds more while that makes it faster; after a 429, or when the
-        bank slows down, it uses fewer. 1 is one cursor, as are no bounds, and a query with another order than by
-        ``created_at``.
-    :param lookback: moves ``created_from`` back, to pull again what may have changed since:
+    :param max_parallel_windows: the largest number of time windows that are pulled side by side, each with its own
+        connection. A pull starts with one window and adds more while that makes it faster. After a 429, or if the bank
+        slows down, it uses fewer. A pull without bounds, or in another order than by ``created_at``, uses one.
+    :param lookback: moves ``created_from`` back, to pull records again that may have changed, such as
         ``timedelta(days=3)``.
-    :param watermark: an asset, which has to be among the ``outlets`` as well. Each pull then begins where the one
-        before it ended, and ``created_from`` is only for the first. Where that end was younger than five minutes, the
-        next begins five minutes before the pull did, since the bank may list a record late: the same record can come
-        in two increments then. Each run needs a ``path`` of its own, and the DAG ``max_active_runs=1``. From Airflow
-        3.3 on, which keeps the state of assets.
+    :param watermark: an asset, which must also be one of the ``outlets``. Each pull then begins at the ``created_to``
+        of the last one, but not later than five minutes before the last one began, because the bank may list a record
+        late. So a record can be in two increments. ``created_from`` applies to the first pull only. Give each run its
+        own ``path``, and set ``max_active_runs=1`` on the DAG. Needs Airflow 3.3.
     :param intergiro_conn_id: the connection. (templated)
-    :return: the manifest: ``{version, pull_id, endpoint, parts: [{path, rows, bytes, sha256}], rows, bytes,
-        first_id, last_id, created_from, created_to, complete_until, provider_version}``; a part's path is relative to
-        ``path``. ``complete_until`` is ``created_to``, or, if that was in the future, when the pull began.
+    :return: the manifest: ``{version, pull_id, endpoint, parts: [{path, rows, bytes, sha256}], rows, bytes, first_id,
+        last_id, created_from, created_to, complete_until, query, schema, provider_version}``. The path of a part is
+        relative to ``path``. ``complete_until`` is ``created_to``, or the time at which the pull began if that is
+        earlier.
     """
 
     template_fields: Sequence[str] = (
@@ -136,17 +134,15 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         self.watermark = watermark
         self.intergiro_conn_id = intergiro_conn_id
         self._check_constants()
-        wait_as_told(self)
+        set_retry_policy(self)
 
     def _check_constants(self) -> None:
-        """Refuse at once, when the DAG is parsed, what can be judged before templates are rendered."""
+        """Check when the DAG is parsed all values that are no templates."""
         check_format(self.file_format, self.compression, self.parquet_timestamps)
         self._check_watermark()
         windows = self.max_parallel_windows
         if isinstance(windows, bool) or not isinstance(windows, int) or windows < 1:
-            from intergiro_provider.exceptions import IntergiroValueError
-
-            raise IntergiroValueError(f"`max_parallel_windows` has to be a whole number, 1 or more, not {windows!r}")
+            raise IntergiroValueError(f"`max_parallel_windows` must be an integer, 1 or more, not {windows!r}.")
         bounds = (self.created_from, self.created_to)
         _, query = whole_query(self.endpoint, None if is_pending(self.query) else self.query)
         page_query(query)
@@ -164,38 +160,37 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
             return
         if airflow_version < (3, 3):
             problem = (
-                "`watermark` needs Airflow 3.3 or later, which keeps the state of assets; leave it out and give bounds"
+                "`watermark` needs Airflow 3.3 or later, which stores the state of assets. Leave it out, and give "
+                "bounds."
             )
         elif self.watermark not in self.outlets:
-            problem = "`watermark` has to be among the `outlets` as well: outlets=[the same asset]"
+            problem = "The asset of `watermark` must also be one of the `outlets`: outlets=[the same asset]."
         elif self.created_from is None or self.created_to is None:
             problem = (
-                "`watermark` needs `created_to`, the end of each pull, and `created_from`, the beginning of the first"
+                "`watermark` needs `created_to`, the end of each pull, and `created_from`, the beginning of the first "
+                "pull."
             )
         else:
             return
-        from intergiro_provider.exceptions import IntergiroValueError
-
         raise IntergiroValueError(problem)
 
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, publish, and return the manifest."""
-        from intergiro_provider.exceptions import IntergiroError
         from intergiro_provider.pull.location import object_storage_path
         from intergiro_provider.pull.pull import PullStopped
 
         path = object_storage_path(self.path)
         self._thread = threading.get_ident()
         links = self.operator_extra_links
-        # Airflow 3 stores an XCom for each link when the task has ended, an empty one where there is no link.
+        # When a task ends, Airflow 3 stores an XCom for each of its links, even an empty one.
         self.operator_extra_links = [link for link in links if not isinstance(link, IntergiroManifestLink)]
         try:
             manifest, interval, began = self._run(context, path)
         except PullStopped:
-            raise IntergiroError("the task was told to stop; nothing was published") from None
+            raise IntergiroError("The task was told to stop. Nothing was published.") from None
         finally:
-            # From here on nothing waits for the bank: Airflow calls on_kill after a time-out, too.
+            # From here on nothing waits for the bank. Airflow calls on_kill after a timeout, too.
             self._thread = self._pull = None
         self._announce(context, manifest)
         self._move_watermark(context, interval, began)
@@ -223,24 +218,24 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
             max_parallel_windows=self.max_parallel_windows,
         )
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="GET")
-        resume = self._resume(context, request, hook)
+        checkpointer = self._checkpointer(context, request, hook)
         self._lineage = lineage = Lineage(hook.settings.url(self.endpoint), path)
 
-        def answered(status: int, retry_after: float | None) -> None:
-            pull.answered(status, retry_after)
+        def on_response(status: int, retry_after: float | None) -> None:
+            pull.on_response(status, retry_after)
 
-        ask = hook.page_getter(endpoint, read_page, answered)
+        request_page = hook.page_getter(endpoint, read_page, on_response)
 
         def get_page(query: dict[str, Any]) -> Page:
-            page = ask(query)
-            lineage.look_at(page)
+            page = request_page(query)
+            lineage.add(page)
             return page
 
-        self._pull = pull = Pull(request, get_page, target, self.log, resume, finish_renewals)
+        self._pull = pull = Pull(request, get_page, target, self.log, checkpointer, finish_renewals)
         if self._killed:
             raise PullStopped
         manifest = pull.run()
-        lineage.published(manifest)
+        lineage.set_manifest(manifest)
         return manifest, request.interval, pull.began
 
     def _interval(self, context: Context, target: Target) -> Interval | None:
@@ -249,65 +244,64 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         if self.watermark is None:
             interval = parse_interval(self.created_from, self.created_to, self.lookback)
             return interval and self._not_in_the_future(interval)
-        from intergiro_provider.pull.watermark import STATE_KEY, increment
+        from intergiro_provider.pull.watermark import STATE_KEY, next_increment
 
-        asked = parse_interval(self.created_from, self.created_to)
-        assert asked is not None
+        requested = parse_interval(self.created_from, self.created_to)
+        assert requested is not None
         stored = context["asset_state_store"][self.watermark].get(STATE_KEY)
         watermark = None if stored is None else read_instant("watermark", stored)
-        interval = self._not_in_the_future(increment(asked, watermark, target.result(), self.lookback))
+        interval = self._not_in_the_future(next_increment(requested, watermark, target.result(), self.lookback))
         self.log.info("This increment is from %s to %s.", *interval)
         return interval
 
     def _not_in_the_future(self, interval: Interval) -> Interval:
-        from intergiro_provider.exceptions import IntergiroValueError
-
         now = datetime.now(UTC)
         if interval.start >= now:
             raise IntergiroValueError(
                 f"`created_from` ({interval.created_from}) is in the future, so there is nothing to pull yet. Run the "
-                f"task after `created_to` ({interval.created_to})"
+                f"task after `created_to` ({interval.created_to})."
             )
         if interval.end > now:
             self.log.warning(
-                "`created_to` (%s) is in the future: records that are created from now on are not in the result, whose "
-                "manifest says so in `complete_until`. Run the task again after that time.", interval.created_to,
+                "`created_to` (%s) is in the future. Records that are created from now on are not in the result: see "
+                "`complete_until` in the manifest. Run the task again after that time.", interval.created_to,
             )  # fmt: skip
         return interval
 
     def _announce(self, context: Context, manifest: Manifest) -> None:
-        """Tell those who wait for an asset what has come."""
-        about: dict[str, Any] = {"rows": manifest.rows, "bytes": manifest.bytes, "pull_id": manifest.pull_id}
+        """Add the result to the events of the outlets."""
+        extra: dict[str, Any] = {"rows": manifest.rows, "bytes": manifest.bytes, "pull_id": manifest.pull_id}
         if manifest.created_to is not None:
-            about["watermark"] = manifest.created_to
+            extra["watermark"] = manifest.created_to
         for outlet in self.outlets:
             if isinstance(outlet, Asset) and (events := context.get("outlet_events")) is not None:
-                events[outlet].extra.update(about)
+                events[outlet].extra.update(extra)
 
     def _move_watermark(self, context: Context, pulled: Interval | None, began: datetime) -> None:
         if self.watermark is None or pulled is None:
             return
-        from intergiro_provider.pull.watermark import STATE_KEY, reached
+        from intergiro_provider.pull.watermark import STATE_KEY, watermark_after
 
         state = context["asset_state_store"][self.watermark]
-        now = reached(pulled, began)
-        if str(state.get(STATE_KEY) or "") < now:  # not when an earlier increment was pulled again
-            state.set(STATE_KEY, now)
+        watermark = watermark_after(pulled, began)
+        if str(state.get(STATE_KEY) or "") < watermark:  # false if an earlier increment was pulled again
+            state.set(STATE_KEY, watermark)
 
-    def _resume(self, context: Context, request: PullRequest, hook: IntergiroHook) -> Resume | None:
-        """What lets a retry go on where this try ends; None where Airflow (before 3.3) keeps no state for a task."""
-        from intergiro_provider.pull.checkpoint import Resume, fingerprint
+    def _checkpointer(self, context: Context, request: PullRequest, hook: IntergiroHook) -> Checkpointer | None:
+        """Return what lets a retry resume; None before Airflow 3.3, which stores no state for a task."""
+        from intergiro_provider.pull.checkpoint import fingerprint
+        from intergiro_provider.pull.checkpointer import Checkpointer
 
         if (store := context.get("task_state_store")) is None:
             return None
         if request.query.get("sort_by") not in (None, "created_at"):
-            return None  # between two tries, a record could move to behind the place where the next goes on
+            return None  # a record could move past the cursor between two attempts
         settings = hook.settings
-        asked_for = fingerprint(
+        requested = fingerprint(
             settings.url(self.endpoint), settings.key, checked_location(self.path), request.query, request.interval,
             request.file_format, request.compression, request.parquet_timestamps,
         )  # fmt: skip
-        return Resume(store, asked_for, self.log)
+        return Checkpointer(store, requested, self.log)
 
     def _link(self, context: Context, path: ObjectStoragePath) -> bool:
         from intergiro_provider.pull.manifest import MANIFEST_NAME
@@ -315,12 +309,12 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         self.log.info("Published: %s", path / MANIFEST_NAME)
         try:
             return IntergiroManifestLink.persist(context, path / MANIFEST_NAME)
-        except Exception as error:  # the result is published: that is no failure
-            self.log.warning("There is no link to the manifest: %s.", type(error).__name__)
+        except Exception as error:  # the result is published, so the task has succeeded
+            self.log.warning("The link to the manifest could not be stored (%s).", type(error).__name__)
             return False
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
-        """Tell OpenLineage which list was read, which directory was written, with which fields and how many rows."""
+        """Return the list that was read and the directory that was written, with its fields and its number of rows."""
         return self._lineage.to_openlineage() if self._lineage else None
 
     def _target(self, path: ObjectStoragePath, context: Context) -> Target:
@@ -330,20 +324,20 @@ class IntergiroToObjectStorageOperator(RenderedFields, BaseOperator):
         return Target(Directory(path.fs, path.path), _owner(context))
 
     def on_kill(self) -> None:
-        """Stop the pull; it publishes nothing."""
+        """Stop the pull. It publishes nothing."""
         self._killed = True
         if (pull := self._pull) is not None:
             pull.stop()
         if threading.get_ident() == self._thread:
-            # Airflow calls this from its signal handler, in the thread that is waiting for the bank: an
-            # exception ends the wait.
+            # Airflow calls this from its signal handler, in the thread that waits for the pull. An exception ends the
+            # wait.
             from intergiro_provider.pull.pull import PullStopped
 
             raise PullStopped
 
 
 def _owner(context: Context) -> str:
-    """Names the task instance, the same for each of its tries."""
+    """Return a name of the task instance, the same in each attempt."""
     ti = context.get("ti")
     if ti is None:
         return ""

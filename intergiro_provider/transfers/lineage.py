@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pull tells OpenLineage: which list was read, which directory was written, and what its records look like.
+"""OpenLineage facets of a pull and of a load: the list, the directory, the table, and the fields of the records.
 
-Everything is noted while the pull runs, so that nothing is asked of the bank or the store when OpenLineage comes by. Of
-the records only the names and the types of their fields are kept, never a value. They are those of the first page with
-records, as JSON has them, whatever the files are written in: a field that only later records have is not told.
+A pull collects them while it runs, so OpenLineage causes no request to the bank or the store. Only the names and types
+of the records' fields are collected, and no value. They are the JSON types of the first page with records, whatever the
+file format. A field that appears only in later records is missing.
 """
 
 from __future__ import annotations
@@ -28,31 +28,32 @@ _JSON_TYPES: dict[type, str] = {
 
 
 class Lineage:
-    """Notes of one pull.
+    """The lineage of one pull.
 
-    :param url: the list's. :param path: the directory of the result.
+    :param url: the URL of the list.
+    :param path: the directory of the result.
     """
 
     def __init__(self, url: str, path: ObjectStoragePath) -> None:
         self._source = source_of(url)
         self._target = target_of(path)
         self._fields: dict[str, str | None] = {}
-        self._has_looked = False
+        self._has_fields = False
         self._manifest: Manifest | None = None
 
-    def look_at(self, page: Page) -> None:
-        """Note the fields of a page, if no page before it had records."""
-        if page.records and not self._has_looked:
-            self._has_looked = True
-            with contextlib.suppress(ValueError):  # an integer of thousands of digits
+    def add(self, page: Page) -> None:
+        """Take the fields from a page, if it is the first one with records."""
+        if page.records and not self._has_fields:
+            self._has_fields = True
+            with contextlib.suppress(ValueError):  # an integer of thousands of digits: Python does not convert it
                 self._fields = fields_of([decoded(record) for record in page.records])
 
-    def published(self, manifest: Manifest) -> None:
-        """Note the result."""
+    def set_manifest(self, manifest: Manifest) -> None:
+        """Set the result."""
         self._manifest = manifest
 
     def to_openlineage(self) -> OperatorLineage[Any, Any] | None:
-        """The notes as OpenLineage takes them; None where it is not installed."""
+        """Return the lineage; None if OpenLineage is not installed."""
         try:
             from airflow.providers.openlineage.extractors import OperatorLineage
             from openlineage.client.event_v2 import InputDataset, OutputDataset
@@ -64,27 +65,28 @@ class Lineage:
         except ImportError:
             return None
 
-        about: dict[str, Any] = {}
+        facets: dict[str, Any] = {}
         if self._fields:
             fields = [schema_dataset.SchemaDatasetFacetFields(name, kind) for name, kind in self._fields.items()]
-            about["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
-        source = InputDataset(*self._source, facets=dict(about))
+            facets["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
+        source = InputDataset(*self._source, facets=dict(facets))
         statistics: dict[str, Any] = {}
         if (manifest := self._manifest) is not None:
-            about["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(manifest.pull_id)
+            facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(manifest.pull_id)
             statistics["outputStatistics"] = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
                 rowCount=manifest.rows, size=manifest.bytes, fileCount=len(manifest.parts)
             )
-        target = OutputDataset(*self._target, facets=about, outputFacets=statistics)
+        target = OutputDataset(*self._target, facets=facets, outputFacets=statistics)
         return OperatorLineage(inputs=[source], outputs=[target])
 
 
 def of_load(
     directory: tuple[str, str], table: tuple[str, str], manifest: Manifest, loaded: Loaded
 ) -> OperatorLineage[Any, Any] | None:
-    """What a load tells OpenLineage; None where that is not installed.
+    """Return the lineage of a load; None if OpenLineage is not installed.
 
-    :param directory: namespace and name of the pull's directory. :param table: those of the table.
+    :param directory: the namespace and the name of the pull's directory.
+    :param table: the namespace and the name of the table.
     """
     try:
         from airflow.providers.openlineage.extractors import OperatorLineage
@@ -113,24 +115,24 @@ def of_load(
 
 
 def source_of(url: str) -> tuple[str, str]:
-    """The namespace and the name of a list: its API's origin, and its path there."""
+    """Return the namespace and the name of a list: the origin of the API, and the path."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
 
 
 def target_of(path: ObjectStoragePath) -> tuple[str, str]:
-    """The namespace and the name of a directory, as OpenLineage's naming rules have it, and Airflow for assets."""
+    """Return the namespace and the name of a directory, as in OpenLineage's naming rules and Airflow's assets."""
     if path.protocol in ("", "file", "local"):
         return "file", path.path.rstrip("/") or "/"
     scheme = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}.get(path.protocol, path.protocol)
-    bucket = path.bucket.rpartition("@")[2]  # Airflow 2 leaves the connection in it: conn_id@bucket
+    bucket = path.bucket.rpartition("@")[2]  # Airflow 2 leaves the connection in the bucket: conn_id@bucket
     return f"{scheme}://{bucket}", path.key.strip("/") or "/"
 
 
 def fields_of(records: list[Any]) -> dict[str, str | None]:
-    """The names of the records' fields, in the order in which they come, and the JSON types of their values.
+    """Return the names of the records' fields, in the order in which they appear, and their JSON types.
 
-    None stands for a field that was always null, or of several types.
+    The type is None if a field is always null, or has values of several types.
     """
     seen: dict[str, set[str]] = {}
     for record in records:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sensor's trigger tells its task: the end of the wait, or an error, and nothing of anybody's account.
+"""The events of the sensor's trigger: the end of the wait, or an error. They hold no account data.
 
-Airflow keeps events in clear text, in its database and its logs. Of an error go over: its class, its message, which
-holds no account data, and those of its attributes that are numbers or look like ids.
+Airflow stores events unencrypted, in its database and its logs. So the event of an error holds only its class, its
+message, which has no account data, and its attributes that are numbers or look like ids.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from intergiro_provider import exceptions
 from intergiro_provider.exceptions import IntergiroError
 
 SUCCESS = {"status": "success"}
-_OF_AIRFLOW = {kind.__name__: kind for kind in (AirflowFailException, AirflowSkipException)}
+_AIRFLOW_ERRORS = {kind.__name__: kind for kind in (AirflowFailException, AirflowSkipException)}
 _DETAILS = ("status_code", "request_id", "retry_after", "consent_id", "scope", "expires_at")
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether trying again cannot help."""
+    """Return whether a retry cannot help."""
     return isinstance(error, AirflowFailException)
 
 
 def check_failed_event(error: BaseException, path: str) -> dict[str, Any]:
-    """The event of a check that raised something: what a check may want is kept, to fail at once or to be skipped.
+    """Return the event of a check that raised an exception. Airflow's exceptions, to fail or skip the task, are kept.
 
-    :param path: the check's import path. The error's text is left out: it may quote what the bank answered.
+    :param path: the import path of the check.
     """
-    kind = next((name for name, each in _OF_AIRFLOW.items() if isinstance(error, each)), IntergiroError.__name__)
-    message = f"`response_check` ({path}) raised {type(error).__name__}; the trigger's log says where and why."
+    # Without the text of the error, which can quote the response.
+    kind = next((name for name, each in _AIRFLOW_ERRORS.items() if isinstance(error, each)), IntergiroError.__name__)
+    message = f"`response_check` ({path}) raised {type(error).__name__}. The traceback is in the log of the trigger."
     return {"status": "error", "error": kind, "message": message}
 
 
 def error_event(error: Exception) -> dict[str, Any]:
-    """The event that says why the wait is over."""
+    """Return the event for an error that ends the wait."""
     return {
         "status": "error",
         "error": type(error).__name__,
@@ -47,27 +48,27 @@ def error_event(error: Exception) -> dict[str, Any]:
 
 
 def read_event(event: Any) -> None:
-    """Return if the wait has ended well.
+    """Return if the event is a success.
 
-    :raises AirflowException: the error of the event, of the same class as in the trigger.
-    :raises IntergiroError: this is no such event.
+    :raises AirflowException: the error of the event, with the class that it had in the trigger.
+    :raises IntergiroError: the event is unknown.
     """
     if event == SUCCESS:
         return
     if isinstance(event, dict) and event.get("status") == "error" and isinstance(event.get("message"), str):
         name = str(event.get("error"))
-        if name in _OF_AIRFLOW:
-            raise _OF_AIRFLOW[name](event["message"])
+        if name in _AIRFLOW_ERRORS:
+            raise _AIRFLOW_ERRORS[name](event["message"])
         kind = getattr(exceptions, name, None)
         if isinstance(kind, type) and issubclass(kind, IntergiroError):
             details = event.get("details") or {}
             attributes = {name: details[name] for name in _DETAILS if name in details}
             if issubclass(kind, exceptions.IntergiroApiError):
-                attributes["errors"] = []  # the bank's own words stay where they were read
+                attributes["errors"] = []  # the bank's text stays in the triggerer
             raise exceptions.rebuild(kind, (event["message"],), attributes)
     raise IntergiroError(
-        "The trigger has sent an event that this version does not understand: workers and triggerer need the same "
-        "version of airflow-provider-intergiro."
+        "The trigger has sent an event that this version does not understand. Install the same version of "
+        "airflow-provider-intergiro on the workers and in the triggerer."
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits for Intergiro in the triggerer. Only GET requests are made here."""
+"""Triggers that wait for the bank. They send only GET requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
-from intergiro_provider.pull.query import newest_query
+from intergiro_provider.pull.arguments import newest_query
 from intergiro_provider.query import whole_query
 from intergiro_provider.triggers.events import SUCCESS, check_failed_event, error_event, is_final
-from intergiro_provider.triggers.polling import ask, in_thread, pause
+from intergiro_provider.triggers.polling import delay_after, get, in_thread
 
 if TYPE_CHECKING:
-    from intergiro_provider.pull.news import Position
+    from intergiro_provider.pull.new_records import Position
 
 try:
     from airflow.triggers.base import BaseEventTrigger as _EventTrigger
@@ -27,17 +27,17 @@ except ImportError:  # Airflow 2
     _EventTrigger = BaseTrigger  # type: ignore[assignment, misc]
 
 SHORTEST_INTERVAL = 1.0
-"""Seconds between polls at least, whatever was asked for."""
+"""The shortest time between two polls, in seconds."""
 
 
 class IntergiroSensorTrigger(BaseTrigger):
-    """Wait until a check says yes to the answer of an endpoint; the part of the IntergiroSensor that is deferred.
+    """Wait until a check returns True for the response of an endpoint. A deferred IntergiroSensor uses this trigger.
 
-    Its only event is that the wait has ended, or the error that ends it. Passing errors end nothing: it asks again,
-    after pauses that grow to five minutes, or that the bank asks for.
+    It sends one event, when the wait is over or a final error occurs. After a transient error it polls again, with
+    delays that grow to five minutes, or that the bank asks for.
 
-    :param endpoint: what to GET.
-    :param response_check: import path of the check; it is called with the response.
+    :param endpoint: the endpoint to poll.
+    :param response_check: the import path of the check, which is called with the response.
     :param query: the query string, a dict.
     :param poke_interval: seconds between two polls.
     :param intergiro_conn_id: the connection.
@@ -59,7 +59,7 @@ class IntergiroSensorTrigger(BaseTrigger):
         self.intergiro_conn_id = intergiro_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make it again."""
+        """Return the class and the arguments, from which the triggerer creates this trigger."""
         return f"{__name__}.{type(self).__name__}", {
             "endpoint": self.endpoint,
             "response_check": self.response_check,
@@ -78,10 +78,10 @@ class IntergiroSensorTrigger(BaseTrigger):
                 if is_final(error):
                     event = error_event(error)
                 else:
-                    # Airflow's own errors too: "no such connection" may be a database that is away for a moment.
+                    # Airflow's own errors, too: a database that is briefly unavailable looks like a missing connection.
                     event, errors = None, errors + 1
-                    seconds = pause(errors, error)
-                    self.log.warning("Asking again in %.0f s, after error %d in a row: %s", seconds, errors, error)
+                    seconds = delay_after(errors, error)
+                    self.log.warning("Polling again in %.0f s, after error %d in a row: %s", seconds, errors, error)
             else:
                 seconds = max(self.poke_interval, SHORTEST_INTERVAL)
             if event is not None:
@@ -90,21 +90,21 @@ class IntergiroSensorTrigger(BaseTrigger):
             await asyncio.sleep(seconds)
 
     def _poll(self) -> dict[str, Any] | None:
-        """Ask once; the event that ends the wait, or None."""
+        """Poll once. Return the event that ends the wait, or None."""
         from intergiro_provider.hooks.callables import call, imported
 
         check = imported(self.response_check)
-        response = ask(self.intergiro_conn_id, self.endpoint, self.query)
+        response = get(self.intergiro_conn_id, self.endpoint, self.query)
         try:
             return SUCCESS if call("response_check", check, response, {}) else None
         except Exception as error:
-            self.log.error("response_check failed.", exc_info=error)
+            self.log.error("`response_check` raised an exception.", exc_info=error)
             shown = error.__cause__ if isinstance(error, IntergiroError) and error.shows_cause else None
             return check_failed_event(shown or error, self.response_check)
 
 
 class IntergiroEventTrigger(_EventTrigger):
-    """Start DAGs when a list has new records: the trigger of an AssetWatcher. Airflow 3.
+    """Start DAGs when a list has new records: a trigger for an AssetWatcher of Airflow 3.
 
     .. code-block:: python
 
@@ -113,30 +113,35 @@ class IntergiroEventTrigger(_EventTrigger):
             watchers=[AssetWatcher(name="poll", trigger=IntergiroEventTrigger(endpoint="transactions"))],
         )
 
-    A poll is one request for the 100 newest records. What is new in it makes one event, whose payload is ``{endpoint,
-    ids, more, created_from, created_to}``: the new records' ids, the oldest first; whether there are more new ones than
-    these; and the interval in which all of them were created (``created_from ≤ created_at < created_to``), which
-    IntergiroToObjectStorageOperator takes. A record counts as new when the list did not have it before among its
-    newest; with a filter such as ``statuses`` that may also be an older record which has come to satisfy it.
+    Each poll is one request for the 100 newest records. The new ones among them make one event with the payload
+    ``{endpoint, ids, more, created_from, created_to}``:
 
-    From Airflow 3.3 on, what was seen is kept in the asset's state store: a restart, however long, loses nothing, and
-    repeats at most the event of one poll. Before that, or if one trigger watches several assets, it begins anew at each
-    start, with what there is then.
+    * ``ids``: the ids of the new records, the oldest first
+    * ``more``: whether there are more new records than these
+    * ``created_from``, ``created_to``: the interval of all new records (``created_from ≤ created_at < created_to``),
+      for IntergiroToObjectStorageOperator
 
-    It never ends. After errors it asks again, after growing pauses; errors that trying again does not mend, such as a
-    wrong key, are logged as errors and asked about again after half an hour.
+    A record is new if the page did not hold it before. With a filter such as ``statuses``, an older record is new when
+    it first matches.
+
+    Since Airflow 3.3, the position is stored in the state of the asset. After a restart, the trigger finds all records
+    since its last poll, and repeats at most one event. In older versions, or if one trigger watches several assets, it
+    starts at each restart with the records that are there then.
+
+    The trigger never ends. After an error it polls again, with growing delays. After a final error, such as a wrong
+    key, it logs an error and polls again after half an hour.
 
     :param endpoint: the list, such as ``transactions``.
-    :param query: its filters, a dict.
+    :param query: filters, a dict.
     :param poll_interval: seconds between two polls, at least 1.
     :param intergiro_conn_id: the connection.
     """
 
-    FINAL_PAUSE = 1800.0
-    """Seconds between polls while somebody has to mend something."""
-    HAND_OVER = 5.0
-    """Seconds after which Airflow has stored an event, which it does about once a second: until then it could get lost,
-    so what it tells about does not count as seen."""
+    FINAL_ERROR_DELAY = 1800.0
+    """Seconds between two polls while a person has to fix something."""
+    EVENT_DELAY = 5.0
+    """Seconds until Airflow has certainly stored an event; it stores events about once a second. An event can be lost
+    before that, so its records do not count as seen yet."""
 
     def __init__(
         self,
@@ -146,24 +151,22 @@ class IntergiroEventTrigger(_EventTrigger):
         intergiro_conn_id: str = "intergiro_default",
     ) -> None:
         if _EventTrigger is BaseTrigger:
-            raise IntergiroValueError("IntergiroEventTrigger needs Airflow 3: Airflow 2 has no event-driven DAGs")
+            raise IntergiroValueError("IntergiroEventTrigger needs Airflow 3. Airflow 2 has no event-driven DAGs.")
         super().__init__()  # type: ignore[no-untyped-call]
         if isinstance(poll_interval, bool) or not isinstance(poll_interval, (int, float)) or poll_interval < 1:
-            raise IntergiroValueError(
-                f"`poll_interval` has to be a number of seconds, 1 or more, not {poll_interval!r}"
-            )
+            raise IntergiroValueError(f"`poll_interval` must be a number of seconds, 1 or more, not {poll_interval!r}.")
         self.endpoint = endpoint
-        try:  # as Airflow stores them: it tells triggers apart by this
+        try:  # as Airflow stores it, because Airflow compares triggers by it
             self.query = json.loads(json.dumps(dict(query or {})))
         except (TypeError, ValueError):
-            raise IntergiroValueError("`query` has to be JSON: text, numbers, booleans, lists of them") from None
+            raise IntergiroValueError("`query` must be JSON: text, numbers, booleans, or lists of them.") from None
         self._newest()
         self.poll_interval = poll_interval
         self.intergiro_conn_id = intergiro_conn_id
-        self._homeless = False
+        self._has_no_store = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make it again; equal for equal triggers."""
+        """Return the class and the arguments. Airflow takes triggers with the same ones for one trigger."""
         return f"{__name__}.{type(self).__name__}", {
             "endpoint": self.endpoint,
             "query": self.query,
@@ -172,77 +175,82 @@ class IntergiroEventTrigger(_EventTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll for ever, and yield an event for each poll that finds something new."""
-        seen, kept, begun, errors = None, None, False, 0
+        """Poll without end, and yield an event for each poll that finds new records."""
+        seen, stored, has_read, errors = None, None, False, 0
         while True:
             seconds = float(self.poll_interval)
             try:
-                if not begun:
-                    seen = kept = await self._in_store("get")
-                    begun = True
-                position, news = await in_thread(self.intergiro_conn_id, functools.partial(self._poll, seen))
-                if news is not None:
-                    yield TriggerEvent({"endpoint": self.endpoint.partition("?")[0], **news})  # type: ignore[no-untyped-call]
-                    await asyncio.sleep(self.HAND_OVER)
+                if not has_read:
+                    seen = stored = await self._access_store("get")
+                    has_read = True
+                position, new = await in_thread(self.intergiro_conn_id, functools.partial(self._poll, seen))
+                if new is not None:
+                    payload = {"endpoint": self.endpoint.partition("?")[0], **new}
+                    yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+                    await asyncio.sleep(self.EVENT_DELAY)
                 seen = position
-                if seen != kept:
-                    await self._in_store("set", seen)
-                    kept = seen
+                if seen != stored:
+                    await self._access_store("set", seen)
+                    stored = seen
                 errors = 0
             except Exception as error:
                 errors += 1
-                seconds = self._pause(errors, error)
+                seconds = self._delay_after(errors, error)
             await asyncio.sleep(seconds)
 
     def _poll(self, seen: Position | None) -> tuple[Position, dict[str, Any] | None]:
-        from intergiro_provider.pull.news import compare, is_position
+        from intergiro_provider.pull.new_records import find_new_records, is_position
         from intergiro_provider.pull.pages import Page, iter_pages, read_page
 
         if seen is not None and not is_position(seen):
-            self.log.warning("What the asset's state store holds under %s is no position: starting anew.", self._key())
+            self.log.warning(
+                "The asset's state holds no valid position under %s. Records before this poll create no event.",
+                self._key(),
+            )
             seen = None
         path, newest = self._newest()
 
         def get_page(query: Mapping[str, Any]) -> Page:
-            return read_page(ask(self.intergiro_conn_id, path, query).content)
+            return read_page(get(self.intergiro_conn_id, path, query).content)
 
-        return compare(next(iter_pages(get_page, newest)), seen)
+        return find_new_records(next(iter_pages(get_page, newest)), seen)
 
     def _newest(self) -> tuple[str, dict[str, Any]]:
         path, query = whole_query(self.endpoint, self.query)
         return path, newest_query(query)
 
-    def _pause(self, errors: int, error: Exception) -> float:
+    def _delay_after(self, errors: int, error: Exception) -> float:
         if is_final(error):
-            self.log.error("%s No DAG is started until this is mended.", error)
-            return self.FINAL_PAUSE
-        seconds = pause(errors, error)
+            self.log.error("%s Until you fix this, the trigger starts no DAG.", error)
+            return self.FINAL_ERROR_DELAY
+        seconds = delay_after(errors, error)
         self.log.warning(
-            "Asking again in %.0f s, after error %d in a row: %s", seconds, errors, error,
+            "Polling again in %.0f s, after error %d in a row: %s", seconds, errors, error,
             exc_info=None if isinstance(error, IntergiroError) else error,
         )  # fmt: skip
         return seconds
 
-    async def _in_store(self, method: str, *value: Any) -> Any:
-        """Read or write the position, where Airflow has a place for it: the state store of the asset that is watched.
+    async def _access_store(self, method: str, *value: Any) -> Any:
+        """Read or write the position in the state of the asset, if Airflow stores one.
 
-        :param method: ``get``, or ``set``, with a value.
+        :param method: ``get``, or ``set`` with a value.
         """
         store = getattr(self, "asset_state_store", None)
-        if store is None or self._homeless:
+        if store is None or self._has_no_store:
             return None
-        try:  # in a thread: `aget` and `aset` came with 3.3.2 only
+        try:  # in a thread, because `aget` and `aset` exist only since 3.3.2
             return await asyncio.to_thread(getattr(store, method), self._key(), *value)
         except ValueError:
-            self._homeless = True
+            self._has_no_store = True
             self.log.warning(
-                "The trigger on %s watches several assets, and so has no place for its position: after a restart it "
-                "will start from what there is then. Let the triggers of these assets differ, in `poll_interval` say.",
+                "The trigger on %s watches several assets, so Airflow cannot store its position. Records that arrive "
+                "during a restart create no event. Give each asset its own trigger, for example with another "
+                "`poll_interval`.",
                 self.endpoint.partition("?")[0],
             )
             return None
 
     def _key(self) -> str:
-        """Under which the position is kept: its own for each list and filter."""
+        """Return the key of the position, which depends on the connection, the list and its filters."""
         polled = json.dumps([self.intergiro_conn_id, self.endpoint, self.query], sort_keys=True)
         return f"intergiro-{hashlib.sha256(polled.encode()).hexdigest()[:16]}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits in the triggerer for a person's consent to a payment. Only GET requests are made here."""
+"""The trigger that waits for a person's consent to a payment. It sends only GET requests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from intergiro_provider.exceptions import IntergiroApiError
-from intergiro_provider.triggers.polling import ask, in_thread, pause
+from intergiro_provider.triggers.polling import delay_after, get, in_thread
 
-UNKNOWN_LIFE = timedelta(hours=1)
-"""For how long a consent is waited for, where the bank does not say when it expires."""
+DEFAULT_LIFETIME = timedelta(hours=1)
+"""How long to wait for a consent if the bank does not say when it expires."""
 LAST_CHANCE = timedelta(seconds=60)
-"""How long before its expiry a consent that cannot be read is tried out, by sending the payment again."""
+"""If the bank does not show a consent, the payment is sent again this long before the consent expires."""
 DECISIONS = {
     **dict.fromkeys(("approved", "given", "granted", "accepted", "authorized", "completed", "consumed"), "approved"),
     **dict.fromkeys(("refused", "rejected", "denied", "declined", "cancelled", "canceled", "revoked"), "refused"),
@@ -26,19 +26,22 @@ DECISIONS = {
 
 
 def consent_variable(consent_id: str) -> str:
-    """Return the name of the Variable that says that the person has come back from the bank's page."""
+    """Return the name of the Variable that exists after the person has returned from the bank's page."""
     return f"intergiro_consent_{consent_id}"
 
 
 class IntergiroConsentTrigger(BaseTrigger):
-    """Wait until a consent is decided, or about to expire.
+    """Wait until a consent is decided, or is about to expire.
 
-    Its event is ``{"decision": …}``: ``approved``, ``refused`` or ``expired``, where the bank shows it; ``returned``
-    when the person has come back from the bank's page; ``unknown`` when time runs out at a bank that shows nothing.
+    The event is ``{"decision": …}``, with one of these values:
+
+    * ``approved``, ``refused``, ``expired``: the bank shows the decision
+    * ``returned``: the person has returned from the bank's page
+    * ``unknown``: the consent is about to expire, and the bank does not show it
 
     :param consent_id: the consent.
-    :param expires_at: when it lapses, ISO 8601; None if the bank did not say.
-    :param poll_interval: seconds between two looks.
+    :param expires_at: when it expires, in ISO 8601; None if the bank did not say.
+    :param poll_interval: seconds between two polls.
     :param intergiro_conn_id: the connection.
     """
 
@@ -56,7 +59,7 @@ class IntergiroConsentTrigger(BaseTrigger):
         self.intergiro_conn_id = intergiro_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make it again."""
+        """Return the class and the arguments, from which the triggerer creates this trigger."""
         return f"{__name__}.{type(self).__name__}", {
             "consent_id": self.consent_id,
             "expires_at": self.expires_at,
@@ -65,11 +68,11 @@ class IntergiroConsentTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look, and yield one event."""
+        """Poll, and yield one event."""
         from intergiro_provider.payments.record import parsed
 
         began = datetime.now(UTC)
-        expires = parsed(self.expires_at) or began + UNKNOWN_LIFE
+        expires = parsed(self.expires_at) or began + DEFAULT_LIFETIME
         last_chance = expires - min(LAST_CHANCE, (expires - began) / 4)
         readable, errors = True, 0
         while True:
@@ -84,15 +87,15 @@ class IntergiroConsentTrigger(BaseTrigger):
                 errors = 0
             except IntergiroApiError as error:
                 if error.status_code in (404, 405, 501):
-                    self.log.info("The bank does not show consents: the person's return is waited for.")
+                    self.log.info("The bank does not show consents. Waiting for the person to return from its page.")
                     readable, seconds = False, 0.0
                 else:
                     errors += 1
-                    seconds = pause(errors, error)
+                    seconds = delay_after(errors, error)
             except Exception as error:
                 errors += 1
-                seconds = pause(errors, error)
-                self.log.warning("Looking again in %.0f s, after error %d in a row: %s", seconds, errors, error)
+                seconds = delay_after(errors, error)
+                self.log.warning("Polling again in %.0f s, after error %d in a row: %s", seconds, errors, error)
             now = datetime.now(UTC)
             if decision is None and now >= (expires if readable else last_chance):
                 decision = "expired" if now >= expires else "unknown"
@@ -103,25 +106,25 @@ class IntergiroConsentTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, min(seconds, left)))
 
     def _status(self) -> str | None:
-        """Return what the bank says about the consent; None while it is pending."""
-        answer = ask(self.intergiro_conn_id, f"consents/{self.consent_id}", None).json()
+        """Return the bank's decision about the consent; None while it is pending."""
+        answer = get(self.intergiro_conn_id, f"consents/{self.consent_id}", None).json()
         described = answer.get("consent", answer) if isinstance(answer, dict) else {}
         return DECISIONS.get(str(described.get("status", "")).lower()) if isinstance(described, dict) else None
 
 
 def _returned(consent_id: str) -> str | None:
-    """Return whether the person has come back, as the page in Airflow's UI has written down."""
+    """Return ``returned`` if the page in Airflow's UI has stored that the person has returned, otherwise None."""
     return "returned" if _variables().get(consent_variable(consent_id), None) else None
 
 
 def forget_return(consent_id: str) -> None:
-    """Delete what the page has written down, so that the next wait begins from nothing."""
+    """Delete what the page has stored, so that the next wait does not end with it."""
     if _returned(consent_id):
         _variables().delete(consent_variable(consent_id))
 
 
 def _variables() -> Any:
-    """Return Airflow's Variables, as they can be reached from this process."""
+    """Return Airflow's class Variable that works in this process."""
     from intergiro_provider.session.store import uses_execution_api
 
     if uses_execution_api():

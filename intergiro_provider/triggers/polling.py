@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a trigger asks the bank: in a thread, once each time, and after an error only when some time has passed."""
+"""How a trigger sends requests: in a thread, once per poll, and after an error with a growing delay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from intergiro_provider.exceptions import wait_asked_for
+from intergiro_provider.exceptions import seconds_to_wait
 
 if TYPE_CHECKING:
     import requests
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 16
-"""Requests that the triggers of one connection may have under way at once in one triggerer."""
-FIRST_PAUSE = 5.0
-"""Seconds after a first error; they double with each further one."""
-LONGEST_PAUSE = 300.0
-"""Seconds, the most that errors alone add up to."""
-LONGEST_WISH = 3600.0
-"""Seconds, the most that is waited because the bank or the budget of logins asked for it."""
+"""The largest number of simultaneous requests of one connection in one triggerer."""
+FIRST_DELAY = 5.0
+"""Seconds after the first error. The delay doubles with each further error."""
+LONGEST_DELAY = 300.0
+"""The largest delay, in seconds, if the error names none."""
+LONGEST_RETRY_AFTER = 3600.0
+"""The largest delay, in seconds, that the bank or the limit of logins can ask for."""
 
 
 @functools.cache
 def _threads(conn_id: str) -> ThreadPoolExecutor:
-    # Not asyncio's own, and one for each connection: a bank that hangs keeps all threads of its pool busy.
+    # One pool per connection, because a bank that hangs keeps all threads of a pool busy.
     return ThreadPoolExecutor(THREADS, thread_name_prefix="intergiro-trigger")
 
 
 async def in_thread(conn_id: str, work: Callable[[], T]) -> T:
-    """Run it in a thread of the connection's pool, with the context of the trigger for its logs.
+    """Call `work` in a thread of the connection's pool, with the context of the trigger, for its logs.
 
-    Where the trigger is cancelled, the thread goes on to its end, and so does a renewal of the session in it.
+    If the trigger is cancelled, the thread continues to its end, and so does a renewal of the session in it.
     """
     from intergiro_provider.session.triggerer_loop import work_for
 
@@ -51,10 +51,10 @@ async def in_thread(conn_id: str, work: Callable[[], T]) -> T:
     return await loop.run_in_executor(_threads(conn_id), run)
 
 
-def ask(conn_id: str, endpoint: str, query: Mapping[str, Any] | None) -> requests.Response:
-    """Make one GET, with a hook of its own: a trigger lives for days, and its connection may change meanwhile.
+def get(conn_id: str, endpoint: str, query: Mapping[str, Any] | None) -> requests.Response:
+    """Send one GET, with a new hook: a trigger runs for days, and its connection can change meanwhile.
 
-    :raises IntergiroError: as :meth:`~intergiro_provider.hooks.intergiro.IntergiroHook.run`.
+    :raises IntergiroError: as in :meth:`~intergiro_provider.hooks.intergiro.IntergiroHook.run`.
     """
     from intergiro_provider.hooks.intergiro import IntergiroHook
 
@@ -63,10 +63,10 @@ def ask(conn_id: str, endpoint: str, query: Mapping[str, Any] | None) -> request
         return hook.run(endpoint, params=query, extra_options={"retry": False})
 
 
-def pause(errors: int, error: BaseException) -> float:
-    """Seconds to wait after an error.
+def delay_after(errors: int, error: BaseException) -> float:
+    """Return the seconds to wait after an error.
 
-    :param errors: how many there have been in a row, this one included.
+    :param errors: the number of errors in a row, with this one.
     """
-    own: float = min(FIRST_PAUSE * 2.0 ** min(errors - 1, 30), LONGEST_PAUSE)
-    return max(own, min(wait_asked_for(error), LONGEST_WISH)) * random.uniform(1.0, 1.2)  # noqa: S311
+    backoff: float = min(FIRST_DELAY * 2.0 ** min(errors - 1, 30), LONGEST_DELAY)
+    return max(backoff, min(seconds_to_wait(error), LONGEST_RETRY_AFTER)) * random.uniform(1.0, 1.2)  # noqa: S311

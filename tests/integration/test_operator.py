@@ -28,7 +28,7 @@ from intergiro_provider.exceptions import (
     PaymentMismatch,
     UnreadableResponse,
 )
-from intergiro_provider.operators.intergiro import XCOM_COMFORT, IntergiroOperator
+from intergiro_provider.operators.intergiro import XCOM_LIMIT, IntergiroOperator
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.pulls import Said, bank, said, shared_bank
 
@@ -149,7 +149,7 @@ class TestCallables:
 
     def test_response_check(self, bank: Sandbox) -> None:
         call("accounts", response_check=lambda response: response.status_code == 200)
-        with pytest.raises(IntergiroError, match=r"response_check returned False for accounts \(status 200\)"):
+        with pytest.raises(IntergiroError, match=r"`response_check` returned False for accounts \(status 200\)"):
             call("accounts", response_check=lambda response: False)
 
     def test_response_filter(self, bank: Sandbox) -> None:
@@ -175,13 +175,13 @@ class TestAfterAWrite:
     @pytest.mark.parametrize(
         ("arguments", "happened"),
         [
-            ({"response_check": lambda response: False}, "response_check returned False"),
+            ({"response_check": lambda response: False}, "`response_check` returned False"),
             (
                 {"response_check": lambda response: response.json()["nosuch"]},
                 r"`response_check` \(<lambda>\) raised KeyError",
             ),
             ({"response_filter": lambda response: 1 / 0}, r"`response_filter` \(<lambda>\) raised ZeroDivisionError"),
-            ({"extra_options": {"check_response": False}}, "something that is not JSON"),
+            ({"extra_options": {"check_response": False}}, "a body that is not JSON"),
         ],
     )
     def test_an_error_is_final(self, bank: Sandbox, arguments: dict[str, Any], happened: str) -> None:
@@ -251,8 +251,8 @@ class TestXCom:
         [
             ('{"data": [{"amount": 18446744073709551616}]}', r"an integer of more than 64 bits at data\[0\].amount"),
             ('{"a": {"b": "x\\u0000y"}}', "a NUL character at a.b"),
-            ('{"name": "\\ud800"}', "half of a surrogate pair at name"),
-            ('{"\\ud800 Lovelace": 1}', "half of a surrogate pair at …"),
+            ('{"name": "\\ud800"}', "a lone surrogate at name"),
+            ('{"\\ud800 Lovelace": 1}', "a lone surrogate at …"),
         ],
     )
     def test_a_result_that_cannot_be_stored(self, bank: Sandbox, body: str, problem: str) -> None:
@@ -338,7 +338,7 @@ class TestSize:
         assert "XCom" not in said()
 
     def test_a_filter_that_makes_it_large(self, bank: Sandbox, said: Said) -> None:
-        call("accounts", response_filter=lambda response: "x" * XCOM_COMFORT)
+        call("accounts", response_filter=lambda response: "x" * XCOM_LIMIT)
         assert "XCom" in said()
 
     def test_a_result_that_is_no_json_at_all(self, bank: Sandbox) -> None:

@@ -40,8 +40,8 @@ def transaction(bank: Sandbox) -> str:
 
 
 @pytest.fixture
-def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hook's own tries, which the tests of the hook are about, take time."""
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send each request once, because the retries of the hook take time. The tests of the hook check them."""
     monkeypatch.setattr(retries, "ATTEMPTS", 1)
 
 
@@ -89,13 +89,13 @@ class TestInAWorker:
         wait({"ds": "2026-01-31", "run_id": "r"}, response_check=check)
         assert (seen["ds"], seen["run_id"]) == ("2026-01-31", "r")
 
-    def test_it_waits_through_passing_errors(self, bank: Sandbox, one_try: None, said: Said) -> None:
+    def test_it_continues_after_transient_errors(self, bank: Sandbox, one_attempt: None, said: Said) -> None:
         bank.fault("status", path="/v3/transactions", status=503, times=3)
         wait()
         assert asked(bank) == 4
-        assert "The sensor waits on." in said()
+        assert "The sensor continues to wait." in said()
 
-    def test_until_its_timeout(self, bank: Sandbox, one_try: None) -> None:
+    def test_until_its_timeout(self, bank: Sandbox, one_attempt: None) -> None:
         bank.fault("status", path="/v3/transactions", status=503)
         with pytest.raises(AirflowSensorTimeout):
             wait(timeout=0)
@@ -169,7 +169,7 @@ class TestDeferred:
         assert deferral.timeout == timedelta(seconds=100)
         assert deferral.method_name == "execute_complete"
 
-    def test_a_passing_error_is_the_triggerers_to_wait_out(self, bank: Sandbox, one_try: None) -> None:
+    def test_after_a_transient_error_the_triggerer_waits(self, bank: Sandbox, one_attempt: None) -> None:
         bank.fault("status", path="/v3/transactions", status=503, times=1)
         self.deferral()
 

@@ -155,7 +155,7 @@ class TestInterval:
 
 
 class TestFailure:
-    """Whatever goes wrong at the bank, the former result stays as it was, and nothing else is left behind."""
+    """If the bank fails, the previous result stays, and no other file is left."""
 
     @pytest.fixture(autouse=True)
     def little_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ class TestFailure:
 
     def test_an_endpoint_that_is_no_list(self, bank: Sandbox, tmp_path: Path) -> None:
         one = json.loads(bank.records()[0])["id"]
-        with pytest.raises(IntergiroResponseError, match="is this the endpoint of a list"):
+        with pytest.raises(IntergiroResponseError, match="Check that `endpoint` is a list"):
             pull(tmp_path, endpoint=f"transactions/{one}")
         assert list(tmp_path.iterdir()) == []
 
@@ -296,9 +296,9 @@ class TestBeingStopped:
                 else:
                     operator.on_kill()
 
-            monkeypatch.setattr(operator, "_resume", ended)
+            monkeypatch.setattr(operator, "_checkpointer", ended)
             asked = bank.counters().requests
-            with pytest.raises(IntergiroError, match="stop; nothing was published"):
+            with pytest.raises(IntergiroError, match="stop. Nothing was published"):
                 operator.execute({})
             assert bank.counters().requests == asked
             assert written(tmp_path)[0] == former
@@ -315,7 +315,7 @@ class TestBeingStopped:
         operator = transfer(tmp_path)
         timer = threading.Timer(0.5, operator.on_kill)
         timer.start()
-        with pytest.raises(IntergiroError, match="stopped; nothing was published"):
+        with pytest.raises(IntergiroError, match="stopped. Nothing was published"):
             operator.execute({})
         timer.join()
         assert written(tmp_path)[0] == former

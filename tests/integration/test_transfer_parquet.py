@@ -135,7 +135,7 @@ def test_being_killed_while_parquet_is_written(bank: Sandbox, tmp_path: Path, mo
         write(self, lines)
 
     monkeypatch.setattr(_Writer, "write", killed)
-    with pytest.raises(IntergiroError, match="nothing was published"):
+    with pytest.raises(IntergiroError, match="Nothing was published"):
         operator.execute({})
     assert len(blocks) == 3
     assert json.loads((tmp_path / "_manifest.json").read_bytes()) == former

@@ -36,7 +36,7 @@ def test_a_worker_that_is_killed(system: System) -> None:
     [instance] = rest.task_instances("long_pull", run)
     assert instance["try_number"] == 2
     log = rest.task_log("long_pull", run, "pull", -1, 2)
-    assert "An earlier try has left" in log
+    assert "An earlier attempt has pulled" in log
     manifest = json.loads((target / "_manifest.json").read_bytes())
     ids = [
         json.loads(line)["id"]

@@ -50,8 +50,8 @@ def test_what_is_sent(endpoint: Any, query: Any, path: str, expected: dict[str, 
         ("t", {"account_ids": ["a", ""]}, "'': its template found no value"),
         ("t", {"account_ids": "['a', 'b']"}, "the text of a list"),
         ("t", {"account_ids": 12e34}, "a number with a fraction or an exponent"),
-        ("t", "limit=5", "`query` has to be a dict, not str"),
-        ("t", [("limit", 5)], "`query` has to be a dict, not list"),
+        ("t", "limit=5", "`query` must be a dict, not str"),
+        ("t", [("limit", 5)], "`query` must be a dict, not list"),
     ],
 )
 def test_what_is_refused(endpoint: str, query: Any, said: str) -> None:

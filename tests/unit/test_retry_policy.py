@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a retry is made: as the bank or the budget of logins says, on an Airflow that lets an operator say so."""
+"""The delay of a retry: what the bank or the limit of logins says, on an Airflow with retry policies."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from dagster import AssetExecutionContext, Failure, OpExecutionContext, RetryRequested
 
 from dagster_intergiro import internals
-from intergiro_provider.exceptions import IntergiroError, is_final, wait_asked_for
+from intergiro_provider.exceptions import IntergiroError, is_final, seconds_to_wait
 
 LONGEST_WAIT = 900.0
 """Seconds for which a step waits for its retry; it occupies its process meanwhile."""
@@ -32,7 +32,7 @@ def dagster_errors(context: AssetExecutionContext | OpExecutionContext) -> Itera
     try:
         yield
     except IntergiroError as error:
-        wait = wait_asked_for(error)
+        wait = seconds_to_wait(error)
         if is_final(error):
             raise Failure(str(error), allow_retries=False) from error
         if wait > LONGEST_WAIT:

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Self
 from dagster import Resolvable, Resolver
 
 from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.pull.arguments import check_format, page_query
 from intergiro_provider.pull.bounds import Interval, parse_interval
 from intergiro_provider.pull.directory import Directory
-from intergiro_provider.pull.query import check_format, page_query
 
 PARTITION = "{partition}"
 STATE_NAME = "_dagster.json"
@@ -123,8 +123,8 @@ def open_directory(path: str, storage_options: Mapping[str, Any]) -> Directory:
         file_system, root = fsspec.core.url_to_fs(path, **storage_options)
     except (ImportError, ValueError) as error:
         raise IntergiroValueError(
-            f"`path`: there is no file system for {path.partition('://')[0]}:// here ({error}). Install the package "
-            "that brings it, such as s3fs or gcsfs."
+            f"`path`: no file system for {path.partition('://')[0]}:// is installed ({error}). Install its package, "
+            "such as s3fs or gcsfs."
         ) from error
     return Directory(file_system, root)
 

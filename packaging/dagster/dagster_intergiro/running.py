@@ -24,7 +24,8 @@ from dagster_intergiro.checks import Problems
 from dagster_intergiro.pulls import DirectoryState, IntergiroPull
 from intergiro_provider.api.client import IntergiroClient
 from intergiro_provider.exceptions import IntergiroValueError
-from intergiro_provider.pull.checkpoint import Resume, fingerprint
+from intergiro_provider.pull.checkpoint import fingerprint
+from intergiro_provider.pull.checkpointer import Checkpointer
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import MANIFEST_NAME, Manifest
 from intergiro_provider.pull.pages import read_page
@@ -64,21 +65,21 @@ def run_pull(
         parquet_timestamps=pull.parquet_timestamps,
         max_parallel_windows=pull.max_parallel_windows,
     )
-    resume = None
+    checkpointer = None
     if state is not None and pull.query.get("sort_by") in (None, "created_at"):
         settings = client.settings
-        asked_for = fingerprint(
+        requested = fingerprint(
             settings.url(pull.endpoint), settings.key, pull.path, request.query, interval, pull.file_format,
             pull.compression, pull.parquet_timestamps,
         )  # fmt: skip
-        resume = Resume(state, asked_for, log)
+        checkpointer = Checkpointer(state, requested, log)
 
-    def answered(status: int, retry_after: float | None) -> None:
-        work.answered(status, retry_after)
+    def on_response(status: int, retry_after: float | None) -> None:
+        work.on_response(status, retry_after)
 
-    get_page = client.page_getter(pull.endpoint, read_page, answered)
+    get_page = client.page_getter(pull.endpoint, read_page, on_response)
     logger = log or logging.getLogger(__name__)
-    work = Pull(request, get_page, Target(pull.directory(), owner), logger, resume, finish_renewals)
+    work = Pull(request, get_page, Target(pull.directory(), owner), logger, checkpointer, finish_renewals)
     return work.run()
 
 
@@ -145,14 +146,14 @@ class _Step:
         interval = pull.interval(self._window())
         done = self.state.get(DONE) if context.has_partition_key_range else None
         manifest = Target(pull.directory()).result() if done else None
-        asked_for = [str(interval), repr(pull)]
-        if manifest is not None and done == [manifest.pull_id, *asked_for]:
+        requested = [str(interval), repr(pull)]
+        if manifest is not None and done == [manifest.pull_id, *requested]:
             context.log.info("An earlier try has pulled the partition %s.", self._partition)
             return manifest
         owner = " ".join((self._run_id, str(context.op_execution_context.op_handle), self._partition or "")).strip()
         manifest = run_pull(client, pull, interval, owner=owner, state=self.state, log=context.log)
         if context.has_partition_key_range:
-            self.state.set(DONE, [manifest.pull_id, *asked_for])
+            self.state.set(DONE, [manifest.pull_id, *requested])
         return manifest
 
     def _window(self) -> TimeWindow | None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from dagster import RunRequest, SensorDefinition, SensorEvaluationContext, SensorResult, SkipReason
 
-from intergiro_provider.pull.news import compare, is_position
+from intergiro_provider.pull.arguments import newest_query
+from intergiro_provider.pull.new_records import find_new_records, is_position
 from intergiro_provider.pull.pages import iter_pages, read_page
-from intergiro_provider.pull.query import newest_query
 
-News = Mapping[str, Any]
+NewRecords = Mapping[str, Any]
 """What is new: the `ids`, the oldest first; whether there are `more` than these; and `created_from` and `created_to`,
 with ``created_from ≤ created_at < created_to`` for all of it."""
 
@@ -25,7 +25,7 @@ def build_intergiro_sensor(
     name: str,
     endpoint: str,
     query: Mapping[str, Any] | None = None,
-    run_requests: Callable[[News], RunRequest | Iterable[RunRequest]] | None = None,
+    run_requests: Callable[[NewRecords], RunRequest | Iterable[RunRequest]] | None = None,
     resource_key: str = "intergiro",
     **arguments: Any,
 ) -> SensorDefinition:
@@ -47,11 +47,11 @@ def build_intergiro_sensor(
         client = getattr(context.resources, resource_key).get_client()
         page = next(iter_pages(client.page_getter(endpoint, read_page), asked))
         seen = json.loads(context.cursor) if context.cursor else None
-        position, news = compare(page, seen if is_position(seen) else None)
-        if news is None:
+        position, new = find_new_records(page, seen if is_position(seen) else None)
+        if new is None:
             reason = SkipReason(f"{endpoint} has nothing new.")
             return SensorResult(skip_reason=reason, cursor=json.dumps(position))
-        requests = (run_requests or functools.partial(_one_run, endpoint))(news)
+        requests = (run_requests or functools.partial(_one_run, endpoint))(new)
         return SensorResult(
             run_requests=[requests] if isinstance(requests, RunRequest) else list(requests),
             cursor=json.dumps(position),
@@ -66,7 +66,7 @@ def build_intergiro_sensor(
     )
 
 
-def _one_run(endpoint: str, news: News) -> RunRequest:
-    bounds = {f"intergiro/{name}": news[name] for name in ("created_from", "created_to") if news[name] is not None}
-    key = hashlib.sha256(json.dumps([endpoint, news["ids"]]).encode()).hexdigest()
+def _one_run(endpoint: str, new: NewRecords) -> RunRequest:
+    bounds = {f"intergiro/{name}": new[name] for name in ("created_from", "created_to") if new[name] is not None}
+    key = hashlib.sha256(json.dumps([endpoint, new["ids"]]).encode()).hexdigest()
     return RunRequest(run_key=key, tags={"intergiro/endpoint": endpoint, **bounds})

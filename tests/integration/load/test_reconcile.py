@@ -13,7 +13,7 @@ import pytest
 
 from intergiro_provider.exceptions import BalanceMismatch, IntergiroValueError
 from intergiro_provider.load.reconcile import reconcile
-from intergiro_provider.pull import claims
+from intergiro_provider.pull import names
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.load.world import Engine
 from tests.integration.pulls import pull, written
@@ -31,7 +31,7 @@ class World:
     def __init__(self, bank: Sandbox, engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bank, self.engine, self.path = bank, engine, path
         self.began = bank.state()["now"]
-        monkeypatch.setattr(claims, "new_pull_id", lambda: f"{self.now():%Y%m%dT%H%M%S%f}-{next(self.numbers):08x}")
+        monkeypatch.setattr(names, "new_pull_id", lambda: f"{self.now():%Y%m%dT%H%M%S%f}-{next(self.numbers):08x}")
         self.numbers = iter(range(1000))
         self.accounts = [json.loads(each) for each in bank.records("/v3/accounts")]
 

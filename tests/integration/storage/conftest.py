@@ -47,7 +47,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, port: int, **more: Any) -> None:
 
 
 def forget_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow keeps a file system for each connection as long as a process lives; each of our tests is a task."""
+    """Airflow caches a file system per connection in a process. Each test is a task of its own."""
     try:
         from airflow.sdk.io import store
     except ImportError:

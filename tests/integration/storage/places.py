@@ -104,7 +104,7 @@ def published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def published_again(place: Place, looks: int = 20) -> tuple[dict[str, Any], list[bytes]]:
-    """The same while pulls replace one another: whoever misses a part looks into the manifest anew."""
+    """The same while pulls replace one another: a reader that misses a part reads the manifest again."""
     for _ in range(looks):
         try:
             return published(place)
@@ -115,7 +115,7 @@ def published_again(place: Place, looks: int = 20) -> tuple[dict[str, Any], list
 
 
 def only_published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
-    """The same, where nothing else may be there: no former part, no claim, nothing unfinished."""
+    """The same, and there is no other file: no previous part, no lock file, no temporary file."""
     manifest, records = published(place)
     others = place.names() - {MANIFEST, *(part["path"] for part in manifest["parts"])}
     assert not others

@@ -13,7 +13,7 @@ from tests.integration.storage.rights import OF_OBJECTS, OF_THE_BUCKET
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "pulls.md"
 
-GOES_ON = "goes on"
+GOES_ON = "succeeds"
 RETRIABLY = "fails retriably"
 FINALLY = "fails finally"
 ENDED = "is ended"
@@ -66,19 +66,19 @@ CHAPTERS["The bank, under 16 windows"] = {
 }
 CHAPTERS["The local disk"] = {
     "disk_full": Row(
-        "the disk is full", RETRIABLY, "StorageError", "No space left on device; free some space there", FORMER
+        "the disk is full", RETRIABLY, "StorageError", "No space left on device. Free some space there", FORMER
     ),
     "disk_read_only": Row(
         "the file system has become read-only", RETRIABLY, "StorageError", "Read-only file system", FORMER, leaves=True
     ),
     "directory_removed": Row(
-        "the directory is removed during the pull",
+        "the directory is deleted during the pull",
         RETRIABLY,
         "StorageError",
-        "was removed while a pull wrote to it",
+        "was deleted while a pull wrote to it",
         0,
     ),
-    "no_rights": Row("the task's user may not write there", RETRIABLY, "StorageError", "give the task's user", FORMER),
+    "no_rights": Row("the task's user may not write there", RETRIABLY, "StorageError", "Give the task's user", FORMER),
 }
 CHAPTERS["The object store"] = {
     "s3_hiccups": Row("one 500 or 503, one lost connection, one lost response, at each kind of request"),
@@ -87,7 +87,7 @@ CHAPTERS["The object store"] = {
         "the bucket does not exist: it is not created, and the bank gets no request",
         FINALLY,
         "IntergiroValueError",
-        "`path`: there is no … to hold … it has to exist",
+        "`path`: the bucket … does not exist. Create it",
         0,
         proof=f"{S3}::TestNoBucket::test_that_does_not_exist",
     ),
@@ -173,7 +173,7 @@ ROWS: dict[str, Row] = {name: row for rows in CHAPTERS.values() for name, row in
 
 KILLS = {
     "writing its lock file": {FORMER},
-    "looking for files of dead pulls, and deleting them": {FORMER},
+    "looking for files of pulls that have ended, and deleting them": {FORMER},
     "waiting for a page": {FORMER},
     "writing a part": {FORMER},
     "renaming the parts": {FORMER},
@@ -199,7 +199,7 @@ HEAD = """<!-- Written by `python -m tests.integration.storage.table`; change it
 
 ## What happens when something fails
 
-* **goes on**: the task succeeds.
+* **succeeds**: the provider handles the fault.
 * **fails retriably**: Airflow retries the task, if it has `retries`.
 * **fails finally**: a retry cannot help.
 * **is ended**: Airflow ends the task.

@@ -45,23 +45,23 @@ def small_disk(path: Path, kilobytes: int) -> Iterator[None]:
 
 
 def in_the_middle(bank: Sandbox, step: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something when 30 pages have come."""
+    """Call `step` after 30 pages."""
     from intergiro_provider.pull.pull import Pull
 
     pages: list[int] = []
-    ask = Pull._page
+    request_page = Pull._page
 
     def page(*arguments: Any) -> bytes:
         pages.append(1)
         if len(pages) == 30:
             step()
-        return ask(*arguments)
+        return request_page(*arguments)
 
     monkeypatch.setattr(Pull, "_page", page)
 
 
 def test_disk_full(bank: Sandbox, tmp_path: Path) -> None:
-    """The former result and half of the new one fit."""
+    """The previous result and half of the new one fit."""
     with small_disk(tmp_path / "disk", 340):
         place = Folder(tmp_path / "disk" / "lake")
         publish_former(place, bank)

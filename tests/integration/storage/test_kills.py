@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull over a former result is killed at each of its steps: a reader finds one of the two whole, and the next is."""
+"""A pull over a previous result is killed at each of its steps. A reader finds one complete result."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Found = Counter[tuple[str, int]]
 
 
 def kill(
-    place: Place, new: list[bytes], anew: Callable[[], Directory], strike: Callable[[], str | None], found: Found
+    place: Place, new: list[bytes], open_again: Callable[[], Directory], strike: Callable[[], str | None], found: Found
 ) -> str | None:
-    """Publish the former rows, kill a pull of the new ones, look, and pull again."""
-    kills.pull(anew(), new[:FORMER])
+    """Publish the previous rows, kill a pull of the new ones, read the result, and pull again."""
+    kills.pull(open_again(), new[:FORMER])
     phase = strike()
     _, records = published(place)
     if phase is not None:
         assert len(records) in KILLS[phase], (phase, len(records))
         assert records == new[: len(records)]
         found[phase, len(records)] += 1
-    kills.pull(anew(), new)
+    kills.pull(open_again(), new)
     assert only_published(place)[1] == new
     return phase
 

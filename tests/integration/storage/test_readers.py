@@ -84,7 +84,7 @@ def test_never_sees_half_a_result_or_two(bank: Sandbox, place: Place) -> None:
 
 
 def test_two_pulls_into_one_path_at_once(bank: Sandbox, place: Place) -> None:
-    """Again and again: one of them is published whole, and whoever reads meanwhile finds one result."""
+    """Many times: one of them is published, and a reader always finds one complete result."""
     truth = bank.records()
     bounds = {rows: json.loads(truth[rows])["created_at"] if rows < len(truth) else "9999-01-01" for rows in RESULTS}
     pull(place, created_to=bounds[100])

@@ -87,13 +87,13 @@ class TestResult:
         assert own == {MANIFEST, *(part["path"] for part in manifest["parts"])}
 
     def test_a_directory_of_more_than_a_page_of_names(self, bank: Sandbox, lake: Lake) -> None:
-        """S3 lists a thousand at a time; what a dead pull left lies behind them."""
+        """S3 lists a thousand objects at once. The files of a killed pull come after them."""
         place = lake.place("transactions")
         for number in range(1005):
             lake.client.put_object(Bucket=lake.bucket, Key=f"transactions/0-{number:04d}.txt", Body=b"")
-        dead = "part-00000-20200101T000000000000-00000000.jsonl"
-        for name in (dead, f"_{dead}.tmp"):
-            lake.client.put_object(Bucket=lake.bucket, Key=f"transactions/{name}", Body=b"dead")
+        left = "part-00000-20200101T000000000000-00000000.jsonl"
+        for name in (left, f"_{left}.tmp"):
+            lake.client.put_object(Bucket=lake.bucket, Key=f"transactions/{name}", Body=b"left")
         manifest = pull(place)
         assert published(place)[1] == bank.records()
         ours = {name for name in place.names() if not name.startswith("0-")}

@@ -52,7 +52,7 @@ HICCUPS: list[Fault] = [
 ]  # fmt: skip
 ONE_PART: dict[str, Any] = {"max_parallel_windows": 1, "query": {"sort_by": "created_at", "sort_type": "ASC"}}
 QUICK: dict[str, Any] = {"config_kwargs": {"retries": {"max_attempts": 0}}}
-"""Extra of a connection whose client does not try again by itself; s3fs still does, a lost connection five times."""
+"""Extra of a connection whose client does not retry. s3fs still retries a lost connection five times."""
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull over a former result while a fault lasts, and what a reader finds then and after the next pull."""
+"""A pull over a previous result during a fault, and what a reader finds then, and after the next pull."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.integration.storage.places import MANIFEST, Place, only_published, pu
 from tests.integration.storage.table import ENDED, FINALLY, FORMER, GOES_ON, NEW, RETRIABLY, Row
 
 TASK: Any = {"ti": SimpleNamespace(dag_id="nightly", task_id="pull", run_id="2026-01-01", map_index=-1)}
-"""All pulls here are tries of one task."""
+"""All pulls here are attempts of one task."""
 
 
 def transfer(place: Place | str, **arguments: Any) -> IntergiroToObjectStorageOperator:
@@ -37,7 +37,7 @@ def pull(place: Place | str, **arguments: Any) -> dict[str, Any]:
 
 
 def execute_in_thread(operator: IntergiroToObjectStorageOperator) -> None:
-    """Run it in a thread of the caller's own, where Airflow 2 has not noted who may call `execute`."""
+    """Run it in a new thread, in which Airflow 2 allows a direct call of `execute`."""
     try:
         from airflow.models.baseoperator import ExecutorSafeguard
     except ImportError:  # Airflow 3
@@ -48,7 +48,7 @@ def execute_in_thread(operator: IntergiroToObjectStorageOperator) -> None:
 
 
 def publish_former(place: Place, bank: Sandbox, **arguments: Any) -> None:
-    """Publish the first FORMER rows of the list."""
+    """Publish the first FORMER rows of the list, as the previous result."""
     records = bank.records()
     assert len(records) == NEW
     end = json.loads(records[FORMER])["created_at"]

@@ -20,7 +20,7 @@ class _Trigger(Protocol):
 
 
 class Clock:
-    """What the triggers' module knows as `asyncio`: its sleeps take no time, and are noted."""
+    """What the triggers' module knows as `asyncio`: its sleeps take no time, and are recorded."""
 
     to_thread = staticmethod(asyncio.to_thread)
 

@@ -23,7 +23,7 @@ pytestmark = [
 
 __all__ = ["bank", "clock", "said", "shared_bank"]  # fixtures
 
-HAND_OVER = IntergiroEventTrigger.HAND_OVER
+EVENT_DELAY = IntergiroEventTrigger.EVENT_DELAY
 INTERVAL = 60.0
 
 
@@ -80,7 +80,7 @@ def book(bank: Sandbox) -> Booking:
 def test_new_records_are_told_once_from_the_start_on(bank: Sandbox, clock: Clock, book: Booking) -> None:
     events = clock.drive(watching(), book(), nothing, nothing, book(3), nothing, nothing)
     assert ids(events) == book.ids
-    assert clock.slept == [INTERVAL, HAND_OVER, INTERVAL, INTERVAL, HAND_OVER, INTERVAL, INTERVAL]
+    assert clock.slept == [INTERVAL, EVENT_DELAY, INTERVAL, INTERVAL, EVENT_DELAY, INTERVAL, INTERVAL]
     assert bank.counters().by_path["GET /v3/transactions"] == 5, "one request a poll"
 
 
@@ -146,7 +146,7 @@ class TestThePosition:
     ) -> None:
         store = Store()
         before = clock.drive(watching(store), book(), nothing, nothing, book())  # the last sleep is the hand-over
-        assert clock.slept[-1] == HAND_OVER
+        assert clock.slept[-1] == EVENT_DELAY
         after = clock.drive(watching(store), nothing, nothing)
         assert ids(before) == book.ids
         assert ids(after) == book.ids[-1:]
@@ -165,7 +165,7 @@ class TestThePosition:
         store.broken = True
         events = clock.drive(watching(store), nothing, lambda: setattr(store, "broken", False), nothing)
         assert ids(events) == book.ids
-        assert clock.slept[0] <= polling.FIRST_PAUSE * 1.2
+        assert clock.slept[0] <= polling.FIRST_DELAY * 1.2
 
     def test_a_store_that_cannot_be_written_repeats_nothing(self, bank: Sandbox, clock: Clock, book: Booking) -> None:
         store = Store()
@@ -178,7 +178,7 @@ class TestThePosition:
         store = Store()
         store.values[watching()._key()] = '{"ids": "?"}'
         assert ids(clock.drive(watching(store), book(), nothing)) == book.ids
-        assert "no position" in said()
+        assert "no valid position" in said()
 
     def test_a_trigger_that_watches_several_assets_goes_without(
         self, bank: Sandbox, clock: Clock, book: Booking, said: Said
@@ -211,8 +211,8 @@ class TestErrors:
         events = clock.drive(watching(), break_it, *[nothing] * 11, bank.clear_faults, nothing, nothing)
         assert ids(events) == book.ids
         assert all(2 * former <= later * 1.2 for former, later in pairwise(clock.slept[1:7]))
-        assert max(clock.slept) <= polling.LONGEST_PAUSE * 1.2
-        assert clock.slept[-3:] == [HAND_OVER, INTERVAL, INTERVAL]
+        assert max(clock.slept) <= polling.LONGEST_DELAY * 1.2
+        assert clock.slept[-3:] == [EVENT_DELAY, INTERVAL, INTERVAL]
 
     def test_final_ones_are_told_and_asked_about_again_much_later(
         self, bank: Sandbox, clock: Clock, book: Booking, said: Said
@@ -220,18 +220,18 @@ class TestErrors:
         """An AssetWatcher's trigger that ends would be started again at once, and again."""
         bank.fault("status", path="/v3/transactions", status=403)
 
-        def mend() -> None:
+        def fix() -> None:
             bank.clear_faults()
 
-        events = clock.drive(watching(), nothing, mend, book(), nothing)
+        events = clock.drive(watching(), nothing, fix, book(), nothing)
         assert ids(events) == book.ids
-        assert clock.slept[:2] == [IntergiroEventTrigger.FINAL_PAUSE] * 2
-        assert "No DAG is started until this is mended" in said()
+        assert clock.slept[:2] == [IntergiroEventTrigger.FINAL_ERROR_DELAY] * 2
+        assert "Until you fix this, the trigger starts no DAG" in said()
 
     def test_a_wrong_key_is_no_storm_of_logins(
         self, bank: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps({**json.loads(bank.connection()), "password": "wrong"}))
         assert clock.drive(watching(intergiro_conn_id="wrong")) == []
-        assert clock.slept == [IntergiroEventTrigger.FINAL_PAUSE]
+        assert clock.slept == [IntergiroEventTrigger.FINAL_ERROR_DELAY]
         assert bank.counters().login_refused == 1

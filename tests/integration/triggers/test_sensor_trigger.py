@@ -73,14 +73,14 @@ def test_passing_errors_end_nothing(
 ) -> None:
     bank.fault(kind, path="/v3/transactions/", **fault)
 
-    def mend() -> None:
+    def fix() -> None:
         bank.clear_faults()
         bank.change_transactions([transaction], status="completed")
 
-    assert clock.drive(waiting_for(transaction, interval=1.0), *[nothing] * 11, mend) == [SUCCESS]
+    assert clock.drive(waiting_for(transaction, interval=1.0), *[nothing] * 11, fix) == [SUCCESS]
     assert asked(bank) == 13, "one request a poll: the trigger's pauses are the only ones"
     assert all(2 * former <= later * 1.2 for former, later in pairwise(clock.slept[:6]))
-    assert clock.slept[-1] <= polling.LONGEST_PAUSE * 1.2
+    assert clock.slept[-1] <= polling.LONGEST_DELAY * 1.2
     assert "error 12 in a row" in said()
 
 
@@ -90,7 +90,7 @@ def test_a_success_in_between_begins_the_count_anew(bank: Sandbox, clock: Clock,
         waiting_for(transaction), *[nothing] * 4, lambda: bank.fault("status", path="/v3/transactions/", times=1)
     )
     assert clock.slept[3] == clock.slept[4] == 60.0
-    assert clock.slept[5] <= polling.FIRST_PAUSE * 1.2 < clock.slept[1]
+    assert clock.slept[5] <= polling.FIRST_DELAY * 1.2 < clock.slept[1]
 
 
 def test_it_waits_as_the_bank_says(bank: Sandbox, clock: Clock, transaction: str) -> None:
@@ -187,7 +187,7 @@ def test_a_hundred_sensors_share_one_session(bank: Sandbox) -> None:
 
 
 def test_the_event_loop_is_never_blocked(bank: Sandbox, transaction: str) -> None:
-    """While the bank takes its time, the loop turns: all others in the triggerer go on."""
+    """While the bank is slow, the event loop runs: other triggers continue."""
     bank.fault("latency", path="/v3/transactions/", seconds=2.0)
     turns = 0
 

@@ -23,7 +23,7 @@ from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroTo
 
 @pytest.fixture
 def amazon(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Credentials of nobody, so that a client can be made; nothing is asked of it."""
+    """Invalid credentials, to create a client that sends no request."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",

@@ -8,7 +8,7 @@ import sys
 
 OURS = {
     "exceptions", "links", "links.intergiro", "operators", "operators.intergiro", "operators.rendering", "pull",
-    "pull.query", "query", "retry_policy", "sensors", "sensors.intergiro", "tracebacks", "transfers",
+    "pull.arguments", "query", "retry_policy", "sensors", "sensors.intergiro", "tracebacks", "transfers",
     "transfers.intergiro_to_object_storage",
 }  # fmt: skip
 """All of this package that a DAG file needs which leaves its bounds to templates."""
@@ -48,7 +48,7 @@ UNUSUAL = """
 IntergiroToObjectStorageOperator(
     task_id="d", endpoint="transactions", path="file:///x", created_from="2026-01-01", created_to="2026-01-02",
 )
-from intergiro_provider.triggers.intergiro import IntergiroEventTrigger  # by whoever watches an asset
+from intergiro_provider.triggers.intergiro import IntergiroEventTrigger  # for an asset with a watcher
 """
 AFTER = """
 print("IMPORTED", *sorted(set(sys.modules) - before))

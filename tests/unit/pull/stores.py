@@ -141,7 +141,7 @@ def check_result(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], byt
 
 
 def check_only_result(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], bytes]:
-    """Like :func:`check_result`, and there must be nothing else in the directory: no part, no claim, nothing staged."""
+    """Like :func:`check_result`, and check that the directory holds no other file."""
     manifest, content = check_result(fs, root)
     assert names(fs, root) == sorted(["_manifest.json", *(part["path"] for part in manifest["parts"])])
     return manifest, content

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from intergiro_provider.pull.pace import IN_A_ROW, Crowded, Pace
+from intergiro_provider.pull.pace import IN_A_ROW, Pace, TooManyRequests
 
 LOG = logging.getLogger("pace")
 
@@ -43,7 +43,7 @@ class Simulation:
         return begins + self.service + self.latency - self.now
 
     def run(self, pages: int) -> float:
-        """Pull so many pages; return the seconds that it took."""
+        """Pull pages, and return the seconds that it took."""
         pace = self.pace
         turns = [type(pace._turn)() for _ in range(16)]
         resting = [(0.0, number) for number in range(16)]
@@ -67,12 +67,12 @@ class Simulation:
                 self.refusals += 1
                 pages += 1
                 try:
-                    pace.answered(429, 1.0)
+                    pace.on_response(429, 1.0)
                     rest = 1.5  # as the client waits
-                except Crowded as crowded:
+                except TooManyRequests as crowded:
                     rest = crowded.seconds
             else:
-                pace.answered(200, None)
+                pace.on_response(200, None)
                 pace._finished()
             self.limits.append(pace.limit)
             if not rest and pages and pace._under_way <= pace.limit:
@@ -160,8 +160,8 @@ def test_those_refused_together_count_once_and_none_is_a_failure(caplog: pytest.
         with pace.turns(), pace.page():
             barrier.wait()
             try:
-                pace.answered(429, 0.0)
-            except Crowded as refused:
+                pace.on_response(429, 0.0)
+            except TooManyRequests as refused:
                 crowded.append(refused.seconds)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
@@ -171,7 +171,7 @@ def test_those_refused_together_count_once_and_none_is_a_failure(caplog: pytest.
         thread.join()
     assert (pace.limit, crowded) == (4, [0.1] * 8)
     assert [r.getMessage() for r in caplog.records] == [
-        "The bank asks for fewer requests (429): 4 at once from now on."
+        "The bank answered 429. The pull reduces its requests to 4 at once."
     ]
 
 
@@ -181,11 +181,11 @@ def test_many_in_a_row_are_a_failure() -> None:
         for _ in range(2):
             waits = []
             for _ in range(IN_A_ROW):
-                with pytest.raises(Crowded) as refused:
-                    pace.answered(429, None)
+                with pytest.raises(TooManyRequests) as refused:
+                    pace.on_response(429, None)
                 waits.append(refused.value.seconds)
-            pace.answered(429, None)
-            pace.answered(200, None)
+            pace.on_response(429, None)
+            pace.on_response(200, None)
             assert waits == sorted(waits)
             assert sum(waits) < 30
     assert pace.limit == 1
@@ -196,9 +196,9 @@ def test_a_long_wait_is_for_airflows_retries(retry_after: float, waits: int) -> 
     pace = Pace(8, LOG)
     with pace.turns(), pace.page():
         for _ in range(waits):
-            with pytest.raises(Crowded):
-                pace.answered(429, retry_after)
-        pace.answered(429, retry_after)
+            with pytest.raises(TooManyRequests):
+                pace.on_response(429, retry_after)
+        pace.on_response(429, retry_after)
 
 
 def test_no_more_than_the_limit_are_under_way() -> None:

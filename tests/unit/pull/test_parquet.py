@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.pull import parquet
 from intergiro_provider.pull.directory import Directory
-from intergiro_provider.pull.files import get_format
+from intergiro_provider.pull.formats import get_format
 from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
@@ -182,7 +182,7 @@ class TestMoments:
         assert (type_, found) == (pa.string(), [json.loads(moment) for moment in (*self.MOMENTS, odd)])
 
     def test_the_choice_is_checked(self) -> None:
-        with pytest.raises(IntergiroValueError, match="`parquet_timestamps` has to be one of 'typed', 'raw'"):
+        with pytest.raises(IntergiroValueError, match="`parquet_timestamps` must be one of 'typed', 'raw'"):
             get_format("parquet", None, "milliseconds")
 
 
@@ -287,7 +287,7 @@ class TestFiles:
         pull_lines(fs, root, NEW, compression="gzip")
         assert all(name == "_manifest.json" or name.endswith(".jsonl.gz") for name in names(fs, root))
 
-    def test_the_files_do_not_show_how_the_list_was_cut(self, tmp_path: Path) -> None:
+    def test_the_files_do_not_depend_on_the_windows(self, tmp_path: Path) -> None:
         bank = TimedList(even(600), pause=0.001)
         # Fields that some windows see and others do not, in an order that depends on which is first.
         bank.records = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever fails while a list becomes Parquet, the former result stays, and nothing else is left behind."""
+"""If a pull into Parquet fails, the previous result stays, and no other file is left."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TestFailure:
         hooked = Hooked(fs, pieces[operation], lambda: running[0].stop())
         request = PullRequest(endpoint="transactions", query={"limit": 5}, file_format="parquet")
         running.append(Pull(request, pages_of(NEW), Target(Directory(hooked, root))))
-        with pytest.raises(IntergiroError, match="stopped; nothing was published"):
+        with pytest.raises(IntergiroError, match="stopped. Nothing was published"):
             running[0].run()
         check(store, FORMER)
 
@@ -94,7 +94,7 @@ class TestFailure:
         fs, root = store
         pull(fs, root, FORMER)
         # A schema that does not fit: only a bug would make one.
-        monkeypatch.setattr("intergiro_provider.pull.parquet.settle", lambda *_: StructOf({"id": Kind.INTEGER}))
+        monkeypatch.setattr("intergiro_provider.pull.parquet.finalize", lambda *_: StructOf({"id": Kind.INT64}))
         with pytest.raises(IntergiroError, match="report this as a bug") as caught:
             pull(fs, root, ListInMemory([record(1, name="Åsa")]))
         assert "r00001" not in str(caught.value)
@@ -112,10 +112,10 @@ class TestFailure:
             pull(ObjectStore(), "/lake", ListInMemory([record(n) for n in range(3)]), part_bytes=1 << 20)
 
 
-class TestTakingUp:
-    """Parts that an earlier try has staged: nothing is known of them but that they are there."""
+class TestResuming:
+    """The parts that an earlier attempt staged. Their types are not known."""
 
-    def test_of_an_earlier_try(self, store: Store) -> None:
+    def test_parts_of_an_earlier_attempt(self, store: Store) -> None:
         fs, root = store
         target = Target(Directory(fs, root))
         target.begin()
@@ -127,7 +127,7 @@ class TestTakingUp:
         ]
         parts = []
         for number, part_pages in enumerate(pages):
-            writer = Parquet(None, moments=True)  # each a process of its own
+            writer = Parquet(None, timestamps=True)  # each a process of its own
             name = f"part-{number:05d}-{target.pull_id}{STAGED_SUFFIX}"
             part = writer.open(target.stage(name))
             for records in part_pages:
@@ -135,7 +135,7 @@ class TestTakingUp:
             stored = part.finish()
             parts.append(Part(path=name, rows=stored.rows, bytes=stored.bytes, sha256=stored.sha256))
         checks: list[int] = []
-        [made] = Parquet(None, moments=True).assemble(parts, target, 1 << 20, lambda: checks.append(1))
+        [made] = Parquet(None, timestamps=True).assemble(parts, target, 1 << 20, lambda: checks.append(1))
         assert made.rows == 5
         assert len(checks) >= 4, "it can be stopped while it looks through what is there"
         with target.reopen(made.path) as file:
@@ -152,9 +152,9 @@ class TestTakingUp:
 class TestRewriting:
     def test_only_what_has_to_be(self) -> None:
         columns = {
-            "t": Kind.TEXT,
-            "m_at": Kind.MOMENT,
-            "l": ListOf(StructOf({"t": Kind.TEXT, "s": Kind.STRING})),
+            "t": Kind.JSON,
+            "m_at": Kind.TIMESTAMP,
+            "l": ListOf(StructOf({"t": Kind.JSON, "s": Kind.STRING})),
             "n": Kind.DOUBLE,
         }
         line = (
@@ -166,8 +166,8 @@ class TestRewriting:
         )
 
 
-class TestResuming:
-    """With what Airflow keeps for a task, the next try goes on with the staged parts of the one before."""
+class TestAttempts:
+    """With the state of the task, the next attempt uses the staged parts of the last one."""
 
     def test_after_the_bank_failed(self, store: Store) -> None:
         records = [record(n, **({"early": n} if n < 20 else {"late": str(n)})) for n in range(100)]

@@ -145,7 +145,7 @@ class TestStopping:
 
         request = PullRequest(endpoint="x", query={"limit": 5})
         running.append(Pull(request, pages_of(stopping), Target(Directory(fs, root))))
-        with pytest.raises(IntergiroError, match="stopped; nothing was published"):
+        with pytest.raises(IntergiroError, match="stopped. Nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)
 
@@ -159,7 +159,7 @@ class TestStopping:
             return page([record(1)], has_more=False)
 
         running.append(Pull(PullRequest(endpoint="x"), pages_of(stopping), Target(Directory(fs, root))))
-        with pytest.raises(IntergiroError, match="stopped; nothing was published"):
+        with pytest.raises(IntergiroError, match="stopped. Nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)
 
@@ -169,7 +169,7 @@ class TestStopping:
         running: list[Pull] = []
         hooked = Hooked(fs, ("open", "_part-00000"), lambda: running[0].stop(), after=True)
         running.append(Pull(PullRequest(endpoint="x"), pages_of(NEW), Target(Directory(hooked, root))))
-        with pytest.raises(IntergiroError, match="stopped; nothing was published"):
+        with pytest.raises(IntergiroError, match="stopped. Nothing was published"):
             running[0].run()
         assert check_only_result(fs, root)[1] == lines(FORMER)
 

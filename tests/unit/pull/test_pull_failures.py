@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever fails during a pull, the former result stays, and nothing else is left behind."""
+"""If a pull fails, the previous result stays, and no other file is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["store"]  # a fixture
 
 
 class TestFailure:
-    """A pull that fails leaves the former result, and nothing of its own."""
+    """A failed pull leaves the previous result, and no file of its own."""
 
     def failing_bank(self, answer: Any) -> ListInMemory:
         def broken(number: int) -> bytes | None:
@@ -65,12 +65,12 @@ class TestFailure:
     def test_of_a_record_without_a_time_in_an_interval(self, store: Store) -> None:
         fs, root = store
         pull(fs, root, FORMER)
-        with pytest.raises(IntergiroResponseError, match="without a `created_at`"):
+        with pytest.raises(IntergiroResponseError, match="without a valid `created_at`"):
             pull(fs, root, lambda query: b'[{"id":"a"}]', interval=parse_interval("2026-01-01", "2026-01-02"))
         assert check_only_result(fs, root)[1] == lines(FORMER)
 
     def operations(self, store: Store) -> int:
-        """How many operations a pull over a former result asks of the file system."""
+        """Return the number of file system operations of a pull over a previous result."""
         fs, root = store
         counting = Failing(fs, None)
         pull(counting, root, NEW)
@@ -102,7 +102,7 @@ class TestFailure:
         assert failures > 10
 
     def test_of_the_whole_process_at_each_operation(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        """From one operation on, all fail, as if the process were killed: the manifest holds, and a retry clears up."""
+        """All operations fail from one on, as in a killed process: the manifest is valid, and a retry cleans up."""
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
         monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         fs, root = store
@@ -140,13 +140,13 @@ class TestFailure:
     def test_a_path_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"mine")
         for path in ("file", "file/below"):
-            with pytest.raises(IntergiroValueError, match="`path` has to be a directory"):
+            with pytest.raises(IntergiroValueError, match="`path` must be a directory"):
                 pull(LocalFileSystem(), str(tmp_path / path), NEW)
         assert (tmp_path / "file").read_bytes() == b"mine"
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="what no directory can be made in is Linux's /proc")
-    def test_a_path_where_no_directory_can_be_made(self) -> None:
-        with pytest.raises(StorageError, match=r"`path`: the directory /proc/lake cannot be made: No such file"):
+    def test_a_path_where_no_directory_can_be_created(self) -> None:
+        with pytest.raises(StorageError, match=r"`path`: the directory /proc/lake cannot be created: No such file"):
             pull(LocalFileSystem(), "/proc/lake", NEW)
 
     @pytest.mark.parametrize("content", [b"", b'{"entries": []}', b"[]", b"\xff", b'{"version": 99}'])
@@ -211,7 +211,7 @@ class TestFailure:
 
 
 def test_a_manifest_that_lands_between_two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store does not answer, and carries the PUT out while the pull waits before it tries again."""
+    """The store gives no response, and carries out the PUT while the pull waits for its next attempt."""
     fs, root = ObjectStore(), "/lake/transactions"
     pull(fs, root, FORMER)
     put = fs.pipe_file

@@ -45,7 +45,7 @@ class TestTwoAtOnce:
         with pytest.raises(IntergiroError, match="two tasks write to one `path`"):
             self.during(store, lambda: pull(*store, other), owner="dag.slow")
         assert check_only_result(*store)[1] == lines(other)
-        assert re.search(r"Another pull \(.*, by dag.slow\) is writing", caplog.text)
+        assert re.search(r"Another pull \(.*, of dag.slow\) writes", caplog.text)
 
     def test_where_there_was_nothing_before(self, store: Store) -> None:
         with pytest.raises(IntergiroError, match="two tasks write to one `path`"):
@@ -61,9 +61,9 @@ class TestTwoAtOnce:
         assert check_only_result(*store)[1] == lines(NEW)
 
     def test_a_retry_ends_the_try_before_it(self, store: Store) -> None:
-        """A worker that was lost, and so retried, wakes up while the retry is at work, or after it."""
+        """A lost worker continues while the retry of its task runs, or after it."""
         retry = ListInMemory([record(n, retry=True) for n in range(12)])
-        with pytest.raises(IntergiroError, match="taken for dead"):
+        with pytest.raises(IntergiroError, match="lock file"):
             self.during(store, lambda: pull(*store, retry, owner="dag.task run"), owner="dag.task run")
         assert check_only_result(*store)[1] == lines(retry)
 
@@ -77,7 +77,7 @@ class TestTwoAtOnce:
         pull(*store, FORMER)
 
         def wake_up() -> None:
-            with pytest.raises(IntergiroError, match="taken for dead"):
+            with pytest.raises(IntergiroError, match="lock file"):
                 late.commit(manifest)
             late.abandon()
 
@@ -88,7 +88,7 @@ class TestTwoAtOnce:
         assert check_only_result(*store)[1] == lines(NEW)
 
     def test_a_late_manifest_of_a_try_that_was_taken_for_dead(self, store: Store) -> None:
-        """It was paused between its last look and its PUT, which no object store can prevent; the retry replaces it."""
+        """It was paused between its last check and its PUT, which no object store can prevent. A retry replaces it."""
         fs, root = store
         pull(*store, FORMER)
         late = Target(Directory(*store), "dag.task run")
@@ -125,7 +125,7 @@ class TestTwoAtOnce:
 
     @pytest.mark.parametrize("seed", range(8))
     def test_many_at_once_in_every_order(self, store: Store, seed: int) -> None:
-        """Threads whose steps on the file system mix at random, some of them retries of one another."""
+        """Threads whose file system operations mix at random. Some are retries of others."""
         fs, root = store
         pull(fs, root, FORMER)
         random_source = random.Random(seed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A try that fails leaves what it has to the next one, whose result is as whole as if nothing had happened."""
+"""An attempt resumes from the checkpoint of a failed one. The result is the same as without the failure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from intergiro_provider.exceptions import (
     IntergiroValueError,
     UnreadableResponse,
 )
-from intergiro_provider.pull import checkpoint
+from intergiro_provider.pull import checkpointer
 from intergiro_provider.pull.bounds import parse_interval
-from intergiro_provider.pull.checkpoint import STATE_KEY, Resume, fingerprint
+from intergiro_provider.pull.checkpoint import fingerprint
+from intergiro_provider.pull.checkpointer import STATE_KEY, Checkpointer
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.manifest import Manifest
 from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped, log
@@ -63,14 +64,14 @@ class State:
             raise ConnectionError("the API server does not answer")
 
 
-def new_try(fs: Any, root: str, bank: Any, state: Any, asked_for: str = "all", **request: Any) -> Pull:
+def new_attempt(fs: Any, root: str, bank: Any, state: Any, asked_for: str = "all", **request: Any) -> Pull:
     arguments = {"endpoint": "transactions", "query": {"limit": 5}, **request}
-    resume = Resume(state, fingerprint(asked_for), log)
-    return Pull(PullRequest(**arguments), pages_of(bank), Target(Directory(fs, root), OWNER), log, resume)
+    checkpoints = Checkpointer(state, fingerprint(asked_for), log)
+    return Pull(PullRequest(**arguments), pages_of(bank), Target(Directory(fs, root), OWNER), log, checkpoints)
 
 
 def run(*arguments: Any, **request: Any) -> Manifest:
-    return new_try(*arguments, **request).run()
+    return new_attempt(*arguments, **request).run()
 
 
 def failing(at: int, error: BaseException | None = None, records: list[bytes] = RECORDS) -> ListInMemory:
@@ -85,7 +86,7 @@ def failing(at: int, error: BaseException | None = None, records: list[bytes] = 
 
 
 class TestAfterAFailure:
-    def test_the_next_try_does_what_is_left(self, store: Store) -> None:
+    def test_the_next_attempt_pulls_the_rest(self, store: Store) -> None:
         fs, root = store
         pull(fs, root, FORMER)
         state = State()
@@ -106,16 +107,16 @@ class TestAfterAFailure:
         assert [part.path for part in manifest.parts] == [f"part-{n:05d}-{manifest.pull_id}.jsonl" for n in range(2)]
         assert state.kept == {}
 
-    def test_the_margin_of_a_watermark_counts_from_the_first_try(self, store: Store) -> None:
+    def test_the_watermark_depends_on_the_first_attempt(self, store: Store) -> None:
         state = State()
-        first = new_try(*store, failing(10), state)
+        first = new_attempt(*store, failing(10), state)
         with pytest.raises(BankUnavailable):
             first.run()
-        second = new_try(*store, failing(2), state)
+        second = new_attempt(*store, failing(2), state)
         assert second.began > first.began
         with pytest.raises(BankUnavailable):
             second.run()
-        third = new_try(*store, ListInMemory(RECORDS), state)
+        third = new_attempt(*store, ListInMemory(RECORDS), state)
         third.run()
         assert first.began == second.began == third.began
 
@@ -134,14 +135,14 @@ class TestAfterAFailure:
         assert (manifest.rows, len(manifest.parts)) == (100, 20)
         assert check_only_result(fs, root)[1] == lines(bank)
 
-    def test_without_a_record_there_is_nothing_to_take_up(self, store: Store) -> None:
+    def test_without_a_record_there_is_no_checkpoint(self, store: Store) -> None:
         state = State()
         with pytest.raises(BankUnavailable):
             run(*store, failing(1), state)
         assert (names(*store), state.kept) == ([], {})
 
     def test_windows(self, store: Store) -> None:
-        """The bank fails at each request in turn, 16 windows at work: nothing is lost, nothing comes twice."""
+        """The bank fails at different requests, with 16 windows: no record is lost, and none is pulled twice."""
         fs, root = store
         bank = TimedList([n // 3 * 1000 for n in range(600)], includes=True)
         interval = parse_interval(BEGIN, BEGIN + timedelta(seconds=200))
@@ -164,7 +165,7 @@ class TestAfterAFailure:
             run(fs, root, bank, state, **request)
             assert check_only_result(fs, root)[1] == expected, at
             saved += 60 - (len(bank.queries) - before)
-        assert saved > 40  # of 145; a cut window costs a page more, and how many there are, the threads decide
+        assert saved > 40  # of 145; each split costs a page, and the number of splits depends on the threads
 
     @pytest.mark.parametrize(
         ("error", "kept"),
@@ -187,18 +188,18 @@ class TestAfterAFailure:
             run(fs, root, failing(3, error), state)
         assert (STATE_KEY in state.kept) == bool(names(fs, root)) == kept
 
-    def test_a_record_that_the_bank_has_no_more(self, store: Store) -> None:
+    def test_a_record_that_the_bank_has_deleted(self, store: Store) -> None:
         fs, root = store
         for error in (IntergiroValidationError(400), IntergiroNotFound(404)):
             state = State()
             with pytest.raises(BankUnavailable):
                 run(fs, root, failing(10), state)
-            with pytest.raises(IntergiroResponseError, match="the next try starts anew"):
+            with pytest.raises(IntergiroResponseError, match="The next attempt starts from the beginning"):
                 run(fs, root, failing(1, error), state)
             assert (names(fs, root), state.kept) == ([], {})
 
     def test_a_commit_that_fails(self, store: Store) -> None:
-        """All is pulled, but the result cannot be published: the next try asks the bank for nothing."""
+        """Everything is pulled, but cannot be published. The next attempt sends no request."""
         fs, root = store
         pull(fs, root, FORMER)
         state = State()
@@ -206,11 +207,11 @@ class TestAfterAFailure:
             run(broken_commit(fs), root, ListInMemory(RECORDS), state, part_bytes=500)
         published = [part["path"] for part in check_result(fs, root)[0]["parts"]]
         others = [name for name in names(fs, root) if name.startswith("part-") and name not in published]
-        # An object store may yet carry out what it did not answer: a manifest that names these.
+        # An object store may still carry out a PUT without a response: a manifest that names these parts.
         assert bool(others) == isinstance(fs, ObjectStore)
         bank = ListInMemory(RECORDS)
         run(fs, root, bank, state, part_bytes=500)
-        # Parts that such a manifest may yet name are not taken up.
+        # Parts that such a manifest may name are not used again.
         assert len(bank.queries) == (20 if isinstance(fs, ObjectStore) else 0)
         assert check_only_result(fs, root)[1] == lines(bank)
 
@@ -241,18 +242,18 @@ def broken_commit(fs: Any) -> _BrokenAt:
 
 class TestTheBank:
     def test_one_that_begins_again(self, store: Store) -> None:
-        """It does not know the cursor any more, and answers with its first page: nothing comes twice."""
+        """It does not know the cursor and returns its first page: no record is pulled twice."""
         fs, root = store
         state = State()
         with pytest.raises(BankUnavailable):
             run(fs, root, failing(10), state)
         forgetful = ListInMemory(RECORDS)
-        with pytest.raises(IntergiroResponseError, match="did not go on"):
+        with pytest.raises(IntergiroResponseError, match="did not continue"):
             run(fs, root, lambda query: forgetful({**query, "starting_after": None}), state)
         assert (names(fs, root), state.kept) == ([], {})
 
     def test_records_without_ids(self, store: Store) -> None:
-        """There is no place to go on from, and the interval may still be filling: the next try starts anew."""
+        """There is no cursor, and the interval has not ended: the next attempt starts from the beginning."""
         fs, root = store
         now = datetime.now(UTC)
         state = State()
@@ -265,7 +266,7 @@ class TestTheBank:
         check_only_result(fs, root)
 
     def test_one_that_does_not_answer_twice(self, store: Store) -> None:
-        """What the first try has left is still there for the third."""
+        """The third attempt resumes from the checkpoint of the first."""
         fs, root = store
         state = State()
         for bank in (failing(10), failing(1), failing(1)):
@@ -275,7 +276,7 @@ class TestTheBank:
         run(fs, root, bank, state)
         assert len(bank.queries) == 11
 
-    def test_a_store_that_is_down_for_a_whole_try(self, store: Store) -> None:
+    def test_a_store_that_is_down_for_a_whole_attempt(self, store: Store) -> None:
         fs, root = store
         state = State()
         with pytest.raises(BankUnavailable):
@@ -287,7 +288,7 @@ class TestTheBank:
         assert len(bank.queries) == 11
         assert check_only_result(fs, root)[1] == lines(bank)
 
-    def test_a_store_that_fails_at_the_beginning_of_a_try(self, store: Store) -> None:
+    def test_a_store_that_fails_at_the_beginning_of_an_attempt(self, store: Store) -> None:
         fs, root = store
         for at in range(12):
             state = State()
@@ -302,8 +303,8 @@ class TestTheBank:
             assert check_only_result(fs, root)[1] == lines(bank)
             assert len(bank.queries) in (11, 20)
 
-    def test_records_that_come_between_two_tries(self, store: Store) -> None:
-        """The interval has not ended yet: the window that seemed over is asked for once more."""
+    def test_records_that_are_listed_between_two_attempts(self, store: Store) -> None:
+        """The interval has not ended: the end of the window is requested again."""
         fs, root = store
         now = datetime.now(UTC)
         interval = parse_interval(now - timedelta(hours=1), now + timedelta(hours=1))
@@ -342,7 +343,7 @@ class TestTheBank:
         assert check_only_result(fs, root)[1] == b"".join(r + b"\n" for r in reversed(bank.records))
 
 
-class TestStartsAnew:
+class TestStartsFromTheBeginning:
     @pytest.fixture
     def failed(self, store: Store) -> State:
         state = State()
@@ -350,41 +351,41 @@ class TestStartsAnew:
             run(*store, failing(10), state)
         return state
 
-    def check_anew(self, store: Store, state: State, **arguments: Any) -> None:
+    def check_all(self, store: Store, state: State, **arguments: Any) -> None:
         bank = ListInMemory(RECORDS)
         run(*store, bank, state, **arguments)
         assert len(bank.queries) == 20
         assert check_only_result(*store)[1] == lines(bank)
         assert state.kept == {}
 
-    def test_when_something_else_is_asked_for(self, store: Store, failed: State) -> None:
-        self.check_anew(store, failed, asked_for="something else")
+    def test_after_another_request(self, store: Store, failed: State) -> None:
+        self.check_all(store, failed, asked_for="something else")
 
     def test_when_a_part_is_gone(self, store: Store, failed: State) -> None:
         fs, root = store
         [part] = [n for n in names(fs, root) if n.startswith("_part")]
         fs.rm_file(f"{root}/{part}")
-        self.check_anew(store, failed)
+        self.check_all(store, failed)
 
     def test_when_a_part_is_not_whole(self, store: Store, failed: State) -> None:
         fs, root = store
         [part] = [n for n in names(fs, root) if n.startswith("_part")]
         fs.pipe_file(f"{root}/{part}", fs.cat_file(f"{root}/{part}")[:-1])
-        self.check_anew(store, failed)
+        self.check_all(store, failed)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"version": 2}'])
-    def test_when_the_note_is_not_one(self, store: Store, failed: State, content: bytes) -> None:
+    def test_when_the_checkpoint_is_invalid(self, store: Store, failed: State, content: bytes) -> None:
         fs, root = store
-        [note] = [n for n in names(fs, root) if n.startswith("_checkpoint")]
-        fs.pipe_file(f"{root}/{note}", content)
-        self.check_anew(store, failed)
+        [stored] = [n for n in names(fs, root) if n.startswith("_checkpoint")]
+        fs.pipe_file(f"{root}/{stored}", content)
+        self.check_all(store, failed)
 
-    def test_when_the_note_is_of_a_later_version(self, store: Store, failed: State) -> None:
+    def test_when_the_checkpoint_is_of_a_later_version(self, store: Store, failed: State) -> None:
         fs, root = store
-        [note] = [n for n in names(fs, root) if n.startswith("_checkpoint")]
-        content = json.loads(fs.cat_file(f"{root}/{note}"))
-        fs.pipe_file(f"{root}/{note}", json.dumps({**content, "version": 2}).encode())
-        self.check_anew(store, failed)
+        [stored] = [n for n in names(fs, root) if n.startswith("_checkpoint")]
+        content = json.loads(fs.cat_file(f"{root}/{stored}"))
+        fs.pipe_file(f"{root}/{stored}", json.dumps({**content, "version": 2}).encode())
+        self.check_all(store, failed)
 
     @pytest.mark.parametrize("value", [None, 1, [], {}, {"pull_id": 3}, {"pull_id": "../x"}])
     def test_when_the_state_is_odd(self, store: Store, failed: State, value: Any) -> None:
@@ -395,13 +396,13 @@ class TestStartsAnew:
         assert check_only_result(*store)[1] == lines(bank)
 
     def test_after_a_day(self, store: Store, failed: State, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "GOOD_FOR", timedelta(0))
-        self.check_anew(store, failed)
+        monkeypatch.setattr(checkpointer, "MAX_AGE", timedelta(0))
+        self.check_all(store, failed)
 
-    def test_when_another_task_has_cleared_up(self, store: Store, failed: State) -> None:
+    def test_when_another_task_has_cleaned_up(self, store: Store, failed: State) -> None:
         pull(*store, FORMER)
         check_only_result(*store)
-        self.check_anew(store, failed)
+        self.check_all(store, failed)
 
     def test_where_there_is_no_state(self, store: Store) -> None:
         pull(*store, FORMER)
@@ -413,7 +414,7 @@ class TestStartsAnew:
 class TestWithoutAnApiServer:
     @pytest.mark.parametrize("broken", ["get", "set", "delete"])
     def test_the_pull_goes_on(self, store: Store, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+        monkeypatch.setattr(checkpointer, "INTERVAL", 0.0)
         bank = ListInMemory(RECORDS)
         state = State(lambda operation: operation == broken)
         run(*store, bank, state)
@@ -427,12 +428,12 @@ class TestWithoutAnApiServer:
 
 
 class TestKilled:
-    """A try that was killed leaves what it had noted."""
+    """A killed attempt leaves its last checkpoint."""
 
     @pytest.fixture(autouse=True)
-    def every_page_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "EVERY", 0.0)
-        monkeypatch.setattr(checkpoint, "SHARE", 0.0)
+    def a_checkpoint_after_each_page(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checkpointer, "INTERVAL", 0.0)
+        monkeypatch.setattr(checkpointer, "SHARE", 0.0)
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
         monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         monkeypatch.setattr("intergiro_provider.pull.pull.STOP_WITHIN", 0.01)
@@ -443,7 +444,7 @@ class TestKilled:
         assert state.operations == ["get", "set", "delete"]
 
     def kill(self, store: Store, at: int, bank: Any, state: State) -> bool:
-        """Run a try that ends with one operation of the file system; whether it got so far."""
+        """Run an attempt that is killed at one file system operation; return whether it came so far."""
         fs, root = store
         killed = Failing(fs, at, once=False)
         state.fails = lambda operation: killed.count > at
@@ -475,13 +476,13 @@ class TestKilled:
             asked.append(len(bank.queries))
         else:
             pytest.fail("the loop never reached the end of a pull")
-        anew = 6 if isinstance(fs, ObjectStore) else 0  # by the third try: see test_a_commit_that_fails
-        assert {6, 5, 4, 3, 2, 1} <= {number - anew for number in asked}
+        again = 6 if isinstance(fs, ObjectStore) else 0  # by the third attempt: see test_a_commit_that_fails
+        assert {6, 5, 4, 3, 2, 1} <= {number - again for number in asked}
 
     def test_each_operation_fails_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Not killed: the try ends in order, and keeps only what is whole."""
-        monkeypatch.setattr("intergiro_provider.pull.files._BLOCK", 1)
-        monkeypatch.setattr(checkpoint, "EVERY", 1000.0)
+        """The attempt is not killed. It keeps only complete parts."""
+        monkeypatch.setattr("intergiro_provider.pull.jsonl._BLOCK", 1)
+        monkeypatch.setattr(checkpointer, "INTERVAL", 1000.0)
         fs, root = store
         records = RECORDS[:30]
         for at in range(1000):
@@ -500,7 +501,7 @@ class TestKilled:
             pytest.fail("the loop never reached the end of a pull")
 
     def test_twice(self, store: Store) -> None:
-        """The try that takes it up is killed as well, at each of its operations."""
+        """The attempt that resumes is killed, too, at each of its operations."""
         fs, root = store
         records = RECORDS[:30]
         asked = []
@@ -520,8 +521,8 @@ class TestKilled:
             pytest.fail("the loop never reached the end of a pull")
         assert {3, 2, 1} <= set(asked)
 
-    def test_a_try_that_lives_on_does_no_harm(self, store: Store) -> None:
-        """The worker was taken for lost, but its try goes on while the next one runs."""
+    def test_an_attempt_that_continues_does_no_harm(self, store: Store) -> None:
+        """Airflow lost the worker, but its attempt continues while the next one runs."""
         fs, root = store
         state = State()
         later: list[Manifest] = []
@@ -531,12 +532,12 @@ class TestKilled:
                 later.append(run(fs, root, ListInMemory(RECORDS), state))
             return None
 
-        with pytest.raises(IntergiroError, match="was taken for dead"):
+        with pytest.raises(IntergiroError, match="the lock file of this pull"):
             run(fs, root, ListInMemory(RECORDS, answer), state)
         assert check_only_result(fs, root)[0] == later[0].to_dict()
         assert later[0].rows == 100
 
-    def test_one_that_is_told_to_stop_leaves_what_it_had_noted(self, store: Store) -> None:
+    def test_one_that_is_told_to_stop_leaves_its_last_checkpoint(self, store: Store) -> None:
         fs, root = store
         state = State()
         with pytest.raises(PullStopped):
@@ -546,7 +547,7 @@ class TestKilled:
         assert len(bank.queries) == 6
         assert check_only_result(fs, root)[1] == lines(bank)
 
-    def test_a_window_that_ended_is_not_asked_for_again(self, store: Store) -> None:
+    def test_a_window_that_has_ended_is_not_requested_again(self, store: Store) -> None:
         fs, root = store
         state = State()
         with pytest.raises(OSError, match="no space"):
@@ -555,15 +556,15 @@ class TestKilled:
         assert check_only_result(fs, root)[0]["rows"] == 100
 
 
-def test_notes_become_rarer() -> None:
+def test_checkpoints_become_rarer() -> None:
     now = 0.0
-    resume = Resume(State(), "x", log, clock=lambda: now)
+    checkpoints = Checkpointer(State(), "x", log, clock=lambda: now)
     moments = []
     while now < 3600:
         now += 1.0
-        if resume.due():
+        if checkpoints.is_due():
             moments.append(now)
-            resume._saved_at = now
+            checkpoints._saved_at = now
     assert moments[:3] == [10.0, 20.0, 30.0]
     assert len(moments) < 90
     assert moments[-1] - moments[-2] <= 0.06 * moments[-1]

@@ -16,31 +16,31 @@ from intergiro_provider.pull.schema import (
     MAX_FIELDS,
     Kind,
     ListOf,
-    Shape,
     StructOf,
     Type,
+    TypeInference,
+    finalize,
     from_plain,
-    settle,
     to_plain,
     unite,
     unite_all,
 )
 
 
-def shape(*records: bytes, moments: bool = True) -> Type:
+def shape(*records: bytes, timestamps: bool = True) -> Type:
     """The type of records that come one by one."""
-    seen = Shape(moments)
+    seen = TypeInference(timestamps)
     for record in records:
-        seen.see([msgspec.Raw(record)])
+        seen.add([msgspec.Raw(record)])
     return seen.type
 
 
-def field(*values: str, name: str = "x", moments: bool = True) -> Type:
+def field(*values: str, name: str = "x", timestamps: bool = True) -> Type:
     """The type of a field with these values, in JSON: on pages of their own, in either order, and on one page."""
     records = [f'{{"{name}":{value}}}'.encode() for value in values]
-    type_ = shape(*records, moments=moments)
-    assert shape(*reversed(records), moments=moments) == type_
-    assert shape(b"[" + b",".join(records) + b"]", moments=moments) == ListOf(type_)
+    type_ = shape(*records, timestamps=timestamps)
+    assert shape(*reversed(records), timestamps=timestamps) == type_
+    assert shape(b"[" + b",".join(records) + b"]", timestamps=timestamps) == ListOf(type_)
     assert isinstance(type_, StructOf)
     return type_.fields[name]
 
@@ -50,46 +50,46 @@ class TestKinds:
         ("values", "expected"),
         [
             (["null"], Kind.NULL),
-            (["true", "null"], Kind.BOOL),
-            (["1", "-5"], Kind.SMALL),
-            (["9007199254740993"], Kind.INTEGER),
-            (["1", "9223372036854775807", "-9223372036854775808"], Kind.INTEGER),
-            (["9223372036854775808"], Kind.HUGE),
-            (["1", "123456789012345678901234567890"], Kind.HUGE),
-            (["9007199254740993", str(2**127 - 1), str(-(2**127))], Kind.HUGE),
-            ([str(2**127)], Kind.TEXT),
-            ([str(2**64), "1.5"], Kind.TEXT),
+            (["true", "null"], Kind.BOOLEAN),
+            (["1", "-5"], Kind.INT53),
+            (["9007199254740993"], Kind.INT64),
+            (["1", "9223372036854775807", "-9223372036854775808"], Kind.INT64),
+            (["9223372036854775808"], Kind.INT128),
+            (["1", "123456789012345678901234567890"], Kind.INT128),
+            (["9007199254740993", str(2**127 - 1), str(-(2**127))], Kind.INT128),
+            ([str(2**127)], Kind.JSON),
+            ([str(2**64), "1.5"], Kind.JSON),
             (["1.5", "10.4500", "4.2e-2", "1E3", "0.1"], Kind.DOUBLE),
             (["1", "1.5", "9007199254740992"], Kind.DOUBLE),
-            (["9007199254740993", "1.5"], Kind.TEXT),
-            (["1", "9007199254740993", "1.5"], Kind.TEXT),
-            (["0.1000000000000000055511151231257827"], Kind.TEXT),
+            (["9007199254740993", "1.5"], Kind.JSON),
+            (["1", "9007199254740993", "1.5"], Kind.JSON),
+            (["0.1000000000000000055511151231257827"], Kind.JSON),
             (["1.7976931348623157e308", "5e-324"], Kind.DOUBLE),
-            (["1.5", "1e400"], Kind.TEXT),
-            (["1e-400"], Kind.TEXT),
-            (["1e99999999999999999999"], Kind.TEXT),
+            (["1.5", "1e400"], Kind.JSON),
+            (["1e-400"], Kind.JSON),
+            (["1e99999999999999999999"], Kind.JSON),
             (['"a"', "null"], Kind.STRING),
-            (['"a"', "1"], Kind.TEXT),
-            (["true", "1"], Kind.TEXT),
-            (["true", "1.5"], Kind.TEXT),
-            (["{}", '"a"'], Kind.TEXT),
-            (["{}", "[]"], Kind.TEXT),
+            (['"a"', "1"], Kind.JSON),
+            (["true", "1"], Kind.JSON),
+            (["true", "1.5"], Kind.JSON),
+            (["{}", '"a"'], Kind.JSON),
+            (["{}", "[]"], Kind.JSON),
         ],
     )
     def test_of_a_field(self, values: list[str], expected: Kind) -> None:
         assert field(*values) is expected
 
     def test_an_integer_of_thousands_of_digits(self) -> None:
-        assert field("1", "1" * 5000) is field("1" * 5000, "1") is Kind.TEXT
+        assert field("1", "1" * 5000) is field("1" * 5000, "1") is Kind.JSON
 
     def test_structures(self) -> None:
         assert field('{"a":1}', "null", '{"b":[]}', '{"b":["x"]}') == StructOf(
-            {"a": Kind.SMALL, "b": ListOf(Kind.STRING)}
+            {"a": Kind.INT53, "b": ListOf(Kind.STRING)}
         )
 
     def test_a_record_that_is_no_object(self) -> None:
         assert shape(b'"a"', b"null") is Kind.STRING
-        assert shape(b'"a"', b"{}") is Kind.TEXT
+        assert shape(b'"a"', b"{}") is Kind.JSON
 
     def test_names_come_in_their_order(self) -> None:
         type_ = shape(b'{"b":1,"a":{"z":1}}', b'{"c":1,"a":{"y":1}}')
@@ -103,17 +103,17 @@ class TestKinds:
         for _ in range(MAX_DEPTH):
             assert isinstance(type_, ListOf)
             type_ = type_.element
-        assert type_ is Kind.TEXT
+        assert type_ is Kind.JSON
 
     def test_a_map_is_text(self) -> None:
         wide = [json.dumps({"map": {f"k{page}-{n}": 1 for n in range(100)}}).encode() for page in range(11)]
         assert MAX_FIELDS == 1000
-        assert shape(*wide) == StructOf({"map": Kind.TEXT})
-        assert shape(json.dumps({f"k{n}": 1 for n in range(1001)}).encode()) is Kind.TEXT
+        assert shape(*wide) == StructOf({"map": Kind.JSON})
+        assert shape(json.dumps({f"k{n}": 1 for n in range(1001)}).encode()) is Kind.JSON
 
     def test_names_that_msgspec_has_no_class_for(self) -> None:
         assert shape(b'{"a\\"\\u0000":1}', b'{"a\\"\\u0000":null,"":"x"}') == StructOf(
-            {'a"\0': Kind.SMALL, "": Kind.STRING}
+            {'a"\0': Kind.INT53, "": Kind.STRING}
         )
 
 
@@ -128,7 +128,7 @@ class TestMoments:
         ],
     )
     def test_with_an_offset(self, value: str) -> None:
-        assert field(f'"{value}"', "null", name="created_at") is Kind.MOMENT
+        assert field(f'"{value}"', "null", name="created_at") is Kind.TIMESTAMP
 
     @pytest.mark.parametrize(
         "value",
@@ -151,10 +151,10 @@ class TestMoments:
     def test_only_where_the_name_says_so(self) -> None:
         moment = '"2026-01-01T00:00:00.123Z"'
         assert field(moment, name="reference") is Kind.STRING
-        assert field(f'{{"expires_at":[{moment}]}}') == StructOf({"expires_at": ListOf(Kind.MOMENT)})
+        assert field(f'{{"expires_at":[{moment}]}}') == StructOf({"expires_at": ListOf(Kind.TIMESTAMP)})
 
     def test_raw(self) -> None:
-        assert field('"2026-01-01T00:00:00.123Z"', name="created_at", moments=False) is Kind.STRING
+        assert field('"2026-01-01T00:00:00.123Z"', name="created_at", timestamps=False) is Kind.STRING
 
     def test_a_fine_moment_elsewhere_changes_nothing(self) -> None:
         assert field('"2026-01-01T00:00:00.1234567Z"', name="reference") is Kind.STRING
@@ -184,43 +184,43 @@ class TestUniting:
     @given(st.lists(JSON, max_size=6))
     def test_by_pages_as_one_by_one(self, values: list[Any]) -> None:
         records = [json.dumps(value).encode() for value in values]
-        together = Shape(moments=True)
-        together.see([msgspec.Raw(r) for r in records])
+        together = TypeInference(timestamps=True)
+        together.add([msgspec.Raw(r) for r in records])
         one_by_one = shape(*records)
         assert one_by_one == together.type == unite_all(shape(record) for record in records)
         # What was seen once fits: the quick check agrees with the slow one.
-        again = Shape(moments=True)
+        again = TypeInference(timestamps=True)
         for _ in range(2):
             for record in records:
-                again.see([msgspec.Raw(record)])
+                again.add([msgspec.Raw(record)])
         assert again.type == one_by_one
 
     def test_settled(self) -> None:
-        assert settle(StructOf({"a": Kind.NULL, "b": ListOf(Kind.NULL), "c": StructOf({}), "d": Kind.SMALL})) == (
-            StructOf({"a": Kind.STRING, "b": ListOf(Kind.STRING), "c": Kind.TEXT, "d": Kind.INTEGER})
+        assert finalize(StructOf({"a": Kind.NULL, "b": ListOf(Kind.NULL), "c": StructOf({}), "d": Kind.INT53})) == (
+            StructOf({"a": Kind.STRING, "b": ListOf(Kind.STRING), "c": Kind.JSON, "d": Kind.INT64})
         )
-        assert settle(StructOf({})) is Kind.TEXT
+        assert finalize(StructOf({})) is Kind.JSON
 
     def test_a_manifest_keeps_it(self) -> None:
         type_ = StructOf(
-            {kind.name: kind for kind in Kind} | {"o": StructOf({"l": ListOf(Kind.HUGE)}), "e": StructOf({})}
+            {kind.name: kind for kind in Kind} | {"o": StructOf({"l": ListOf(Kind.INT128)}), "e": StructOf({})}
         )
         assert from_plain(json.loads(json.dumps(to_plain(type_)))) == type_
-        assert from_plain({"a": "of a newer version", "b": 5}) == StructOf({"a": Kind.TEXT, "b": Kind.TEXT})
+        assert from_plain({"a": "of a newer version", "b": 5}) == StructOf({"a": Kind.JSON, "b": Kind.JSON})
 
     @pytest.mark.parametrize(
         ("name", "found", "expected"),
         [
             ("exchange_rate", Kind.NULL, Kind.DOUBLE),
-            ("exchange_rate", Kind.SMALL, Kind.DOUBLE),
+            ("exchange_rate", Kind.INT53, Kind.DOUBLE),
             ("exchange_rate", Kind.STRING, Kind.STRING),
-            ("payment_amount", Kind.NULL, Kind.INTEGER),
+            ("payment_amount", Kind.NULL, Kind.INT64),
             ("payment_amount", Kind.DOUBLE, Kind.DOUBLE),
-            ("booked_at", Kind.NULL, Kind.MOMENT),
+            ("booked_at", Kind.NULL, Kind.TIMESTAMP),
         ],
     )
     def test_what_the_bank_documents_does_not_depend_on_the_day(self, name: str, found: Kind, expected: Kind) -> None:
-        assert settle(StructOf({name: found})) == StructOf({name: expected})
-        assert settle(StructOf({"x": Kind.NULL, "x_at": Kind.NULL}), moments=False) == (
+        assert finalize(StructOf({name: found})) == StructOf({name: expected})
+        assert finalize(StructOf({"x": Kind.NULL, "x_at": Kind.NULL}), timestamps=False) == (
             StructOf({"x": Kind.STRING, "x_at": Kind.STRING})
         )

@@ -19,7 +19,7 @@ from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pages import Page
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
-from intergiro_provider.pull.windows import WORTH_A_CUT, Windows
+from intergiro_provider.pull.windows import PAGES_TO_SPLIT, Windows
 from tests.unit.pull.lists import pages_of
 from tests.unit.pull.stores import check_only_result
 from tests.unit.pull.timed import BEGIN, TimedList
@@ -52,7 +52,7 @@ def test_every_record_once_and_in_order(tmp_path: Path) -> None:
     bank = TimedList(even(1000), pause=0.001)
     assert pulled(tmp_path, bank) == bank.records
     assert bank.most_at_once == 4
-    # Each cut costs a request at most.
+    # Each split costs at most one request.
     assert len(bank.queries) <= 1000 // 5 * 1.25
 
 
@@ -90,7 +90,7 @@ def test_a_heavy_hour_is_shared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shown", [(1,), (1000,), (60_000,), (3_600_000,), (86_400_000,), (1, 1000), (1, 60_000)])
 @pytest.mark.parametrize("hours", [1, 24])
 def test_a_bank_that_filters_more_finely_than_it_shows(tmp_path: Path, shown: tuple[int, ...], hours: int) -> None:
-    """Cuts fall on whole seconds, minutes or hours: no record is shown before a cut and filtered behind it."""
+    """Splits fall on whole seconds, minutes or hours: the filter and the time that is shown agree about each record."""
     bank = TimedList([n * hours * 3_600_000 // 1200 + n % 997 for n in range(1200)], shown=shown, pause=0.0005)
     found = pulled(tmp_path, bank, windows=16)
     assert sorted(found) == bank.records
@@ -100,7 +100,7 @@ def test_a_bank_that_filters_more_finely_than_it_shows(tmp_path: Path, shown: tu
 
 @pytest.mark.parametrize("includes", [True, False])
 def test_equal_times_belong_to_one_window(tmp_path: Path, includes: bool) -> None:
-    """Hundreds of records at each of a few instants, on which cuts fall."""
+    """Hundreds of records have the same few times, on which splits fall."""
     bank = TimedList([n * DAY // 16 for n in range(16)] * 40, pause=0.001, includes=includes)
     assert pulled(tmp_path, bank) == bank.expected(0, DAY)
 
@@ -169,7 +169,7 @@ def test_an_order_that_ends_in_the_middle_is_an_error(tmp_path: Path) -> None:
         pulled(tmp_path, confused)
 
 
-class TestCuts:
+class TestSplits:
     """The decisions themselves, without threads."""
 
     @staticmethod
@@ -177,8 +177,8 @@ class TestCuts:
         times = [BEGIN + timedelta(seconds=each) for each in seconds]
         return Page([b'{"id":"kept"}'] * len(times), times, ["kept"] * len(times), has_more)  # type: ignore[list-item]
 
-    def test_what_was_in_flight_when_the_window_was_cut_is_left_to_the_other(self) -> None:
-        windows = Windows(interval(0, 1_000_000), side_by_side=True)
+    def test_a_page_in_flight_during_a_split_leaves_records_to_the_new_window(self) -> None:
+        windows = Windows(interval(0, 1_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
         first.query({})
@@ -187,13 +187,13 @@ class TestCuts:
         assert second is not None
         assert second.interval == interval(505_000, 1_000_000)
         assert len(windows.accept(first, self.page_at(500, 504, 505, 506))) == 2
-        assert (first.resumes, first.cursor) == (True, "kept"), "the last record lies beyond the new end"
+        assert (first.restarts, first.cursor) == (True, "kept"), "the last record lies beyond the new end"
         first.query({"starting_after": "kept"})
         assert len(windows.accept(first, self.page_at(505, 506))) == 0
-        assert not first.resumes, "a bank that includes its bounds: they are a cursor"
+        assert not first.restarts, "a bank that includes its bounds: they are a cursor"
 
-    def test_a_page_of_which_nothing_is_kept_is_taken_up_where_it_was(self) -> None:
-        windows = Windows(interval(0, 1_000_000), side_by_side=True)
+    def test_after_a_page_of_which_nothing_is_kept_the_list_is_requested_from_the_same_cursor(self) -> None:
+        windows = Windows(interval(0, 1_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
         first.query({})
@@ -201,10 +201,10 @@ class TestCuts:
         first.query({"starting_after": "r1"})
         windows.take()
         assert len(windows.accept(first, self.page_at(505, 506))) == 0
-        assert (first.resumes, first.cursor) == (True, "r1")
+        assert (first.restarts, first.cursor) == (True, "r1")
 
-    def test_a_record_that_comes_late_behind_a_cut_is_not_passed_over(self) -> None:
-        windows = Windows(interval(0, 1_000_000), side_by_side=True)
+    def test_a_late_record_behind_a_split_is_an_error(self) -> None:
+        windows = Windows(interval(0, 1_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
         windows.accept(first, self.page_at(1, 10))
@@ -213,8 +213,8 @@ class TestCuts:
         with pytest.raises(IntergiroResponseError, match="not sorted"):
             windows.accept(first, self.page_at(400))
 
-    def test_cuts_before_the_next_page_are_even(self) -> None:
-        windows = Windows(interval(0, 1_600_000_000), side_by_side=True)
+    def test_splits_before_the_next_page_are_even(self) -> None:
+        windows = Windows(interval(0, 1_600_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
         windows.accept(first, self.page_at(1, 10))
@@ -223,24 +223,24 @@ class TestCuts:
         lengths = [w.interval.end - w.interval.start for w in windows.all if w.interval]
         assert max(lengths) < 1.1 * min(lengths)
 
-    def test_a_window_nearly_at_its_end_is_not_cut(self) -> None:
-        windows = Windows(interval(0, 1_000_000), side_by_side=True)
+    def test_a_window_near_its_end_is_not_split(self) -> None:
+        windows = Windows(interval(0, 1_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
-        step = 1000 // WORTH_A_CUT
+        step = 1000 // PAGES_TO_SPLIT
         windows.accept(first, self.page_at(0, step))
-        assert first.pages_left() < WORTH_A_CUT
-        assert windows._cut() is None
+        assert first.pages_left() < PAGES_TO_SPLIT
+        assert windows._split() is None
 
-    def test_the_last_page_leaves_nothing_to_cut(self) -> None:
-        windows = Windows(interval(0, 1_000_000), side_by_side=True)
+    def test_the_last_page_leaves_nothing_to_split(self) -> None:
+        windows = Windows(interval(0, 1_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
         windows.accept(first, self.page_at(0, 1, has_more=False))
         assert first.pages_left() == 0
 
     def test_the_share_is_of_time(self) -> None:
-        windows = Windows(interval(0, 1_000_000), side_by_side=True)
+        windows = Windows(interval(0, 1_000_000), can_be_split=True)
         first = windows.take()
         assert first is not None
         windows.accept(first, self.page_at(1, 10, 20))

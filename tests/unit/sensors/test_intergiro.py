@@ -26,7 +26,7 @@ def test_defaults() -> None:
 
 def test_deferrable_takes_an_import_path() -> None:
     assert sensor(deferrable=True).deferrable
-    with pytest.raises(IntergiroValueError, match="import path of one that the triggerer can import"):
+    with pytest.raises(IntergiroValueError, match="import path of a function that the triggerer can import"):
         sensor(deferrable=True, response_check=lambda response: True)
     assert not sensor(deferrable=False, response_check=lambda response: True).deferrable
 
@@ -36,7 +36,7 @@ def test_the_default_is_the_deployments(monkeypatch: pytest.MonkeyPatch, default
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", default)
     assert sensor().deferrable is expected
     assert sensor(deferrable=not expected).deferrable is not expected
-    # Somebody else's default is no mistake of this DAG's.
+    # The deployment's default must not be an error in this DAG.
     assert sensor(response_check=has_records).deferrable is False
 
 

@@ -12,9 +12,9 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, ObjectStoragePath
 
 from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.pull.arguments import checked_location
 from intergiro_provider.pull.bounds import Interval
 from intergiro_provider.pull.location import object_storage_path
-from intergiro_provider.pull.query import checked_location
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
 
 DAY = {"created_from": "2026-01-31", "created_to": "2026-02-01"}
@@ -35,9 +35,9 @@ class TestWatermark:
     @pytest.mark.skipif(AIRFLOW < (3, 3), reason="assets have a state from Airflow 3.3 on")
     def test_what_it_needs(self) -> None:
         assert operator(watermark=self.ASSET, outlets=[self.ASSET], **DAY).watermark == self.ASSET
-        with pytest.raises(IntergiroValueError, match="among the `outlets`"):
+        with pytest.raises(IntergiroValueError, match="one of the `outlets`"):
             operator(watermark=self.ASSET, **DAY)
-        with pytest.raises(IntergiroValueError, match="among the `outlets`"):
+        with pytest.raises(IntergiroValueError, match="one of the `outlets`"):
             operator(watermark=self.ASSET, outlets=[Asset("other")], **DAY)
         with pytest.raises(IntergiroValueError, match="needs `created_to`"):
             operator(watermark=self.ASSET, outlets=[self.ASSET])
@@ -82,7 +82,7 @@ class TestConstruction:
             ({"query": {"sort_by": ["updated_at"]}}, "`sort_by` is `updated_at`"),
             ({"endpoint": "transactions?sort_by=updated_at&x={{ ds }}"}, "`sort_by` is `updated_at`"),
             ({"query": {"account_ids": []}}, "`account_ids` in the query is an empty list"),
-            ({"query": "limit=5"}, "`query` has to be a dict"),
+            ({"query": "limit=5"}, "`query` must be a dict"),
             ({"endpoint": "x?created_from=2026-01-01", **DAY}, "`created_from` is given twice"),
             ({"path": "file://rel/x"}, "relative to the directory of the process"),
             ({"query": {"ending_before": "x"}}, "`ending_before`"),
@@ -162,7 +162,7 @@ class TestPath:
     @pytest.mark.parametrize(
         ("path", "said"),
         [
-            *[(path, "`path` has to be a URL") for path in ("", "data/x", "./x", "transactions", "None")],
+            *[(path, "`path` must be a URL") for path in ("", "data/x", "./x", "transactions", "None")],
             *[(path, "is relative") for path in ("file://rel/x", "local://rel", "file://~/x", "file://./x")],
             *[(path, "names no directory") for path in ("file:///", "file://", "/", "local:////", "file://localhost/")],
             *[(path, "names no directory") for path in ("file:///.", "/x/..", "/..", "file://localhost//./")],
@@ -184,7 +184,7 @@ class TestPath:
             object_storage_path("s3://lake/x")
 
     def test_an_unknown_protocol_is_refused(self) -> None:
-        with pytest.raises(IntergiroValueError, match="`path`: there is no file system for nosuch://"):
+        with pytest.raises(IntergiroValueError, match="`path`: no file system for nosuch:// is installed"):
             object_storage_path("nosuch://bucket/x")
 
     def test_a_library_that_airflow_30_does_not_bear_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is noted for OpenLineage; what its provider makes of it is in the system tests."""
+"""The lineage of a pull. The system tests check what OpenLineage's provider makes of it."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ class TestFields:
     def test_the_first_page_with_records_counts(self) -> None:
         made = notes()
         for body in (page(), page({"a": 1}), page({"b": 1})):
-            made.look_at(read_page(body))
+            made.add(read_page(body))
         assert made._fields == {"a": "integer"}
 
     def test_odd_json_is_read_as_the_pull_reads_it(self) -> None:
         made = notes()
-        made.look_at(read_page(b'{"data": [{"a": 1' + b"0" * 400 + b'}], "has_more": false}'))
+        made.add(read_page(b'{"data": [{"a": 1' + b"0" * 400 + b'}], "has_more": false}'))
         assert made._fields == {"a": "integer"}
 
 

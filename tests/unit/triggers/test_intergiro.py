@@ -76,7 +76,7 @@ def test_an_asset_watcher_takes_it() -> None:
         ({"poll_interval": True}, "`poll_interval`"),
         ({"poll_interval": "60"}, "`poll_interval`"),
         ({"query": {"limit": 5}}, "`limit`"),
-        ({"query": {"created_from": datetime(2026, 1, 1, tzinfo=UTC)}}, "`query` has to be JSON"),
+        ({"query": {"created_from": datetime(2026, 1, 1, tzinfo=UTC)}}, "`query` must be JSON"),
         ({"query": {"sort_by": "updated_at"}}, "`sort_by`"),
     ],
 )

@@ -13,16 +13,16 @@ import pytest
 
 from intergiro_provider.exceptions import BankUnavailable, IntergiroError, IntergiroRateLimited, LoginBudgetExhausted
 from intergiro_provider.triggers import polling
-from intergiro_provider.triggers.polling import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WISH, in_thread, pause
+from intergiro_provider.triggers.polling import FIRST_DELAY, LONGEST_DELAY, LONGEST_RETRY_AFTER, delay_after, in_thread
 
 JITTER = 1.2
 
 
 def test_pauses_grow_to_a_bound() -> None:
-    pauses = [pause(errors, IntergiroError()) for errors in range(1, 2000)]
-    assert FIRST_PAUSE <= pauses[0] <= FIRST_PAUSE * JITTER
+    pauses = [delay_after(errors, IntergiroError()) for errors in range(1, 2000)]
+    assert FIRST_DELAY <= pauses[0] <= FIRST_DELAY * JITTER
     assert all(former * 2 <= later * JITTER for former, later in itertools.pairwise(pauses[:6]))
-    assert all(LONGEST_PAUSE <= seconds <= LONGEST_PAUSE * JITTER for seconds in pauses[10:])
+    assert all(LONGEST_DELAY <= seconds <= LONGEST_DELAY * JITTER for seconds in pauses[10:])
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_pauses_grow_to_a_bound() -> None:
     ],
 )
 def test_it_waits_as_told(error: IntergiroError) -> None:
-    assert 2400 <= pause(1, error) <= 3000 * JITTER
-    assert 2400 <= pause(20, error) <= 3000 * JITTER
+    assert 2400 <= delay_after(1, error) <= 3000 * JITTER
+    assert 2400 <= delay_after(20, error) <= 3000 * JITTER
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_it_waits_as_told(error: IntergiroError) -> None:
     [IntergiroRateLimited(429, retry_after=1e9), LoginBudgetExhausted(datetime.now(UTC) + timedelta(days=365))],
 )
 def test_but_not_for_ever(error: IntergiroError) -> None:
-    assert pause(1, error) <= LONGEST_WISH * JITTER
+    assert delay_after(1, error) <= LONGEST_RETRY_AFTER * JITTER
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_but_not_for_ever(error: IntergiroError) -> None:
     ],
 )
 def test_what_asks_for_no_wait_is_not_asked_again_at_once(error: Exception) -> None:
-    assert pause(1, error) >= FIRST_PAUSE
+    assert delay_after(1, error) >= FIRST_DELAY
 
 
 def test_threads_have_the_context_of_the_trigger_and_leave_the_loop_free() -> None:

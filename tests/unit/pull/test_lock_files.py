@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose files are whose, and when nobody will come back for them."""
+"""The names of a pull's files, and when its lock file is stale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from intergiro_provider.pull import claims
+from intergiro_provider.pull import lock_files
+from intergiro_provider.pull import names as file_names
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.pull.pull import Pull, PullRequest
 from intergiro_provider.pull.target import Target
@@ -30,19 +31,20 @@ def pull_id(age: timedelta) -> str:
 
 class TestNames:
     def test_a_pulls_files_are_recognised(self) -> None:
-        pull = claims.new_pull_id()
+        pull = file_names.new_pull_id()
         for suffix in (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"):
-            part = claims.part_name(12345678, pull, suffix)
-            assert claims.pull_of(part) == claims.pull_of(claims.staged_name(part)) == pull
-            assert (claims.is_unpublished(part), claims.is_unpublished(claims.staged_name(part))) == (False, True)
-        assert claims.pull_of(claims.manifest_on_its_way(pull)) == pull
-        assert claims.claimed_by(claims.claim_name(pull)) == pull
+            part = file_names.part_name(12345678, pull, suffix)
+            assert file_names.pull_of(part) == file_names.pull_of(file_names.staged_part(part)) == pull
+            assert not file_names.is_unpublished(part)
+            assert file_names.is_unpublished(file_names.staged_part(part))
+        assert file_names.pull_of(file_names.temporary_manifest(pull)) == pull
+        assert file_names.pull_of_lock_file(file_names.lock_file(pull)) == pull
 
     def test_the_names_that_users_rely_on(self) -> None:
-        assert claims.part_name(0, "<pull id>", ".jsonl.gz") == "part-00000-<pull id>.jsonl.gz"
+        assert file_names.part_name(0, "<pull id>", ".jsonl.gz") == "part-00000-<pull id>.jsonl.gz"
 
     def test_pulls_sort_by_their_beginning(self) -> None:
-        ids = [claims.new_pull_id() for _ in range(100)]
+        ids = [file_names.new_pull_id() for _ in range(100)]
         assert ids == sorted(ids)
         assert len(set(ids)) == 100
 
@@ -53,47 +55,47 @@ class TestNames:
          "xpart-0-20260101T000000000000-0123abcd.jsonl", "_part-0-20260101T000000000000-0123abcd.jsonl"],
     )  # fmt: skip
     def test_other_names_are_not(self, name: str) -> None:
-        assert claims.pull_of(name) is None
-        assert claims.claimed_by(name) is None
+        assert file_names.pull_of(name) is None
+        assert file_names.pull_of_lock_file(name) is None
 
 
-class TestDeadClaims:
-    def test_a_running_process_lives(self) -> None:
-        assert not claims.is_dead(claims.new_pull_id(), claims.write_claim("dag.task"), LATER, "dag.other")
-        assert not claims.is_dead(claims.new_pull_id(), claims.write_claim(""), LATER, "")
+class TestStale:
+    def test_not_of_a_running_process(self) -> None:
+        assert not lock_files.is_stale(file_names.new_pull_id(), lock_files.content("dag.task"), LATER, "dag.other")
+        assert not lock_files.is_stale(file_names.new_pull_id(), lock_files.content(""), LATER, "")
 
-    def test_an_earlier_try_of_the_same_task_is_dead(self) -> None:
-        earlier, later = claims.new_pull_id(), claims.new_pull_id()
-        assert claims.is_dead(earlier, claims.write_claim("dag.task"), later, "dag.task")
-        assert not claims.is_dead(later, claims.write_claim("dag.task"), earlier, "dag.task")
+    def test_of_an_earlier_attempt_of_the_same_task(self) -> None:
+        earlier, later = file_names.new_pull_id(), file_names.new_pull_id()
+        assert lock_files.is_stale(earlier, lock_files.content("dag.task"), later, "dag.task")
+        assert not lock_files.is_stale(later, lock_files.content("dag.task"), earlier, "dag.task")
 
-    def test_a_process_of_this_machine_that_is_gone_is_dead(self) -> None:
+    def test_of_a_process_of_this_machine_that_has_ended(self) -> None:
         child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-        claim = json.loads(claims.write_claim("")) | {"pid": int(child.stdout)}
-        assert claims.is_dead(claims.new_pull_id(), json.dumps(claim).encode(), LATER, "")
-        elsewhere = claim | {"host": "elsewhere/boot/pid:[1]"}
-        assert not claims.is_dead(claims.new_pull_id(), json.dumps(elsewhere).encode(), LATER, "")
+        holder = json.loads(lock_files.content("")) | {"pid": int(child.stdout)}
+        assert lock_files.is_stale(file_names.new_pull_id(), json.dumps(holder).encode(), LATER, "")
+        elsewhere = holder | {"host": "elsewhere/boot/pid:[1]"}
+        assert not lock_files.is_stale(file_names.new_pull_id(), json.dumps(elsewhere).encode(), LATER, "")
 
-    def test_a_process_of_another_user_lives(self) -> None:
-        claim = json.loads(claims.write_claim("")) | {"pid": 1}
-        assert not claims.is_dead(claims.new_pull_id(), json.dumps(claim).encode(), LATER, "")
+    def test_not_of_a_process_of_another_user(self) -> None:
+        holder = json.loads(lock_files.content("")) | {"pid": 1}
+        assert not lock_files.is_stale(file_names.new_pull_id(), json.dumps(holder).encode(), LATER, "")
 
-    @pytest.mark.parametrize("content", [claims.write_claim("dag.task"), b"[]", b'{"pid": "x"}'])
-    def test_a_claim_more_than_a_day_old_is_dead(self, content: bytes) -> None:
-        assert claims.is_dead(pull_id(timedelta(hours=25)), content, LATER, "other")
-        assert not claims.is_dead(pull_id(timedelta(hours=23)), content, LATER, "other")
+    @pytest.mark.parametrize("content", [lock_files.content("dag.task"), b"[]", b'{"pid": "x"}'])
+    def test_more_than_a_day_old(self, content: bytes) -> None:
+        assert lock_files.is_stale(pull_id(timedelta(hours=25)), content, LATER, "other")
+        assert not lock_files.is_stale(pull_id(timedelta(hours=23)), content, LATER, "other")
 
-    @pytest.mark.parametrize("content", [b"", claims.write_claim("dag.task")[:-5], b"\xff"])
-    def test_half_a_claim_is_dead(self, content: bytes) -> None:
-        assert claims.is_dead(claims.new_pull_id(), content, LATER, "other")
+    @pytest.mark.parametrize("content", [b"", lock_files.content("dag.task")[:-5], b"\xff"])
+    def test_incomplete(self, content: bytes) -> None:
+        assert lock_files.is_stale(file_names.new_pull_id(), content, LATER, "other")
 
-    def test_a_name_that_holds_no_date_is_never(self) -> None:
-        assert not claims.is_dead("99999999T999999999999-0123abcd", b"", LATER, "")
+    def test_not_with_a_name_that_holds_no_date(self) -> None:
+        assert not lock_files.is_stale("99999999T999999999999-0123abcd", b"", LATER, "")
 
-    def test_who_it_is(self) -> None:
-        assert claims.describe_claim(claims.write_claim("dag.task")) == "dag.task"
-        assert claims.describe_claim(claims.write_claim("")).startswith(f"process {os.getpid()} on ")
-        assert claims.describe_claim(b"torn") == "process ? on ?"
+    def test_the_description_for_a_message(self) -> None:
+        assert lock_files.describe(lock_files.content("dag.task")) == "dag.task"
+        assert lock_files.describe(lock_files.content("")).startswith(f"process {os.getpid()} on ")
+        assert lock_files.describe(b"torn") == "process ? on ?"
 
 
 def test_after_kill_9_the_former_result_stands_and_the_next_pull_clears_up(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from intergiro_provider.exceptions import IntergiroResponseError, IntergiroValueError
-from intergiro_provider.pull.news import Position, compare, is_position
+from intergiro_provider.pull.arguments import newest_query
+from intergiro_provider.pull.new_records import Position, find_new_records, is_position
 from intergiro_provider.pull.pages import iter_pages
-from intergiro_provider.pull.query import newest_query
 from tests.unit.pull.lists import pages_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -38,7 +38,7 @@ class Bank:
         newest = sorted(self.records, key=lambda record: record[1], reverse=True)
         page = [{"id": identity, "created_at": at(ms)} for identity, ms in newest[:LIMIT]]
         body = json.dumps({"data": page, "has_more": len(newest) > LIMIT}).encode()
-        position, news = compare(next(iter_pages(pages_of(lambda query: body))), self.seen)
+        position, news = find_new_records(next(iter_pages(pages_of(lambda query: body))), self.seen)
         self.seen = json.loads(json.dumps(position))
         assert is_position(self.seen)
         return news
@@ -56,7 +56,7 @@ def test_a_list_that_does_not_begin_with_its_newest_cannot_be_watched(times: lis
 
     def look(has_more: bool) -> Any:
         body = json.dumps({"data": records, "has_more": has_more}).encode()
-        return compare(next(iter_pages(pages_of(lambda query: body))), None)
+        return find_new_records(next(iter_pages(pages_of(lambda query: body))), None)
 
     assert look(has_more=False)[1] is None
     with pytest.raises(IntergiroValueError, match="newest records first"):
@@ -167,15 +167,15 @@ def test_records_without_a_time() -> None:
         body = json.dumps([{"id": i} for i in ids]).encode()
         return next(iter_pages(pages_of(lambda query: body)))
 
-    seen, _ = compare(page(1, 2), None)
-    _, news = compare(page(3, 1, 2), seen)
+    seen, _ = find_new_records(page(1, 2), None)
+    _, news = find_new_records(page(3, 1, 2), seen)
     assert news == {"ids": [3], "more": False, "created_from": None, "created_to": None}
 
 
 def test_records_without_an_id_are_refused() -> None:
     body = b'[{"name": "Anna Andersson"}]'
     with pytest.raises(IntergiroResponseError, match="without an `id`") as caught:
-        compare(next(iter_pages(pages_of(lambda query: body))), None)
+        find_new_records(next(iter_pages(pages_of(lambda query: body))), None)
     assert "Anna" not in str(caught.value)
 
 

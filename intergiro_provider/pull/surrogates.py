@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading JSON with half a surrogate pair in a string, which msgspec refuses.
+"""Read JSON with a lone surrogate in a string, which msgspec refuses.
 
-RFC 8259 lets a string hold half of a surrogate pair, such as ``\\ud83d`` alone, and a bank that cuts its texts after so
-many UTF-16 units sends such strings. For msgspec each half is replaced by an escape that the page does not hold, and
-put back afterwards, so that a record keeps its bytes.
+RFC 8259 allows a string to hold half of a surrogate pair, such as ``\\ud83d`` alone. A bank sends such strings if it
+cuts a text after a number of UTF-16 units. Before msgspec reads a page, each lone surrogate is replaced by an escape
+that the page does not hold. Afterwards it is put back, so that a record keeps its bytes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, NoReturn
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-"""An escape; the group holds it if it is half a pair."""
+"""An escape. The group holds it if it is a lone surrogate."""
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def without_halves(body: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
-    """Return the JSON with a private-use escape in place of each half of a pair, and what puts the halves back."""
+def replaced(body: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+    """Return JSON with a private-use escape in place of each lone surrogate, and a function that puts them back."""
     lowered = body.lower()
     free = (escape for n in range(0xE000, 0xF900) if (escape := b"\\u%04x" % n) not in lowered)
     escapes: dict[bytes, bytes] = {}
@@ -35,13 +35,13 @@ def without_halves(body: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
         if found[0] not in escapes:
             escape = next(free, None)
             if escape is None:
-                raise ValueError("every private-use character is taken")
+                raise ValueError("the page holds every private-use character")
             escapes[found[0]] = escape
         return escapes[found[0]]
 
     def restore(text: bytes) -> bytes:
-        for half, escape in escapes.items():
-            text = text.replace(escape, half)
+        for surrogate, escape in escapes.items():
+            text = text.replace(escape, surrogate)
         return text
 
     return _ESCAPE.sub(replace, body), restore
@@ -52,13 +52,13 @@ def decode(record: bytes) -> Any:
     return json.loads(record, parse_constant=_no_constant)
 
 
-def spell_halves(record: bytes) -> bytes:
-    """Return the record with each half as the six characters of its escape, for formats that cannot hold it."""
+def spell_out(record: bytes) -> bytes:
+    """Return a record with the six characters of its escape in place of each lone surrogate."""
     return _ESCAPE.sub(lambda found: rb"\\" + found[1] if found[1] else found[0], record)
 
 
-def is_whole(text: str) -> bool:
-    """Whether a text holds no half of a surrogate pair, so that it can be encoded."""
+def can_be_encoded(text: str) -> bool:
+    """Return whether a text holds no lone surrogate, so that UTF-8 can encode it."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -56,7 +56,7 @@ def test_an_id_that_no_url_can_hold_is_no_cursor() -> None:
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_what_was_cut_off_is_still_an_error(cut: int) -> None:
     body = b'{"data":[%b],"has_more":false}' % HALF
-    with pytest.raises(IntergiroResponseError, match="not JSON, or was cut off"):
+    with pytest.raises(IntergiroResponseError, match="not JSON, or is incomplete"):
         one_page(body[:-cut])
 
 
@@ -76,7 +76,7 @@ def test_no_json(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b'{"data":%b,"has_more":false}', b'{"data":[%b]}', b'{"data":[%b],"has_more":1}'])
 def test_no_page(body: bytes) -> None:
-    with pytest.raises(IntergiroResponseError, match="is this the endpoint of a list"):
+    with pytest.raises(IntergiroResponseError, match="Check that `endpoint` is a list"):
         one_page(body % HALF)
 
 
