@@ -205,7 +205,7 @@ class TestAfterAWrite:
         bank.fault("answer", path="/v3/transactions/pay", times=1, body={**asked, "id": "t0", "amount": -100})
         assert call("transactions/pay", method="POST", json=asked)["id"] == "t0"
         bank.fault("answer", path="/v3/transactions/pay", body=shown)
-        with pytest.raises(PaymentMismatch, match=f"differs in {changed}.*transaction t1"):
+        with pytest.raises(PaymentMismatch, match=f"differs from this request in {changed}.*transaction t1"):
             call("transactions/pay", method="POST", json=asked)
 
     @pytest.mark.parametrize("kind", [AirflowFailException, AirflowSkipException])
