@@ -108,7 +108,7 @@ class TestResult:
         with pytest.raises(IntergiroClientError, match="used before for the transaction tr_91. Nothing was paid now"):
             call("transactions/pay", method="post", json=a_payment(bank))
         bank.fault("answer", path="/v3/accounts", status=409, body=body, times=1)
-        with pytest.raises(IntergiroClientError, match="The request itself has to change"):
+        with pytest.raises(IntergiroClientError, match="Correct the request"):
             call("accounts", method="post", json={})
 
     def test_a_payment_whose_answer_is_lost_is_made_once(self, bank: Sandbox) -> None:
