@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives the session protocol against the store and the bank, for every thread of this process.
+"""Run the session protocol against the store and the bank, for all threads of this process.
 
-A renewal runs in a thread of its own, all access to the store included. A signal that interrupts the caller (an
-execution timeout, a kill) would otherwise tear apart an exchange with Airflow's supervisor or with the bank, and every
-later answer in this process would belong to an earlier question.
+A renewal runs in its own thread, including all access to the store. Otherwise a signal to the caller, such as an
+execution timeout, could interrupt an exchange with Airflow's supervisor or with the bank. Every later request of this
+process would then get the response to an earlier one.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ log = logging.getLogger("intergiro_provider.session")
 LONG_WAIT = 5.0
 """Seconds of waiting after which the log says what for."""
 WAITS: dict[Why, str] = {
-    "holder": "Waiting for the Intergiro session: another task is renewing it. If that one has ended without a result, "
+    "holder": "Waiting for the Intergiro session: another task is renewing it. If that task ends without a result, "
     "this task takes over after %(takeover).0f s.",
-    "limited": "Waiting for the Intergiro session: the bank has answered 429 and is asked again after the wait that it "
-    "asks for, within %(wait).0f s.",
+    "limited": "Waiting for the Intergiro session: the bank has answered 429. The next request follows after the wait "
+    "that the bank asks for, within %(wait).0f s.",
     "settle": "Waiting for the Intergiro session: an interrupted renewal may still store a token pair, so this task "
     "waits %(settle_session).0f s before it logs in.",
 }
@@ -82,7 +82,7 @@ class Store(Protocol):
 
 
 class Bank(Protocol):
-    """The calls that a renewal makes; none is repeated by itself, each ends within a known time."""
+    """The requests of a renewal. None is repeated automatically, and each ends within a known time."""
 
     def probe(self, access_token: str, refused_path: str) -> Answer: ...
 
@@ -91,15 +91,15 @@ class Bank(Protocol):
     def log_in(self) -> Answer: ...
 
     def time(self, exact: bool) -> Moment:
-        """Now, by the bank's clock or else by ours; `exact`: ask the bank if need be."""
+        """Return the time by the bank's clock if it is known, otherwise by ours; `exact`: ask the bank if necessary."""
 
     def has_current_key(self) -> bool:
-        """Look the connection up again: whether it still holds this origin and API key."""
+        """Read the connection again; return whether it still has this origin and API key."""
 
 
 @dataclass(slots=True)
 class _Cache:
-    """What the threads of this process share of one session."""
+    """One session, as the threads of this process share it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pair: TokenPair | None = None
@@ -114,7 +114,7 @@ _stops = 0
 
 def _forget_after_fork() -> None:
     global _caches_lock
-    # A lock that another thread of the parent held would stay locked in the child for ever.
+    # If another thread of the parent holds the lock, it would stay locked in the child.
     _caches_lock = threading.Lock()
     _caches.clear()
     _running.clear()
@@ -124,10 +124,10 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def finish_renewals() -> None:
-    """End the renewals of this process as soon as nothing of them is half done, and wait for that.
+    """End the renewals of this process at the next safe point, and wait for them.
 
-    For a thread that is told to end while others make requests: were the process to end now, a rotated token would be
-    lost. Threads that wait for one of these renewals start none of their own.
+    Call this before the process ends while other threads make requests: otherwise a new token pair could be lost.
+    Threads that wait for one of these renewals do not start their own.
     """
     global _stops
     _stops += 1
@@ -141,12 +141,12 @@ def finish_renewals() -> None:
 class SharedSession:
     """The session of one origin and API key, as this process sees it.
 
-    :param store: where the session is kept.
-    :param bank: what renews it.
-    :param me: who renews.
-    :param open_lock: makes the distributed lock of one renewal; None: there is none.
-    :param metrics: where numbers go; None: nowhere.
-    :param reopen: opens the session of the key that the connection holds now; None: a changed key is an error.
+    :param store: stores the session.
+    :param bank: makes the requests of a renewal.
+    :param me: this process.
+    :param open_lock: creates the distributed lock of one renewal; None: there is none.
+    :param metrics: receives counters and timers; None: no metrics.
+    :param reopen: opens the session of the API key that the connection has now; None: a changed key is an error.
     """
 
     def __init__(
@@ -169,26 +169,26 @@ class SharedSession:
         self._next: SharedSession | None = None
 
     def current(self) -> TokenPair:
-        """Return the pair to send the next request with: cached, else stored, else a new one."""
+        """Return the pair for the next request: the cached one, otherwise the stored one, otherwise a new one."""
         return self.obtain().pair
 
     def obtain(self) -> Renewed:
-        """As :meth:`current`, and how it was obtained: found, or logged in."""
+        """Return the same pair as :meth:`current`, with the way in which it was obtained."""
         if self._next is not None:
             return self._next.obtain()
         cached = self._cache().pair
         return Renewed(cached, "found") if cached is not None else self._renew(None, "")
 
     def renew(self, rejected: TokenPair, refused_path: str) -> Renewed:
-        """Return another pair than the one that the bank has just answered 401 to.
+        """Return a pair that replaces the one to which the bank has just answered 401.
 
         :param rejected: the pair that was refused.
-        :param refused_path: the path of the refused request, so that the session is probed on another one.
-        :raises IntergiroError: whichever says best why there is none.
+        :param refused_path: the path of the refused request; the session is probed on another path.
+        :raises IntergiroError: there is no session. The class says why.
         """
         if self._next is not None:
             return self._next.renew(rejected, refused_path)
-        # Of the key that the connection held before: generations of two sessions say nothing about each other.
+        # With another key it belongs to another session, and generations cannot be compared.
         is_mine = rejected.key == self._me.key
         return self._renew(rejected, refused_path) if is_mine else self.obtain()
 
@@ -216,19 +216,21 @@ class SharedSession:
         except KeyChanged:
             if self._next is None and self._reopen is not None:
                 self._next = self._reopen()
-                log.info("The connection %s holds another API key now: this task goes on with it.", self._me.connection)
+                log.info(
+                    "The connection %s now holds another API key. This task continues with it.", self._me.connection
+                )
         finally:
             cache.lock.release()
         if self._next is None:
             raise StoreUnavailable(
-                f"The API key of the connection {self._me.connection} has changed. The old key was not used again; the "
-                "task can be retried with the new one."
+                f"The API key of the connection {self._me.connection} has changed. The old key was not used again, and "
+                "the task can be retried with the new one."
             )
         return self._next.obtain()
 
 
 class _Run:
-    """One renewal, run in a thread of its own.
+    """One renewal, which runs in its own thread.
 
     :param began: monotonic seconds from which the deadline counts.
     """
@@ -251,7 +253,7 @@ class _Run:
         self._error: BaseException | None = None
 
     def run(self) -> Renewed:
-        """Run it and wait; an exception that interrupts the wait is raised once nothing is half done."""
+        """Run it and wait. An exception that interrupts the wait is raised at the renewal's next safe point."""
         context = contextvars.copy_context()
         thread = threading.Thread(
             target=context.run, args=(self._work, loop_of_this_thread()), name="intergiro-renewal"
@@ -260,11 +262,11 @@ class _Run:
         try:
             thread.start()
         except BaseException:
-            # It would never end, and finish_renewals would wait for ever.
+            # Otherwise finish_renewals would wait without end.
             _running.discard(self)
             raise
         try:
-            # Not join(): before Python 3.13 a join that a signal interrupts takes the thread for ended.
+            # Not join(): before Python 3.13, a join that a signal interrupts reports the thread as ended.
             self._done.wait()
         except BaseException:
             self.abandon()
@@ -277,7 +279,7 @@ class _Run:
         return self._result
 
     def abandon(self) -> None:
-        """Let it end as soon as nothing is half done."""
+        """End it at the next safe point."""
         self._abandoned.set()
         if self._renewal is not None:
             self._renewal.abandon()
@@ -291,12 +293,12 @@ class _Run:
         began = time.monotonic()
         try:
             self._result = self._locked()
-            # Here, since it talks to the supervisor, too.
+            # In this thread, because it uses the supervisor too.
             self._store.mask(self._result.pair)
         except BaseException as error:
             self._error = error
         finally:
-            # A log that cannot be written must not cost a session.
+            # If the log cannot be written, the session must not be lost.
             with contextlib.suppress(Exception):
                 self._tell(time.monotonic() - began)
             _running.discard(self)
@@ -309,7 +311,7 @@ class _Run:
             self._report.failed(self._error)
 
     def _locked(self) -> Renewed:
-        """The renewal under its locks; without them where a look at the store is enough."""
+        """Renew under the locks; without them if another process has stored a pair."""
         try:
             pair = self._look()
             if pair is None:
@@ -345,13 +347,13 @@ class _Run:
                 failure = error
 
     def _perform(self, effect: Effect) -> Any:
-        # No token is bound to a name here: a traceback that shows locals would show it.
+        # Bind no token to a name here: a traceback with local variables would show it.
         match effect:
             case Read(slot):
                 return self._store.read(slot)
             case Write(slot, document):
                 if slot == "lease":
-                    # A process that has lost the distributed lock must not acquire the lease without its waiting times.
+                    # Without the distributed lock, the lease needs its waiting times.
                     self._locks.check()
                 return self._store.write(slot, document)
             case ConfirmAbsent(slot):
@@ -385,7 +387,7 @@ class _Run:
         if sleep.why and before < LONG_WAIT <= before + sleep.seconds:
             log.info(WAITS[sleep.why], {name: getattr(self._timings, name) for name in self._timings.__slots__})
         if sleep.jitter:
-            # Only pauses between attempts have jitter; the others are timing conditions and must be slept through.
+            # Only pauses between attempts have jitter. The others are timing conditions, which must not be cut short.
             self._abandoned.wait(sleep.seconds + random.uniform(0, sleep.jitter))  # noqa: S311
         else:
             time.sleep(sleep.seconds)

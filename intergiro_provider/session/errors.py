@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why there is no session, each error with its remedy; and why a login was necessary."""
+"""The errors of a renewal, each with its remedy, and the reason for a login."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from intergiro_provider.session.effects import Answer, Outcome
 
 HOUR = 3600.0
 SOON = HOUR / 2
-"""Seconds after a login in which another one is not what ordinary work needs: a session lives for an hour."""
+"""Seconds after a login within which another login is unexpected: a session lasts an hour."""
 
 
 def key_refused(detail: str) -> IntergiroAuthError:
-    """The bank has refused the API key.
+    """Return the error for an API key that the bank refuses.
 
-    :param detail: status and code of its answer; "" if unknown.
+    :param detail: status and code of the response; "" if unknown.
     """
     answered = f" (it answered {detail})" if detail else ""
     return IntergiroAuthError(
@@ -35,7 +35,10 @@ def key_refused(detail: str) -> IntergiroAuthError:
 
 
 def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
-    """No login is allowed before `next_at`, in epoch seconds."""
+    """Return the error for a used-up login budget.
+
+    :param next_at: epoch seconds from which the next login is allowed.
+    """
     at = datetime.fromtimestamp(next_at, UTC)
     return LoginBudgetExhausted(
         at,
@@ -46,42 +49,45 @@ def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
 
 
 def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnavailable:
-    """The bank gave no usable answer to `what`."""
+    """Return the error for a response that is missing or cannot be used.
+
+    :param what: the request, such as "the refresh".
+    """
     if answer.outcome is Outcome.UNSENT:
         said = f"the bank cannot be reached for {what} ({answer.why or 'no connection'})"
     elif answer.status >= 300:
         said = f"the bank answered {answer.detail} to {what}"
     else:
-        said = f"no usable answer came to {what}" + (f" ({answer.why})" if answer.why else "")
+        said = f"the bank gave no usable response to {what}" + (f" ({answer.why})" if answer.why else "")
     return BankUnavailable(
-        f"There is no Intergiro session: {said}. Nothing else was tried instead, since logging in again and again "
-        f"can trip fraud prevention. The task can be retried in {retry_after:.0f} s. *Test connection* tells whether "
+        f"There is no Intergiro session: {said}. The provider does not log in again now, because repeated logins can "
+        f"trigger fraud prevention. The task can be retried in {retry_after:.0f} s. *Test connection* shows whether "
         f"{answer.origin or 'the bank'} can be reached, and counts as a login.",
         retry_after=retry_after,
     )
 
 
 def bank_was_unavailable(detail: str, retry_after: float) -> BankUnavailable:
-    """Another task has just found the bank unavailable."""
+    """Return the error for a bank that another task has just found unavailable."""
     answered = f" (it answered {detail})" if detail else " (its log says why)"
     return BankUnavailable(
-        f"Another task has just found that Intergiro does not renew the session at present{answered}, so the bank was "
-        f"not asked again. The task can be retried in {retry_after:.0f} s.",
+        f"Another task has just found that Intergiro does not renew the session at present{answered}. No request was "
+        f"sent to the bank. The task can be retried in {retry_after:.0f} s.",
         retry_after=retry_after,
     )
 
 
 def bank_limited(retry_after: float) -> BankUnavailable:
-    """The bank has answered 429, and the deadline leaves no time to wait for it."""
+    """Return the error for a 429 whose wait exceeds the deadline."""
     return BankUnavailable(
-        "There is no Intergiro session: the bank answers 429 (too many requests) to its renewal, and this task has "
-        f"waited as long as it may. The task can be retried in {retry_after:.0f} s. Fewer requests at once will help.",
+        "There is no Intergiro session: the bank answers 429 (too many requests) to its renewal, and the deadline of "
+        f"this task has passed. The task can be retried in {retry_after:.0f} s. Send fewer requests at once.",
         retry_after=retry_after,
     )
 
 
 def shadowed() -> ShadowedError:
-    """What was written cannot be read back."""
+    """Return the error for Variables that something hides."""
     return ShadowedError(
         "What was written to the Intergiro session's Variables cannot be read back: an AIRFLOW_VAR_… environment "
         "variable or a secrets backend, on the worker or on the API server, hides them. `airflow intergiro check` "
@@ -90,7 +96,7 @@ def shadowed() -> ShadowedError:
 
 
 def lock_mismatch() -> LockMismatch:
-    """The stored pair was made under another lock."""
+    """Return the error for a pair that was stored under another lock."""
     return LockMismatch(
         "The Intergiro session was made under another `lock_conn_id` than this task's connection names. Give every "
         "connection with this API key the same `lock_conn_id`, or reset the session."
@@ -98,17 +104,23 @@ def lock_mismatch() -> LockMismatch:
 
 
 def store_too_slow(took: float, limit: float) -> StoreUnavailable:
-    """The store is too slow for the lease alone."""
+    """Return the error for a store that is too slow without a distributed lock.
+
+    :param took: seconds that the write took.
+    :param limit: seconds that it may take.
+    """
     return StoreUnavailable(
         f"The Airflow API is too slow to renew the Intergiro session safely: writing a Variable took {took:.1f} s, and "
-        f"{limit:.1f} s is the limit. A secrets backend is asked at every write and may be what takes the time; else "
-        "scale the API server. Or set `lock_conn_id` in the connection's extra: under a distributed lock, writes may "
-        "be slow."
+        f"{limit:.1f} s is the limit. A secrets backend is read at every write and may be slow. Otherwise scale the "
+        "API server, or set `lock_conn_id` in the connection's extra: with a distributed lock, writes may be slow."
     )
 
 
 def waited_too_long(wait: float) -> StoreUnavailable:
-    """The deadline of a renewal has passed."""
+    """Return the error for a renewal whose deadline has passed.
+
+    :param wait: the deadline in seconds.
+    """
     return StoreUnavailable(
         f"The Intergiro session could not be renewed within {wait:.0f} s: another process was renewing it all the "
         "time, or the Airflow API is too slow. The task can be retried; if this happens often, set `lock_conn_id` in "
@@ -117,16 +129,16 @@ def waited_too_long(wait: float) -> StoreUnavailable:
 
 
 def login_reason(pair: TokenPair | None, unsettled: bool, history: LoginHistory, nonce: str) -> tuple[str, bool]:
-    """What made a login necessary, for people, and whether they should look into it.
+    """Return the reason for a login, and whether a person should investigate it.
 
     :param pair: the stored token pair; None: there was none.
-    :param unsettled: an earlier renewal may have got tokens that were never stored.
+    :param unsettled: an earlier renewal may have received tokens that were never stored.
     :param history: the logins that count, this one included.
-    :param nonce: under which this login was entered.
+    :param nonce: nonce of this login in the history.
     """
     this = next((entry.at for entry in history.logins if entry.nonce == nonce), 0.0)
     earlier = [entry.at for entry in history.logins if entry.nonce != nonce]
-    # A session that is not even stored has not come to its end.
+    # A session that was never stored has not ended by itself.
     soon = bool(earlier) and this - max(earlier) < (HOUR if pair is None else SOON)
     if pair is None:
         why = "no session was stored"

@@ -73,8 +73,8 @@ class Holder(CriticalSection):
         if current != self.pair:
             if current is None:
                 raise StoreUnavailable(
-                    "The Variable with the Intergiro session disappeared during the renewal. Someone deleted it, or "
-                    "Airflow's Variables cannot be read reliably. No request was sent to the bank, and the task can be "
+                    "The stored Intergiro session disappeared during the renewal. Someone has deleted it, or Airflow's "
+                    "Variables are not reliable at present. No request was sent to the bank, and the task can be "
                     "retried."
                 )
             return self._use(current)
@@ -181,7 +181,7 @@ class Holder(CriticalSection):
         current = yield Read("session")
         if current is None and self.pair is not None:
             raise StoreUnavailable(
-                "The Variable with the Intergiro session disappeared during the renewal. No login was attempted, and "
+                "The stored Intergiro session disappeared during the renewal. No login was attempted, and "
                 "the task can be retried."
             )
         if current != self.pair:

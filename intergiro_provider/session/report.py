@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people and their monitoring are told of a renewal: one log line, and metrics. Never a token."""
+"""Report a renewal: one log line, and metrics. Neither contains a token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Where nobody measures."""
+    """Metrics that go nowhere."""
 
     def count(self, name: str, number: int = 1) -> None: ...
 
@@ -30,7 +30,7 @@ class NoMetrics:
 
 
 class Report:
-    """What is told of one renewal.
+    """The report of one renewal.
 
     :param variable: the session's Variable.
     :param who: host and process that renews.
@@ -41,25 +41,28 @@ class Report:
         self._variable = variable
         self._who = who
         self.waited = False
-        """Whether somebody else was renewing, or might have been."""
+        """Whether another process was renewing, or may have been."""
         self.refused = 0
         """How many refreshes the bank has refused."""
 
     def ended(self, renewed: Renewed, took: float) -> None:
-        """Tell of a renewal that came to a session, after so many seconds."""
+        """Report a renewal that produced a session.
+
+        :param took: seconds that it took.
+        """
         session = renewed.pair
         if renewed.shadowed:
             log.error(
                 "The renewed Intergiro session (generation %d) could not be kept: its Variable %s is hidden by an "
                 "environment variable or a secrets backend. Remove that: until then tasks that have to renew it fail. "
-                "This task goes on.",
+                "This task continues.",
                 session.gen,
                 self._variable,
             )
         elif not renewed.stored:
             log.warning(
-                "The renewed Intergiro session (generation %d) could not be stored in time; this task goes on with it, "
-                "others will have to log in once.",
+                "The renewed Intergiro session (generation %d) could not be stored in time. This task continues with "
+                "it; the other tasks log in once.",
                 session.gen,
             )
         facts = (session.gen, self._who, took)
@@ -73,7 +76,9 @@ class Report:
         elif renewed.how == "refreshed":
             log.info("Refreshed the Intergiro session: generation %d, by %s; the renewal took %.1f s.", *facts)
         elif renewed.how == "alive":
-            log.info("The Intergiro session of generation %d is alive although a request was refused.", session.gen)
+            log.info(
+                "The Intergiro session of generation %d is valid, although the bank refused a request.", session.gen
+            )
         elif self.waited:
             log.info(
                 "Another task has renewed the Intergiro session: generation %d; this one waited %.1f s.",
@@ -86,9 +91,9 @@ class Report:
             self._measure(renewed, took)
 
     def failed(self, error: BaseException) -> None:
-        """Tell of a renewal that came to nothing."""
+        """Report a renewal that produced no session."""
         if isinstance(error, (ShadowedError, LoginBudgetExhausted)):
-            # Somebody has to act, even where the caller makes do without a session.
+            # A person has to act, even if the caller can work without a session.
             log.error("%s", error)
         with contextlib.suppress(Exception):
             self._metrics.count("failures")

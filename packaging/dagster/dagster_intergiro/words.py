@@ -33,7 +33,7 @@ _WORDS = {
     r"Clear the task once": "Run it again once",
     r"clear th(is|e) task": "run it again",
     r", or mark it as success": "",
-    r" \*Test connection\* tells whether .*? counts as a login\.": "",
+    r" \*Test connection\* shows whether .*? counts as a login\.": "",
     # The session
     r"Airflow's Variables are": "the session's store is",
     r"[Tt]he Airflow API is": "the session's store is",

@@ -70,7 +70,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
     ),
     "api_down_for_long_after_a_refresh": Row(
         "the same, and not back in time",
-        reads="could not be stored in time; this task goes on with it",
+        reads="could not be stored in time. This task continues with it",
         logins=1,
         airflow=AIRFLOW_3,
     ),
@@ -128,7 +128,7 @@ CHAPTERS["The Airflow API and the metadata database"] = {
     ),
     "database_down_for_long_after_a_refresh": Row(
         "metadata database down between a refresh and the storing of its result, not back in time",
-        reads="could not be stored in time; this task goes on with it",
+        reads="could not be stored in time. This task continues with it",
         logins=1,
         airflow=DATABASE,
     ),
@@ -228,15 +228,16 @@ CHAPTERS["The bank"] = {
     "bank_down_at_the_login": Row(
         "bank down, there is no session yet",
         RETRIABLY,
-        "There is no Intergiro session: the bank cannot be reached for the login (ConnectionError). Nothing else was "
-        "tried instead … The task can be retried in 1 s.",
+        "There is no Intergiro session: the bank cannot be reached for the login (ConnectionError). The "
+        "provider does not log in again now … The task can be retried in 1 s.",
         error="BankUnavailable",
     ),
     "bank_slow": Row("bank slow: every call takes 0.5 s"),
     "refresh_hangs": Row(
         "no response to the refresh within the timeout, twice",
         RETRIABLY,
-        "There is no Intergiro session: no usable answer came to the refresh (…). Nothing else was tried instead",
+        "There is no Intergiro session: the bank gave no usable response to the refresh (…). The provider does not "
+        "log in again now",
         error="BankUnavailable",
     ),
     "refresh_429": Row(
@@ -246,14 +247,14 @@ CHAPTERS["The bank"] = {
     "refresh_503": Row(
         "5xx to the refresh, twice",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 503 to the refresh. Nothing else was tried instead",
+        "There is no Intergiro session: the bank answered 503 to the refresh. The provider does not log in again now",
         error="BankUnavailable",
     ),
     "refresh_503_once": Row("5xx to the refresh, once", reads="Refreshed"),
     "refresh_html": Row(
         "HTML with status 200 to the refresh, from a proxy",
         RETRIABLY,
-        "There is no Intergiro session: no usable answer came to the refresh",
+        "There is no Intergiro session: the bank gave no usable response to the refresh",
         error="BankUnavailable",
     ),
     "refresh_answer_lost": Row(
@@ -265,27 +266,27 @@ CHAPTERS["The bank"] = {
     "login_429": Row(
         "429 to the login",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 429 to the login. Nothing else was tried instead … The "
-        "task can be retried in 1 s.",
+        "There is no Intergiro session: the bank answered 429 to the login. The provider does not log in again now … "
+        "The task can be retried in 1 s.",
         error="BankUnavailable",
     ),
     "login_503": Row(
         "5xx to the login",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 503 to the login. Nothing else was tried instead",
+        "There is no Intergiro session: the bank answered 503 to the login. The provider does not log in again now",
         error="BankUnavailable",
     ),
     "login_html": Row(
         "HTML with status 200 to the login, from a proxy",
         RETRIABLY,
-        "There is no Intergiro session: no usable answer came to the login",
+        "There is no Intergiro session: the bank gave no usable response to the login",
         error="BankUnavailable",
     ),
     "login_answer_lost": Row(
         "login carried out, its response lost",
         RETRIABLY,
-        "There is no Intergiro session: no usable answer came to the login (ConnectionError). Nothing else was tried "
-        "instead",
+        "There is no Intergiro session: the bank gave no usable response to the login (ConnectionError). The provider "
+        "does not log in again now",
         logins=1,
         error="BankUnavailable",
     ),
