@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Where pictures go that are to be kept; without it they go to the test's own directory.
 SCREENSHOTS = "INTERGIRO_SCREENSHOTS"
+
+ROOT = Path(__file__).parents[2]
 
 #: What one picture of the documentation may weigh, in bytes.
 HEAVIEST = 150_000
@@ -75,6 +78,15 @@ class Watched:
                 route.abort()
 
 
+SHORTEN = """directories => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode())
+        for (const directory of directories)
+            texts.currentNode.data = texts.currentNode.data.replaceAll(directory + "/", "…/");
+}"""
+"""Shortens paths of this machine, which mean nothing to a reader."""
+
+
 class Pictures:
     """Takes pictures, into the documentation if it was asked to, else to where a look at them helps after a failure."""
 
@@ -87,5 +99,6 @@ class Pictures:
     def take(self, watched: Watched, name: str, of: Locator | None = None, **options: Any) -> None:
         """Take one of the page, or of a part of it, and refuse one that is too heavy for a repository."""
         watched.page.wait_for_load_state("networkidle")
+        watched.page.evaluate(SHORTEN, [str(ROOT), tempfile.gettempdir()])
         taken = (of or watched.page).screenshot(path=self.directory / f"{name}.png", animations="disabled", **options)
         assert len(taken) <= HEAVIEST, f"{name}.png has {len(taken):,} bytes: take less of the page"
