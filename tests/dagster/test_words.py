@@ -16,7 +16,7 @@ FOREIGN = re.compile(r"\b(Airflow|Variables?|lock_conn_id|[Cc]onnection (\{|')|c
 #: What no run in Dagster comes to: an environment variable or a secrets backend that hides a Variable, `lock_conn_id`.
 UNREACHABLE = {"shadowed", "lock_mismatch", "store_too_slow", "_unavailable", "_open", "open_lock", "ended", "__init__"}
 ROOMS = ("api", "pull", "session")
-AIRFLOWS_OWN = {"store.py", "redis_lock.py", "locks.py", "airflow_locks.py"}
+AIRFLOWS_OWN = {"store.py", "redis_lock.py", "locks.py", "airflow_locks.py", "location.py"}
 
 
 def messages() -> Iterator[tuple[str, str]]:

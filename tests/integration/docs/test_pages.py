@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,38 @@ def test_every_path_in_contributing_is_there() -> None:
         f"intergiro_provider/{init.parent.name}/" for init in (ROOT / "intergiro_provider").glob("*/__init__.py")
     ]
     assert sorted(name for name in packages if not any(path.startswith(name) for path in paths)) == []
+
+
+def arrows_of_the_architecture() -> dict[str, set[str]]:
+    """Return the packages that each package of CONTRIBUTING's picture points to."""
+    _, _, text = (ROOT / "CONTRIBUTING.md").read_text().partition("```mermaid")
+    found: dict[str, set[str]] = {}
+    for line in text.partition("```")[0].splitlines():
+        ends = [end.split(" & ") for end in line.strip().split(" --> ")]
+        for sources, targets in pairwise(ends):
+            for source in sources:
+                found.setdefault(source, set()).update(targets)
+    return found
+
+
+def reachable(name: str, arrows: dict[str, set[str]]) -> set[str]:
+    """Return the packages below a package."""
+    below = arrows.get(name, set())
+    return below.union(*(reachable(each, arrows) for each in below))
+
+
+def test_packages_import_what_the_picture_of_the_architecture_shows() -> None:
+    arrows, root = arrows_of_the_architecture(), ROOT / "intergiro_provider"
+    assert len(arrows) > 10
+    TopologicalSorter(arrows).prepare()  # raises an error if there is a cycle
+    packages = {init.parent.name for init in root.glob("*/__init__.py")}
+    wrong = set()
+    for package in packages - {"sandbox"}:
+        below = reachable(package, arrows) | {package}
+        for path in (root / package).rglob("*.py"):
+            imported = set(re.findall(r"^\s*(?:from|import) intergiro_provider\.(\w+)", path.read_text(), re.MULTILINE))
+            wrong |= {f"{path.relative_to(root)} imports {name}" for name in imported & packages - below}
+    assert wrong == set()
 
 
 def test_pictures_are_there_and_light() -> None:
