@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Needs Python ≥ 3.11 (with venv and pip), git and make; the rest is installed
+# `make` alone lists the main targets; CONTRIBUTING.md describes all. Needs Python ≥ 3.11 (with venv and pip), git and make; the rest is installed
 # into .venv and .venv-2.11.
 
 PYTHON ?= python3
@@ -19,8 +19,10 @@ ON_EVERY_AIRFLOW := $(addprefix tests/unit/,cli hooks links operators sensors tr
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-3.3 setup-2.11 setup-dagster check lint docs screenshots test test-3.3 test-2.11 test-dagster test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean payments pulls
 
-help: ## show this list
+# Show this list.
+help:
 	@grep -E '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9.-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo "  Long campaigns (see CONTRIBUTING.md): make crashes, outages, pulls, payments, storms, exhaustive"
 
 setup: setup-3.3 setup-2.11 ## make both environments (.venv: Airflow 3.3, .venv-2.11); quick when nothing changed
 
@@ -46,7 +48,8 @@ lint: setup-3.3
 docs: setup-3.3 ## build the documentation into build/docs/html; a warning is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs/html
 
-screenshots: setup-3.3 setup-dagster ## take the documentation's pictures with Chromium, from a running Airflow and a running Dagster
+# Take the documentation's pictures with Chromium, from a running Airflow and a running Dagster.
+screenshots: setup-3.3 setup-dagster
 	INTERGIRO_SCREENSHOTS=docs/_static $(PY) -m pytest tests/system/test_browser.py
 	INTERGIRO_SCREENSHOTS=docs/_static $(PY_DAGSTER) -m pytest tests/dagster/test_browser.py
 
@@ -65,41 +68,50 @@ test-2.11: setup-2.11
 	  echo "SKIPPED: every test on Airflow 2.11, which needs Python 3.11 or 3.12"; [ -z "$$CI" ]; \
 	fi
 
-test-dagster: setup-dagster ## types and tests of dagster-intergiro, in an environment without Airflow
+# Types and tests of dagster-intergiro, in an environment without Airflow.
+test-dagster: setup-dagster
 	$(PY_DAGSTER) -m mypy packaging/dagster/dagster_intergiro
 	$(PY_DAGSTER) -m pytest tests/dagster -n 2 --dist loadfile -m "$(SELECT)"
 
-test-lowest: ## unit and integration tests with every dependency at its lower bound
+# Unit and integration tests with every dependency at its lower bound.
+test-lowest:
 	@$(PYTHON) scripts/set_up.py dagster-lowest
 	.venv-dagster-lowest/bin/python -m pytest tests/dagster -n 2 --dist loadfile -m "$(SELECT)"
 	@$(PYTHON) scripts/set_up.py lowest
 	.venv-lowest/bin/python -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)"
 
-coverage: setup-3.3 ## which lines the unit and integration tests run
+# Which lines the unit and integration tests run.
+coverage: setup-3.3
 	$(PY) -m pytest tests/unit tests/integration $(PARALLEL) -m "$(SELECT)" --cov
 
-exhaustive: setup-3.3 setup-dagster ## the tests that explore every state: minutes
+# The tests that explore every state: minutes.
+exhaustive: setup-3.3 setup-dagster
 	$(PY) -m pytest -m exhaustive --timeout 0
 	$(PY_DAGSTER) -m pytest tests/dagster -m exhaustive --timeout 0
 
-crashes: setup ## kill renewing processes at every point; writes docs/crashes.md; a quarter of an hour
+# Kill renewing processes at every point; writes docs/crashes.md; a quarter of an hour.
+crashes: setup
 	$(PY) -m scripts.crash_campaign run build/crashes-3.3.json
 	@if [ -x $(PY_211) ]; then set -ex; $(PY_211) -m scripts.crash_campaign run --plain-only build/crashes-2.11.json; fi
 	$(PY) -m scripts.crash_campaign report build/crashes-*.json > docs/crashes.md
 
-outages: setup ## every fault of docs/outages.md, the long ones and 16 hosts included; about ten minutes
+# Every fault of docs/outages.md, the long ones and 16 hosts included; about ten minutes.
+outages: setup
 	$(PY) -m pytest tests/integration/outages --timeout 300 -s
 	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/outages --timeout 300; fi
 
-pulls: setup ## every fault of docs/pulls.md, and a pull killed at each of its steps; writes that page; half an hour
+# Every fault of docs/pulls.md, and a pull killed at each of its steps; writes that page; half an hour.
+pulls: setup
 	$(PY) -m pytest tests/integration/storage --ignore tests/integration/storage/test_table.py --timeout 600 -s
 	if [ -x $(PY_211) ]; then $(PY_211) -m pytest tests/integration/storage -m "$(SELECT)" --timeout 600; fi
 	$(PY) -m tests.integration.storage.table
 
-payments: setup-3.3 ## payments under kills and faults, each made once or reported; a quarter of an hour
+# Payments under kills and faults, each made once or reported; a quarter of an hour.
+payments: setup-3.3
 	$(PY) -m scripts.payments_campaign
 
-storms: setup-3.3 ## hundreds of tasks that share one session, in real Airflows; writes docs/storms.md; half an hour
+# Hundreds of tasks that share one session, in real Airflows; writes docs/storms.md; half an hour.
+storms: setup-3.3
 	$(PY) -m scripts.storm --write docs/storms.md
 
 packages: setup-3.3 ## build the package and try it on every Airflow and Python; writes docs/packages.md; half an hour

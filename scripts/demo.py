@@ -92,6 +92,8 @@ def start(tell: Progress) -> tuple[AirflowStack, Bank]:
             "INTERGIRO_EXAMPLE_DATABASE": str(DATABASE),
             # The button that tests a connection is off by default.
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # A change to an example is seen soon.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         },
         progress=tell,
     )

@@ -48,6 +48,7 @@ class System:
 
     def start(self, dag_id: str, **conf: object) -> str:
         """Trigger a DAG and return the run's id."""
+        self.airflow.wait_for_dags({dag_id}, 120.0)
         self.airflow.rest.set_paused(dag_id, False)
         return self.airflow.rest.trigger(dag_id, conf=conf)
 
