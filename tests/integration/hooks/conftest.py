@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 
 from intergiro_provider.hooks import intergiro as module
 from intergiro_provider.hooks.intergiro import IntergiroHook
@@ -18,6 +20,9 @@ from tests.integration.timings import ALONE
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_timings", lambda: ALONE)
+    # Between attempts; what the bank asks for is waited for.
+    soon = partial(tenacity.wait_random_exponential, multiplier=0.05)
+    monkeypatch.setattr(tenacity, "wait_random_exponential", soon)
 
 
 @pytest.fixture

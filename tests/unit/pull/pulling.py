@@ -24,9 +24,11 @@ Store = tuple[AbstractFileSystem, str]
 
 
 @pytest.fixture(params=["local", "object store"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A file system, and a directory on it that does not exist yet."""
     if request.param == "local":
+        # Nothing here outlives this process, so nothing has to reach the disk. On a busy one, that takes minutes.
+        monkeypatch.setattr("os.fsync", lambda handle: None)
         return LocalFileSystem(skip_instance_cache=True), str(tmp_path / "lake" / "transactions")
     return ObjectStore(), "/lake/transactions"
 
