@@ -13,8 +13,8 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 # What depends on Airflow's version, and so runs on every version. The rest of the tests runs once, on the newest.
 ON_EVERY_AIRFLOW := $(addprefix tests/unit/,cli hooks links operators sensors transfers triggers session/test_store.py) \
   $(wildcard tests/unit/test_*.py) \
-  $(addprefix tests/integration/,cli hooks/test_hook.py outages session triggers test_dags_examples.py test_operator.py \
-  test_sensor.py test_transfer.py)
+  $(addprefix tests/integration/,cli hooks/test_hook.py load/test_operator.py load/test_reconcile.py outages session triggers \
+  test_dags_examples.py test_operator.py test_sensor.py test_transfer.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-3.3 setup-2.11 setup-dagster check lint docs screenshots test test-3.3 test-2.11 test-dagster test-lowest coverage exhaustive crashes outages storms packages benchmarks demo up down pins clean payments pulls

@@ -17,7 +17,7 @@ from intergiro_provider.load import open_warehouse
 from intergiro_provider.load.source import Source
 from intergiro_provider.load.steps import load
 from intergiro_provider.pull.directory import Directory
-from tests.integration.load.world import Bank, Engine, pull, record
+from tests.integration.load.world import Bank, Engine, has_psycopg3, pull, record
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -67,7 +67,7 @@ def state(engine: Engine) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_killed_at_its_statements(engine: Engine, tmp_path: Path, step: int) -> None:
-    if engine.kind == "psycopg2" and step > 1:
+    if engine.kind == "psycopg2" and step > 1 and has_psycopg3():
         pytest.skip("as with psycopg 3")
     before = Bank(*(record(n) for n in range(30)))
     then = Bank(*(record(n, status="completed" if n % 4 else "pending", fee=n) for n in range(3, 40)))

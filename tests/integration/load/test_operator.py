@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from intergiro_provider.exceptions import IntergiroValueError
+from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.transfers.intergiro_to_sql import IntergiroToSqlOperator
 from tests.integration.load.world import Bank, Engine, pull, record
+from tests.integration.pulls import shared_bank
+from tests.integration.storage.conftest import lake, s3_port
+from tests.integration.storage.s3 import Lake
+from tests.integration.storage.trial import pull as pull_into
+
+__all__ = ["lake", "s3_port", "shared_bank"]  # fixtures
 
 pytestmark = pytest.mark.integration
 
@@ -48,3 +56,16 @@ def test_one_engine_is_named(where: dict[str, str]) -> None:
 def test_no_manifest(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(IntergiroValueError, match=r"there is no _manifest\.json"):
         load(engine, tmp_path).execute({})
+
+
+@pytest.mark.parametrize("how", [{"compression": "zstd"}, {"file_format": "parquet"}])
+def test_from_an_object_store(engine: Engine, shared_bank: Sandbox, lake: Lake, how: dict[str, str]) -> None:
+    place = lake.place("transactions")
+    manifest = pull_into(place, **how)
+    operator = IntergiroToSqlOperator(task_id="load", path=place.url, table=engine.table(), **engine.where)
+    result: dict[str, Any] = operator.execute({})
+    assert result["inserted"] == manifest["rows"] == len(shared_bank.records())
+    assert engine.ask("SELECT count(*), sum(amount) FROM {t}") == [
+        (manifest["rows"], sum(json.loads(each)["amount"] for each in shared_bank.records()))
+    ]
+    assert operator.execute({})["already"]

@@ -15,7 +15,7 @@ from intergiro_provider.exceptions import BalanceMismatch, IntergiroValueError
 from intergiro_provider.load.reconcile import reconcile
 from intergiro_provider.pull import names
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.load.world import Engine
+from tests.integration.load.world import Engine, has_psycopg3
 from tests.integration.pulls import pull, written
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -65,7 +65,7 @@ class World:
 
 @pytest.fixture
 def world(engine: Engine, tmp_path: Path, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    if engine.kind == "psycopg2":
+    if engine.kind == "psycopg2" and has_psycopg3():
         pytest.skip("as with psycopg 3")
     settings = {"transactions": 300, "days": 5.0, "now": START.isoformat(), "settle_after": 2 * 86400.0}
     with Sandbox(**settings, access_token_life=1e7, session_life=1e7, login_limit=50) as bank:

@@ -143,6 +143,13 @@ def postgres_engine(server: services.Postgres, kind: str) -> Engine:
     return engine
 
 
+def has_psycopg3() -> bool:
+    """Whether Airflow's hook works with psycopg 3, too."""
+    from airflow.providers.postgres.hooks import postgres
+
+    return hasattr(postgres, "USE_PSYCOPG3")
+
+
 @contextmanager
 def hook_with(driver: str) -> Iterator[None]:
     """Make Airflow's hook use this driver: psycopg2, or psycopg 3 where it can."""
