@@ -22,14 +22,18 @@ from tests.integration.load.world import Bank, Engine, has_psycopg3, pull, recor
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DAY = ("2026-01-01", "2026-01-02")
+NEXT_DAY = ("2026-01-02", "2026-01-03")
 
 
-def loads_until(engine: Engine, path: Path, number: int, after: bool) -> bool:
-    """Load in a child that is killed before or after its n-th statement; return whether it was."""
+def loads_until(engine: Engine, path: Path, history: bool, number: int, after: bool) -> bool:
+    """Load in a child that is killed before or after its n-th statement; return whether it was.
+
+    :param number: of the statement, from 0; below 0: of the record, from -1.
+    """
     child = os.fork()
     if child == 0:
         try:
-            warehouse: Any = open_warehouse(engine.table(), history=True, **engine.where)
+            warehouse: Any = open_warehouse(engine.table(), history=history, **engine.where)
             numbers, execute = itertools.count(), warehouse.execute
 
             def killed(*arguments: Any) -> Any:
@@ -45,9 +49,13 @@ def loads_until(engine: Engine, path: Path, number: int, after: bool) -> bool:
             blocks = source.blocks
 
             def cut() -> Iterator[bytes]:
-                for block in blocks():
-                    yield block
-                    if number < 0:
+                lines = (line for block in blocks() for line in block.splitlines(keepends=True))
+                for place, line in enumerate(lines, 1):
+                    mine = place == -number
+                    if mine and not after:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    yield line
+                    if mine:
                         os.kill(os.getpid(), signal.SIGKILL)
 
             warehouse.execute, source.blocks = killed, cut  # type: ignore[method-assign]
@@ -57,32 +65,36 @@ def loads_until(engine: Engine, path: Path, number: int, after: bool) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def state(engine: Engine) -> tuple[Any, ...]:
+def state(engine: Engine, history: bool) -> tuple[Any, ...]:
     loads = engine.ask(
         f"SELECT pull_id, rows, inserted, changed, vanished FROM {engine.table('_intergiro_loads')} ORDER BY 1"
     )
-    history = engine.ask("SELECT id, _pull_id, _operation FROM {t}_history ORDER BY 1, 2, 3")
-    return engine.ask("SELECT * FROM {t} ORDER BY id"), sorted(engine.types()), loads, history
+    former = engine.ask("SELECT id, _pull_id, _operation FROM {t}_history ORDER BY 1, 2, 3") if history else []
+    return engine.ask("SELECT * FROM {t} ORDER BY id"), sorted(engine.types()), loads, former
 
 
+@pytest.mark.parametrize("history", [True, False], ids=["merging", "filling"])
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
-def test_killed_at_its_statements(engine: Engine, tmp_path: Path, step: int) -> None:
+def test_killed_at_its_statements(engine: Engine, tmp_path: Path, step: int, history: bool) -> None:
     if engine.kind == "psycopg2" and step > 1 and has_psycopg3():
         pytest.skip("as with psycopg 3")
+    day = 0 if history else 1
     before = Bank(*(record(n) for n in range(30)))
     then = Bank(*(record(n, status="completed" if n % 4 else "pending", fee=n) for n in range(3, 40)))
+    if not history:
+        then = Bank(*(record(100 + n, fee=n, day=day) for n in range(37)))  # into an empty interval
     pull(tmp_path / "1", before, DAY)
-    pull(tmp_path / "2", then, DAY, part_bytes=2000)
-    engine.load(tmp_path / "1", history=True)
-    old = new = state(engine)
+    pull(tmp_path / "2", then, (DAY, NEXT_DAY)[day])
+    engine.load(tmp_path / "1", history=history)
+    old = new = state(engine, history)
     kills = 0
-    for number, after in itertools.product(range(-1, 200, step), (False, True)):
-        killed = loads_until(engine, tmp_path / "2", number, after)
+    for number, after in itertools.product(range(-6, 200, step), (False, True)):
+        killed = loads_until(engine, tmp_path / "2", history, number, after)
         kills += killed
-        new = state(engine)
+        new = state(engine, history)
         if new != old or (number >= 0 and not killed):
             break  # it got to COMMIT
     assert [row[0] for row in new[2]] == [row[0] for row in old[2]] + [new[2][-1][0]]
-    assert (new[2][-1][1:], len(new[0])) == ((37, 10, 27, 3), 37)
-    assert kills >= (8 if step > 1 else 40)
+    assert (new[2][-1][1:], len(new[0])) == (((37, 10, 27, 3), 37) if history else ((37, 37, 0, 0), 67))
+    assert kills >= (8 if step > 1 else 50 if history else 35)
     print(f"{engine.kind}: {kills} kills")

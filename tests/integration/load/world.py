@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import uuid
@@ -147,7 +148,7 @@ def has_psycopg3() -> bool:
     """Whether Airflow's hook works with psycopg 3, too."""
     from airflow.providers.postgres.hooks import postgres
 
-    return hasattr(postgres, "USE_PSYCOPG3")
+    return hasattr(postgres, "USE_PSYCOPG3") and importlib.util.find_spec("psycopg") is not None
 
 
 @contextmanager
