@@ -10,11 +10,11 @@ from intergiro_provider.session.effects import Moment
 
 HOUR = 3600.0
 CALL_SLACK = 30.0
-"""Seconds by which the bank may see a login earlier or later than its answer says."""
+"""Seconds by which the time of a login at the bank may differ from the Date of its response."""
 PAUSE_SLACK = 600.0
-"""Seconds that this process may be stopped between entering a login and making it."""
+"""Seconds for which this process may be paused between entering a login and making it."""
 CLOCK_SLACK = 3600.0
-"""Seconds by which this machine's clock may be wrong, where the bank's is not known."""
+"""Seconds by which this machine's clock may be wrong, if the bank's is not known."""
 
 
 def dated(at: float, nonce: str) -> Login:
@@ -28,9 +28,9 @@ def reserved(now: Moment, nonce: str) -> Login:
 
 
 def known_logins(history: LoginHistory, pair: TokenPair | None) -> tuple[Login, ...]:
-    """Return the logins of the history, and the one that began the session, as the bank dated it.
+    """Return the logins of the history, and the login of the session with the date of the bank.
 
-    The latter counts even where it is not entered: a late write may have removed it.
+    The login of the session counts even if it is not in the history: a late write may have removed it.
     """
     if pair is None or not pair.login:
         return history.logins
@@ -41,7 +41,7 @@ def known_logins(history: LoginHistory, pair: TokenPair | None) -> tuple[Login, 
 def next_allowed(counted: Collection[Login], max_logins: int) -> float | None:
     """Return the epoch seconds from which another login is allowed; None: one is allowed now.
 
-    :param counted: the logins that still count.
+    :param counted: the logins of the last hour.
     """
     if len(counted) < max_logins:
         return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents as text: JSON, with the two tokens encrypted.
+"""Convert documents to text and back: JSON, with the two tokens encrypted.
 
-The tokens are useless to a reader of the store, of an export, a database dump or a debug log without the API key. The
-names ``access_token`` and ``refresh_token`` stay outside the encryption, since Airflow masks the values of such names.
+Without the API key, the tokens in the store, in an export, a database dump or a debug log are useless. The names
+``access_token`` and ``refresh_token`` are not encrypted, because Airflow masks the values of such names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from intergiro_provider.session.documents import (
 )
 
 VERSION = 2
-"""Version 1 held the tokens in clear."""
+"""Version 1 held the tokens in plain text."""
 TYPES: dict[Slot, type[TokenPair] | type[Lease] | type[LoginHistory]] = {
     "session": TokenPair,
     "lease": Lease,
@@ -36,11 +36,11 @@ TYPES: dict[Slot, type[TokenPair] | type[Lease] | type[LoginHistory]] = {
 }
 TOKENS = ("access_token", "refresh_token")
 MASK = "***"
-"""What Airflow's UI and REST API show in the place of a token, and store when somebody saves what they show."""
+"""What Airflow's UI and REST API show instead of a token. A person who saves it there overwrites the token."""
 
 
 class DocumentError(ValueError):
-    """The stored text is not such a document. The message names the defect, never the content."""
+    """The stored text is not a valid document. The message names the defect, never the content."""
 
 
 class Codec:
@@ -89,7 +89,7 @@ class Codec:
     def _decrypted(self, pair: TokenPair) -> TokenPair:
         if MASK in (pair.access_token, pair.refresh_token):
             raise DocumentError(
-                f"it holds {MASK} in the place of a token. It was saved in Airflow's UI or REST API, which do not show "
+                f"it holds {MASK} instead of a token. It was saved in Airflow's UI or REST API, which do not show "
                 "tokens"
             )
         try:

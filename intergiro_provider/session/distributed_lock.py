@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A distributed lock: a service gives it to one process of all hosts at a time.
+"""A distributed lock, which one process of all hosts can hold at a time.
 
-What every such lock has in common. :mod:`.postgres_lock` and :mod:`.redis_lock` know the services; :mod:`.locks` makes
-the one that a connection names.
+This module has what all such locks share. :mod:`.postgres_lock` and :mod:`.redis_lock` use the services, and
+:mod:`.locks` creates the lock that a connection names.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from intergiro_provider.exceptions import StoreUnavailable
 from intergiro_provider.session.documents import fingerprint
 
 TTL = 120.0
-"""Seconds of silence after which the service takes the lock away: more than any step of a renewal takes."""
+"""Seconds without a check after which the service releases the lock: longer than any step of a renewal."""
 CONNECT_TIMEOUT = 5.0
-"""Seconds to reach the service, where its connection says nothing else."""
+"""Seconds to connect to the service, unless its connection sets another value."""
 ANSWER_TIMEOUT = 5.0
-"""Seconds in which the service has to answer."""
+"""Seconds to wait for a response of the service."""
 EXTENSIONS = 6
-"""How many times within the TTL a waiting holder extends the lock."""
+"""How often within the TTL a waiting holder extends the lock."""
 
 
 class UnfitError(Exception):
-    """The service answers, but cannot give the lock; the text says why."""
+    """The service responds, but cannot provide a lock. The text says why."""
 
 
 class DistributedLock(ABC):
-    """A lock in a service, for one renewal; not to be shared by threads.
+    """A lock in a service, for one renewal. Threads must not share it.
 
     Every failure of the service is a :class:`~intergiro_provider.exceptions.StoreUnavailable` that names
     `lock_conn_id`.
 
     :param conn_id: the connection that `lock_conn_id` names.
-    :param service: kind, host, port and database: what makes two locks the same.
-    :param name: what is locked: the session's Variable.
-    :param password: is never quoted.
+    :param service: kind, host, port and database; locks with the same values and name are the same lock.
+    :param name: the session's Variable, which is locked.
+    :param password: never shown in a message.
     :param ttl: see :data:`TTL`.
     """
 
     drivers: tuple[str, ...] = ()
-    """The packages whose errors may be quoted: they say what failed, and hold no secret."""
+    """Packages whose error texts may be shown: they contain no secret."""
 
     def __init__(self, conn_id: str, service: tuple[str, ...], name: str, password: str | None, ttl: float) -> None:
         self.fingerprint = fingerprint(*service, name)
@@ -56,9 +56,9 @@ class DistributedLock(ABC):
         self._pid = os.getpid()
 
     def try_acquire(self) -> bool:
-        """Acquire the lock if it is free; never waits for its holder.
+        """Acquire the lock if it is free; return whether it is acquired. Do not wait for its holder.
 
-        :raises StoreUnavailable: if the service cannot be asked.
+        :raises StoreUnavailable: the service cannot be used.
         """
         self._asked_at = time.monotonic()
         self._pid = os.getpid()
@@ -69,9 +69,9 @@ class DistributedLock(ABC):
             raise self._unavailable("cannot be used", error) from None
 
     def check(self) -> None:
-        """Check that the lock is still held, and hold it for another TTL.
+        """Check that the lock is still held, and extend it by a TTL.
 
-        :raises StoreUnavailable: if it is not, or the service does not say.
+        :raises StoreUnavailable: it is not held, or the service does not respond.
         """
         self._asked_at = time.monotonic()
         try:
@@ -82,18 +82,18 @@ class DistributedLock(ABC):
             raise self._unavailable("was lost during the renewal")
 
     def keep(self) -> None:
-        """During a wait: extend the lock in time. That it was lost shows in :meth:`check`."""
+        """Extend the lock during a wait, if it is time. A lost lock is reported by :meth:`check`."""
         if time.monotonic() - self._asked_at >= self.ttl / EXTENSIONS:
             with contextlib.suppress(StoreUnavailable):
                 self.check()
 
     def release(self) -> None:
-        """Release the lock, if it is held; where that fails, the service takes it back by itself."""
+        """Release the lock, if it is held. If that fails, the service releases it after the TTL."""
         if self._is_here():
             self._close()
 
     def _is_here(self) -> bool:
-        """Whether this is the process that took it, and not a forked child."""
+        """Return whether this process acquired it, and not its parent."""
         return self._pid == os.getpid()
 
     @abstractmethod

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three documents of a session: the token pair, the lease and the login history.
 
-:mod:`.codec` turns them into text and back. In memory, tokens are in clear and absent from every ``repr``.
+:mod:`.codec` converts them to text and back. In memory, tokens are in plain text, but no ``repr`` contains them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 def fingerprint(*parts: str) -> str:
-    """Return a short digest that tells two configurations apart.
+    """Return a short digest that identifies a configuration.
 
-    The digest of an API key could confirm a guess, but a key is a random UUID: 122 bits are out of reach of guessing.
+    A digest could confirm a guessed API key, but a key is a random UUID: 122 bits cannot be guessed.
     """
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
 
@@ -34,7 +34,7 @@ def session_name(key: str) -> str:
 
 
 def fits_a_header(token: str) -> bool:
-    """Whether a token can be sent as a bearer; the error for any other would quote it."""
+    """Return whether a token can be sent in a header. For other tokens, the error of requests would quote them."""
     return bool(token) and token.isascii() and token.isprintable() and " " not in token
 
 
@@ -42,8 +42,8 @@ def fits_a_header(token: str) -> bool:
 class TokenPair:
     """An access token and its refresh token, and their place in the sequence of pairs.
 
-    :param access_token: goes into the Authorization header.
-    :param refresh_token: is exchanged for the next pair, once.
+    :param access_token: sent in the Authorization header.
+    :param refresh_token: exchanged once, for the next pair.
     :param gen: generation; each new pair has a higher one.
     :param nonce: nonce of the lease under which the pair was stored.
     :param lock: fingerprint of the distributed lock under which it is renewed; None: the lease alone.
@@ -69,11 +69,11 @@ class TokenPair:
 
     @property
     def identity(self) -> tuple[int, str]:
-        """What tells two pairs apart; token strings are not compared."""
+        """What identifies a pair; token strings are not compared."""
         return self.gen, self.nonce
 
     def supersedes(self, rejected: TokenPair | None) -> bool:
-        """Whether this pair can be used by a task whose pair was rejected: another one, and not an older one."""
+        """Return whether this pair can replace a rejected one: it is another pair, and not an older one."""
         return rejected is None or (self.identity != rejected.identity and self.gen >= rejected.gen)
 
 
@@ -86,10 +86,10 @@ class Lease:
     :param holder: host and process, for people.
     :param floor: highest generation known to have existed; keeps generations rising after a session was deleted.
     :param about: nonce of the pair that `verdict` and `refused_at` are about; "" where there was none.
-    :param verdict: why the holder has ended without a new pair, or that nothing is left to do; the lease is free then.
+    :param verdict: why the holder ended without a new pair, or "done"; None: the lease is held.
     :param at: epoch seconds at which the lease was acquired or the verdict was written; 0 if unknown.
-    :param exact: whether `at` is by the bank's clock; else by one that may be wrong.
-    :param verdict_until: epoch seconds until which every task goes by the verdict without asking the bank.
+    :param exact: True: `at` is by the bank's clock. False: by a clock that may be wrong.
+    :param verdict_until: epoch seconds until which every task follows the verdict and sends nothing to the bank.
     :param detail: status and code of the bank's answer that led to the verdict, for people.
     :param refused_at: epoch seconds at which the bank refused the refresh token of this generation; 0: it did not.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The edge of the session protocol: its participants, its effects and its result.
+"""The interface of the session protocol: its effects, their results, and the result of a renewal.
 
-The protocol (:mod:`.renewal`) yields these effects and is sent the answers; a failed effect is thrown into it as
+The protocol (:mod:`.renewal`) yields these effects and receives their results. A failed effect is thrown into it as
 :class:`~intergiro_provider.exceptions.StoreUnavailable` or :class:`~intergiro_provider.exceptions.ShadowedError`.
-The driver carries them out in production, a simulated world does in the tests.
+In production the driver performs them, in the tests a simulated world.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Why = Literal["", "holder", "limited", "settle"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read a document. Answer: the document, or None where there seems to be none."""
+    """Read a document. Result: the document, or None if there seems to be none."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Write a document. After a failure it may have been stored all the same, now or later."""
+    """Write a document. After a failure, the write may still take effect, now or later."""
 
     slot: Slot
     document: Document
@@ -34,19 +34,19 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmAbsent:
-    """Make sure that a document which seemed absent is. Answer: False if it is there; failure if nobody can tell."""
+    """Confirm that a document is absent. Result: False if it exists; a failure if that cannot be determined."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Answer: monotonic seconds of this process."""
+    """Result: monotonic seconds of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class BankTime:
-    """Answer: the :class:`Moment` by the bank's clock; by ours where the bank's is not known.
+    """Result: the :class:`Moment` by the bank's clock, or by ours if the bank's is not known.
 
     :param exact: ask the bank for its time if it is not known yet.
     """
@@ -59,7 +59,7 @@ class Moment:
     """A point in time.
 
     :param at: epoch seconds.
-    :param exact: whether by the bank's clock; else ours, which may be wrong.
+    :param exact: True: by the bank's clock. False: by ours, which may be wrong.
     """
 
     at: float
@@ -70,9 +70,9 @@ class Moment:
 class Sleep:
     """Wait.
 
-    :param jitter: up to so many seconds longer, at random. Only a wait with jitter may be cut short by the caller; the
+    :param jitter: upper limit of the random seconds to add. The caller may cut short only waits with jitter. The
         others are timing conditions.
-    :param why: what for, if it can take long. holder: another process holds the lease; limited: the bank has answered
+    :param why: the reason for a long wait. holder: another process holds the lease; limited: the bank has answered
         429; settle: an interrupted renewal may still store its token pair.
     """
 
@@ -83,16 +83,16 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class NewNonce:
-    """Answer: a string that was never used before."""
+    """Result: a string that was never used before."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckKey:
-    """Look the connection up again. Answer: whether it still holds the same origin and API key."""
+    """Read the connection again. Result: whether it still has the same origin and API key."""
 
 
 class Outcome(Enum):
-    """What a bank call came to, as far as the protocol cares."""
+    """What the protocol has to know about the outcome of a bank call."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -103,16 +103,16 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The bank's answer.
+    """The bank's response to one call.
 
-    :param outcome: OK; REFUSED: a definite no; UNAVAILABLE: not now, and nothing happened; UNSENT: it certainly did
-        not leave; UNKNOWN: it may have been carried out.
+    :param outcome: OK; REFUSED: refused for good; UNAVAILABLE: refused for now, nothing was done; UNSENT: certainly not
+        sent; UNKNOWN: it may have been carried out.
     :param status: the HTTP status, 0 without one.
-    :param at: epoch seconds of the bank's clock when it answered, by its Date header; None without one.
+    :param at: epoch seconds of the response by its Date header; None without one.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
     :param code: the bank's machine-readable code of an error; "" without one.
-    :param why: for people, why there is no answer.
-    :param origin: for people, whom the call went to; "" if unknown.
+    :param why: for people, why there is no response.
+    :param origin: for people, where the call was sent; "" if unknown.
     """
 
     outcome: Outcome
@@ -133,21 +133,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask a list endpoint with this access token whether it lives. OK: it does; REFUSED: no proof that it does."""
+    """Test this access token at a list endpoint. OK: it is valid; REFUSED: it may have expired."""
 
     access_token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Exchange this refresh token for a new pair. Answer: :class:`Answer`."""
+    """Exchange this refresh token for a new pair. Result: :class:`Answer`."""
 
     refresh_token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """Log in with the API key. Answer: :class:`Answer`."""
+    """Log in with the API key. Result: :class:`Answer`."""
 
 
 Effect = Read | Write | ConfirmAbsent | Now | BankTime | Sleep | NewNonce | CheckKey | Probe | Refresh | LogIn
@@ -158,12 +158,12 @@ class Renewer:
     """The process that renews.
 
     :param key: fingerprint of the origin and the API key.
-    :param lock: fingerprint of the distributed lock that it holds; None: none.
+    :param lock: fingerprint of the distributed lock that it holds; None: it holds none.
     :param name: host and process, for people.
     :param connection: id of the connection, for people.
-    :param max_logins: logins allowed in an hour, for all processes together.
-    :param exclusive: no process renews this session without the lock, so that it needs no waiting even where no pair
-        is stored that says so.
+    :param max_logins: logins that all processes together may make in an hour.
+    :param exclusive: every process renews this session under the lock. Then no wait is needed, even before a stored
+        pair names the lock.
     """
 
     key: str
@@ -178,12 +178,12 @@ class Renewer:
 class Renewed:
     """The result of a renewal.
 
-    :param pair: the token pair to go on with.
-    :param how: found: another task had renewed it; alive: the bank still accepts the old one; refreshed; logged_in.
-    :param stored: whether every other process can find it.
-    :param shadowed: whether storing it had no effect because something hides the Variable.
-    :param why: of a login, for people: what made it necessary.
-    :param unexpected: whether it was a login that ordinary work does not need.
+    :param pair: the token pair to use.
+    :param how: found: another task has renewed it; alive: the bank still accepts the old pair; refreshed; logged_in.
+    :param stored: whether other processes can read it.
+    :param shadowed: whether something hides the Variable, so that storing the pair had no effect.
+    :param why: for people, the reason for a login.
+    :param unexpected: whether it was a login that normal work does not need.
     """
 
     pair: TokenPair
@@ -195,8 +195,8 @@ class Renewed:
 
 
 class Abandoned(Exception):
-    """The caller no longer wants the session, and nothing is half done."""
+    """The caller no longer wants the session. No step was interrupted."""
 
 
 class KeyChanged(Exception):
-    """The connection holds another origin or API key than this session was opened with, so no login was made."""
+    """The connection now has another origin or API key than this session. No login was made."""

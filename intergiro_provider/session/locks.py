@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a connection to the distributed lock that it stands for."""
+"""Create the distributed lock that a connection names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from intergiro_provider.session.distributed_lock import TTL, DistributedLock
 
 
 def open_lock(conn_id: str, name: str, look_up: Callable[[str], Any], ttl: float = TTL) -> DistributedLock:
-    """Return the lock that a connection names; its service is not asked yet.
+    """Return the lock that a connection names, without contacting its service.
 
     :param conn_id: the value of `lock_conn_id`.
     :param name: the session's Variable.
@@ -26,16 +26,15 @@ def open_lock(conn_id: str, name: str, look_up: Callable[[str], Any], ttl: float
     except IntergiroError:
         raise
     except Exception as error:
-        # It may be there all the same: with the metadata database down the answer is "not found", too.
+        # The connection may exist: while the metadata database is down, the result is "not found" too.
         raise StoreUnavailable(
-            f"The connection {conn_id!r}, which `lock_conn_id` names, cannot be read ({type(error).__name__}). Nothing "
-            "was asked of the bank. Create it, or correct `lock_conn_id`."
+            f"The connection {conn_id!r}, which `lock_conn_id` names, cannot be read ({type(error).__name__}). No "
+            "request was sent to the bank. Create the connection, or correct `lock_conn_id`."
         ) from None
     kind = connection.conn_type
     if kind not in ("postgres", "redis"):
         raise IntergiroValueError(
-            f"`lock_conn_id` names the connection {conn_id!r} of type {kind!r}; only one of type postgres or redis can "
-            "give a lock."
+            f"`lock_conn_id` names the connection {conn_id!r} of type {kind!r}; its type must be postgres or redis."
         )
     if not connection.host or not isinstance(extra, Mapping):
         raise IntergiroValueError(
@@ -54,7 +53,7 @@ def open_lock(conn_id: str, name: str, look_up: Callable[[str], Any], ttl: float
         return RedisLock(connection, conn_id, name, ttl)
     except ImportError as error:
         raise StoreUnavailable(
-            f"`lock_conn_id` names the {kind} connection {conn_id!r}, but what that needs is not installed here "
+            f"`lock_conn_id` names the {kind} connection {conn_id!r}, but a package for it is not installed here "
             f"({error.name or type(error).__name__}): pip install 'airflow-provider-intergiro[{kind}]' on every worker "
             "and in the triggerer."
         ) from None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distributed lock in PostgreSQL: a transaction that holds an advisory lock.
 
-It is held for as long as the transaction is open, so the server frees it at once when the holder dies, and it works
-behind a pooler that lends a server connection to each transaction. Airflow's own hook connects, so that whatever its
-connection can say (TLS, IAM tokens, either psycopg) holds here, too.
+It is held while the transaction is open. So the server releases it as soon as the holder dies, and it works behind a
+pooler that assigns a server connection per transaction. Airflow's hook connects, so all options of its connection work
+(TLS, IAM tokens, psycopg 2 and 3).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any
 
 from intergiro_provider.session.distributed_lock import ANSWER_TIMEOUT, CONNECT_TIMEOUT, DistributedLock, UnfitError
 
-# All in one round trip. Set for this transaction only: behind a pooler the connection belongs to others afterwards.
+# One round trip. The settings apply to this transaction only, because a pooler reuses the connection.
 ACQUIRE = (
     "SELECT pg_is_in_recovery(), pg_try_advisory_xact_lock(%s), set_config('statement_timeout', %s, true), "
     "set_config('idle_in_transaction_session_timeout', %s, true)"
 )
 
 LONGEST_CONNECT = 30
-"""Seconds to which the connection's own `connect_timeout` is cut."""
+"""Upper limit in seconds for the connection's own `connect_timeout`."""
 
 _open: set[PostgresLock] = set()
 _left: list[Any] = []
-"""A parent's connections, which must not be finalised here: that would end them at the server."""
+"""Connections of the parent. They must not be finalized in a child: that would close them at the server."""
 
 
 def _leave_to_parent() -> None:
@@ -43,7 +43,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def key_of(name: str) -> int:
-    """The number by which PostgreSQL knows the lock of this name: 64 bits, signed."""
+    """Return the key of PostgreSQL's advisory lock for this name: 64 bits, signed."""
     return int.from_bytes(hashlib.sha256(f"intergiro {name}".encode()).digest()[:8], signed=True)
 
 
@@ -57,7 +57,7 @@ class PostgresLock(DistributedLock):
     drivers = ("psycopg", "psycopg2")
 
     def __init__(self, hook: Callable[..., Any], connection: Any, conn_id: str, name: str, ttl: float) -> None:
-        # What the extra says wins: the hook passes it on to the driver last.
+        # The extra overrides the fields, because the hook passes it to the driver last.
         named = {
             "host": connection.host,
             "port": connection.port or 5432,
@@ -81,10 +81,10 @@ class PostgresLock(DistributedLock):
             ACQUIRE, (self._key, str(int(ANSWER_TIMEOUT * 1000)), str(int(self.ttl * 1000)))
         )
         if not acquired or standby:
-            # Who waits holds no connection: a server may have fewer of them than there are tasks.
+            # A waiting task holds no connection: a server may allow fewer connections than there are tasks.
             self._release()
         if standby:
-            raise UnfitError("it is a standby, whose locks do not bind those who use the primary")
+            raise UnfitError("it is a standby, whose locks do not apply to users of the primary")
         return bool(acquired)
 
     def _confirm(self) -> bool:
@@ -95,7 +95,7 @@ class PostgresLock(DistributedLock):
         if connection is None or wire is None:
             return
         try:
-            # Before closing: a pooler would throw away a server connection that is left within a transaction.
+            # Before closing: a pooler would discard a server connection with an open transaction.
             self._bounded(connection.rollback)
         finally:
             self._connection = self._wire = None
@@ -107,15 +107,15 @@ class PostgresLock(DistributedLock):
     def _connect(self) -> None:
         self._close()
         opened = self._open()
-        # psycopg 3 would prepare what it is often asked, which the next user of a pooled connection stumbles over.
+        # psycopg 3 would prepare repeated statements, which fail for the next user of a pooled connection.
         if hasattr(opened, "prepare_threshold"):
             opened.prepare_threshold = None
-        # A descriptor of our own: the driver may close its own, whose number may then be another file's, at any moment.
+        # An own descriptor: the driver may close its descriptor at any time, and the number may be reused for a file.
         self._connection, self._wire = opened, socket.socket(fileno=os.dup(opened.fileno()))
         _open.add(self)
 
     def _open(self) -> Any:
-        """Return a connection of the driver, outside of a transaction."""
+        """Return a connection of the driver without an open transaction."""
         source = self._source
         extra = {key: value for key, value in source.extra_dejson.items() if key != "cursor"}
         extra["connect_timeout"] = min(int(extra.get("connect_timeout") or CONNECT_TIMEOUT), LONGEST_CONNECT)
@@ -144,7 +144,7 @@ class PostgresLock(DistributedLock):
     def _bounded(self, exchange: Any) -> Any:
         """Run an exchange with the server, and cut the connection if it takes too long.
 
-        The server's own statement timeout does not help where it hangs, or where a pooler lets us queue.
+        The server's statement timeout does not help if the server hangs, or if a pooler queues the request.
         """
         cutter = threading.Timer(ANSWER_TIMEOUT, _cut, (self._wire,))
         cutter.daemon = True
@@ -155,9 +155,9 @@ class PostgresLock(DistributedLock):
             cutter.cancel()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the connection without a word to the server, which would free the lock.
+        """In a forked child, drop the connection without telling the server, which would release the lock.
 
-        A child that kept it would keep the lock after its parent was killed.
+        Otherwise the child would keep the lock after its parent is killed.
         """
         connection, wire = self._connection, self._wire
         self._connection = self._wire = None
@@ -166,7 +166,7 @@ class PostgresLock(DistributedLock):
         _left.append(connection)
         wire.close()
         with contextlib.suppress(Exception):
-            # Not closed: the number would be free for another file, while the driver still takes it for its own.
+            # Do not close it: the number could be reused for another file while the driver still uses it.
             nothing = os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, connection.fileno(), inheritable=False)
             os.close(nothing)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The distributed lock in Redis: a key that expires, holding a token that only its holder knows.
+"""The distributed lock in Redis: a key that expires. Its value is a token that only the holder knows.
 
-redis-py's own lock does what is needed, on a client of our own: the one that Airflow's hook makes would wait for a
-server for ever. A Redis that fails over to a replica can lose the key; the checks before each bank call, the lease and
-the bank's own rule that a refresh token is accepted once hold then.
+It uses redis-py's lock on its own client, because the client of Airflow's hook has no timeouts. Redis can lose the key
+when it fails over to a replica. Then the checks before each bank call and the lease still protect the session, and the
+bank accepts a refresh token only once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RedisLock(DistributedLock):
             password=password,
             socket_connect_timeout=CONNECT_TIMEOUT,
             socket_timeout=ANSWER_TIMEOUT,
-            # Each wait has one bound; the renewal itself tries again.
+            # Each wait has one limit; the renewal itself retries.
             retry=Retry(NoBackoff(), 0),
             **{key: extra[key] for key in TLS if extra.get(key) is not None},
         )
@@ -59,7 +59,7 @@ class RedisLock(DistributedLock):
         self._token = uuid.uuid4().hex.encode()
 
     def _acquire(self) -> bool:
-        # The key is also mine if an earlier attempt was carried out and its answer lost.
+        # This process also owns the key if an earlier attempt succeeded and its response was lost.
         self._lock.local.token = self._token
         return bool(self._lock.acquire(token=self._token.decode())) or self._lock.owned()
 
@@ -67,7 +67,7 @@ class RedisLock(DistributedLock):
         if self._lock.local.token is None:
             return False
         try:
-            # Extends it only where the token is still mine, in one step.
+            # One atomic step: it extends the key only if its token is still this one.
             return self._lock.extend(self.ttl, replace_ttl=True)
         except LockNotOwnedError:
             return False

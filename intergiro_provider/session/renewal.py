@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The renewal of a shared session, as a protocol without input or output of its own.
+"""The renewal of a shared session, as a protocol without I/O.
 
-Many processes share one session, in a store without compare-and-swap. A lease says which of them may renew it. Timing
-conditions that each process checks on itself make the lease exclusive (Fischer's mutual exclusion); a thread lock, a
-lock file and, where configured, a distributed lock relieve it. This module acquires the lease; :mod:`.holder` is what
-its holder does.
+Many processes share one session, in a store without compare-and-swap. A lease decides which of them may renew it. The
+lease is exclusive because each process checks its own timing (Fischer's mutual exclusion). A thread lock, a lock file
+and, if configured, a distributed lock reduce the contention. This module acquires the lease; :mod:`.holder` contains
+what the holder of the lease does.
 
-:meth:`Renewal.run` is a generator: it yields :mod:`effects <.effects>` and is sent their answers. The same code is
-driven against a store and the bank in production and against a simulated world, with crashes, in the tests.
+:meth:`Renewal.run` is a generator: it yields :mod:`effects <.effects>` and receives their results. In production, the
+same code runs against a store and the bank, and in the tests against a simulated world with crashes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Step = Generator[Effect, Any, Any]
 class Renewal:
     """One renewal by one process.
 
-    :param me: who renews.
+    :param me: this process.
     :param rejected: the token pair that the bank answered 401 to; None: the caller has none.
     """
 
@@ -79,12 +79,12 @@ class Renewal:
         self._unspent: set[str] = set()
 
     def run(self, waited: float = 0.0) -> Generator[Effect, Any, Renewed]:
-        """Run the protocol; return what to go on with.
+        """Run the protocol and return its result.
 
-        :param waited: seconds already spent on waiting for locks; they count towards the deadline.
-        :raises IntergiroError: whichever says best why there is no session; nothing is lost then.
-        :raises Abandoned: after :meth:`abandon` was called and before the bank was asked.
-        :raises KeyChanged: if the connection holds another key now.
+        :param waited: seconds already spent waiting for locks; they count towards the deadline.
+        :raises IntergiroError: there is no session. The class says why, and no token is lost.
+        :raises Abandoned: :meth:`abandon` was called before the first request to the bank.
+        :raises KeyChanged: the connection now has another key.
         """
         self._started = (yield Now()) - waited
         while True:
@@ -98,14 +98,14 @@ class Renewal:
                 raise waited_too_long(self._timings.wait)
 
     def abandon(self) -> None:
-        """End as soon as nothing is half done."""
+        """End at the next safe point."""
         self._abandoned = True
 
     def _is_abandoned(self) -> bool:
         return self._abandoned
 
     def _attempt(self) -> Step:
-        """From the first read to a token pair; None: the world has changed meanwhile, start again."""
+        """Go from the first read to a token pair; None: another process has changed something, start again."""
         if self._is_abandoned():
             raise Abandoned
         self._waits_for = ""
@@ -114,7 +114,7 @@ class Renewal:
             return Renewed(pair, "found")
         if pair is not None and pair.lock not in (None, self._me.lock):
             raise lock_mismatch()
-        # A session that only seems to be missing has a lease that must be respected.
+        # If the session only seems to be missing, its lease must be respected.
         if pair is None and not (yield ConfirmAbsent("session")):
             return None
         moment: Moment = yield BankTime(exact=pair is None and (yield Read("lease")) is not None)
@@ -128,7 +128,7 @@ class Renewal:
             if (yield Read("session")) != pair:
                 return None
             gen = lease.gen  # type: ignore[union-attr] # see `backwards`
-        # Under a distributed lock no waiting is needed, once a stored pair says that every other task is under it too.
+        # Under a distributed lock no wait is needed, once a stored pair shows that all other tasks use the lock too.
         agreed = self._me.exclusive or (pair is not None and pair.lock == self._me.lock)
         locked = self._me.lock is not None and agreed
         if lease is not None and lease.gen == gen:
@@ -144,7 +144,7 @@ class Renewal:
         if not locked:
             if self._too_slow(acked - began, self._timings.lease_round):
                 return None
-            # A task that read the lease before my write has finished its own write after this, or does not enter.
+            # After this wait, a task that read the lease before this write has finished its own write, or gives up.
             yield Sleep(self._timings.settle_lease)
         self._slow_writes = 0
         current = yield Read("lease")
@@ -175,7 +175,7 @@ class Renewal:
         return renewed
 
     def _heed_verdict(self, lease: Lease, pair: TokenPair | None) -> Step:
-        """Fail at once with what the last holder found out, while that holds; True: it was waited for, start again."""
+        """Follow the verdict of the last holder: fail, or wait and return True to start again; False: none applies."""
         if lease.verdict in (None, "free", "done") or lease.about != (pair.nonce if pair is not None else ""):
             return False
         now = (yield BankTime()).at
@@ -199,13 +199,13 @@ class Renewal:
         raise bank_was_unavailable(lease.detail, left)
 
     def _allows_more(self, now: float) -> Step:
-        """Whether my budget has room where another's was used up: the connection may have been changed since."""
+        """Return whether this process's login budget allows a login: its connection may have been changed since."""
         history: LoginHistory | None = yield Read("logins")
         counted = [entry for entry in history.logins if entry.until > now] if history is not None else []
         return history is not None and next_allowed(counted, self._me.max_logins) is None
 
     def _is_free(self, lease: Lease) -> Step:
-        """Whether nobody works under this lease: its holder wrote so, or was silent for too long to be alive."""
+        """Return whether the lease is free: its holder has released it, or has not changed it for the takeover time."""
         if lease.verdict is not None or lease.nonce in self._own_nonces:
             return True
         now = yield Now()
@@ -214,9 +214,9 @@ class Renewal:
         return now - self._watched_since >= self._timings.takeover
 
     def _is_over(self, lease: Lease, now: Moment, pair: TokenPair | None) -> bool:
-        """Whether nobody can be at work any more, by the bank's clock, although the session was deleted.
+        """Return whether, by the bank's clock, no process can still be working, although the session was deleted.
 
-        Neither under this lease, nor under one that a late copy of this lease's write may have overwritten.
+        This covers this lease, and any lease that a late write of this one may have overwritten.
         """
         if pair is not None and (lease.verdict != "done" or lease.nonce != pair.nonce):
             return False
@@ -226,7 +226,7 @@ class Renewal:
     def _write_lease(
         self, displaced: Lease | None, gen: int, pair: TokenPair | None, locked: bool, moment: Moment
     ) -> Step:
-        """Write a lease of mine, which also probes that the store can be written; None: start again."""
+        """Write a lease, which also tests that the store can be written; None: start again."""
         about = pair.nonce if pair is not None else ""
         refused = [at for nonce, at in (self._refused,) if nonce == about]
         if displaced is not None and displaced.gen == gen and displaced.about == about:
@@ -241,8 +241,8 @@ class Renewal:
             exact=moment.exact,
             refused_at=max(refused, default=0.0),
         )
-        # The holder of the displaced lease may have rotated the token and died, or may be about to store the new one.
-        # A verdict is no proof that it has ended: it may have come late and over the lease of another task.
+        # The holder of the replaced lease may have refreshed and died, or may be about to store the new pair. A verdict
+        # does not prove that it has ended: a late write of it may have overwritten the lease of another task.
         if displaced is None:
             self._unsettled |= pair is not None
         elif not self._is_over(displaced, moment, pair):
@@ -259,17 +259,17 @@ class Renewal:
                     raise
             return None
         took = (yield Now()) - began
-        # A late second copy of a slow write could look like a win after another task has acquired the lease.
+        # If a slow write takes effect again, this process could read its own lease after another task has acquired it.
         if not locked and self._too_slow(took, self._timings.lease_write):
             return None
         return mine
 
     def _too_slow(self, took: float, limit: float) -> bool:
-        """Whether an operation took longer than mutual exclusion allows; an error when that happens twice in a row."""
+        """Return whether an operation took longer than mutual exclusion allows; raise after the second one in a row."""
         if took <= limit:
             return False
         if self._me.lock is not None:
-            # The distributed lock excludes all but tasks without it, and what those may be doing is waited for.
+            # The distributed lock excludes other tasks. For requests of tasks without the lock, the holder waits.
             self._unsettled = True
             return False
         self._slow_writes += 1

@@ -169,7 +169,7 @@ CHAPTERS["The Variables"] = {
     "edited_in_the_ui": Row(
         "session saved in Airflow's UI, which shows `***` in place of its tokens; then deleted",
         RETRIABLY,
-        "it holds *** in the place of a token … Delete the Variable",
+        "it holds *** instead of a token … Delete the Variable",
         error="StoreUnavailable",
         logins=1,
     ),
@@ -266,7 +266,7 @@ CHAPTERS["The bank"] = {
     "login_429": Row(
         "429 to the login",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 429 to the login. The provider does not log in again now … "
+        "There is no Intergiro session: the bank answered 429 … to the login. The provider does not log in again now … "
         "The task can be retried in 1 s.",
         error="BankUnavailable",
     ),

@@ -107,7 +107,7 @@ CLEAR = "secret-token-value"
         (json.dumps({"access_token": CLEAR, "refresh_token": CLEAR}), "kind is not 'session'"),
         (changed(access_token=CLEAR), "cannot be decrypted"),
         (changed(refresh_token=CLEAR), "cannot be decrypted"),
-        (changed(access_token="***", refresh_token="***"), "holds \\*\\*\\* in the place of a token.*UI"),
+        (changed(access_token="***", refresh_token="***"), "holds \\*\\*\\* instead of a token.*UI"),
         (Codec("https://bank.example", "another").encode("session", SESSION), "cannot be decrypted"),
         (Codec("https://else.example", "0b9d1c1e-key").encode("session", SESSION), "cannot be decrypted"),
         (CODEC.encode("session", replace(SESSION, access_token="two words")), "cannot be sent in a header"),
