@@ -181,6 +181,7 @@ class Pace:
             while not self._stopped and self._under_way >= self.limit:
                 self._changed.wait()
             self._under_way += 1
+            self._turn.limit_number = self._limit_number  # also after a 429: the repeated request is under this limit
             self._cold += not self._turn.is_warm
             self._counted_from = None
 
