@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from intergiro_provider.exceptions import IntergiroNotFound, IntergiroValueError
 from intergiro_provider.links.intergiro import IntergiroPortalLink
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ class PaymentOperator(BaseOperator):
             check_scope(self.payment_key, self.payment_scope, self.record_path)
 
     def _position(self, context: Context) -> Position:
-        from intergiro_provider.exceptions import IntergiroValueError
         from intergiro_provider.payments.keys import Position, check_payment_key
 
         ti: Any = context.get("ti")
@@ -164,7 +164,6 @@ def in_currency_of_account(hook: IntergiroHook, payment: Payment) -> Payment:
     """
     from dataclasses import replace
 
-    from intergiro_provider.exceptions import IntergiroNotFound, IntergiroValueError
     from intergiro_provider.hooks.intergiro import IntergiroHook
 
     reader = IntergiroHook(intergiro_conn_id=hook.intergiro_conn_id)
@@ -188,8 +187,6 @@ def check_api(hook: IntergiroHook, api: str, instead: str) -> None:
 
     :raises IntergiroValueError: names the operator for it.
     """
-    from intergiro_provider.exceptions import IntergiroValueError
-
     if hook.settings.api != api:
         raise IntergiroValueError(
             f"The connection {hook.intergiro_conn_id!r} is for the {hook.settings.api} API, and this operator needs "
@@ -218,8 +215,6 @@ def object_path(location: Any, name: str) -> Any:
     :raises IntergiroValueError: it is not a URL and not an absolute path.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    from intergiro_provider.exceptions import IntergiroValueError
 
     text = str(location).strip()
     if "://" not in text and not text.startswith("/"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from intergiro_provider.exceptions import IntergiroConsentRequired, IntergiroValueError, PaymentRejected
 from intergiro_provider.links.intergiro import IntergiroConsentLink, IntergiroPortalLink
 from intergiro_provider.operators.payment_base import (
     PaymentOperator,
@@ -28,7 +29,6 @@ from intergiro_provider.tracebacks import message_only
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from intergiro_provider.exceptions import IntergiroConsentRequired
     from intergiro_provider.hooks.intergiro import IntergiroHook
     from intergiro_provider.payments.keys import Position
     from intergiro_provider.payments.plan import Payment
@@ -152,7 +152,6 @@ class IntergiroPaymentOperator(PaymentOperator):
         :param key: which idempotency key it had.
         :param decision: how that wait ended.
         """
-        from intergiro_provider.exceptions import IntergiroConsentRequired, IntergiroValueError
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.payments.plan import check_approval, plan_of, totals_of
 
@@ -217,8 +216,6 @@ class IntergiroPaymentOperator(PaymentOperator):
 
     def _decided(self, single: SinglePayment, decision: str) -> dict[str, Any]:
         """Return the payment if the bank has made it although the consent was refused or has expired."""
-        from intergiro_provider.exceptions import PaymentRejected
-
         if result := single.find():
             return result
         raise PaymentRejected(
@@ -336,7 +333,6 @@ class IntergiroBulkPaymentOperator(PaymentOperator):
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
         """Hand the items in, or return the plan."""
-        from intergiro_provider.exceptions import IntergiroValueError
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.payments.batches import read_plan
         from intergiro_provider.payments.bulk import BulkPayment

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
+from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.tracebacks import message_only
 
 if TYPE_CHECKING:
@@ -74,8 +75,6 @@ class IntergiroToSqlOperator(BaseOperator):
         self.on_new_field = on_new_field
         self.lock_timeout = lock_timeout
         if (sql_conn_id is None) == (database is None):
-            from intergiro_provider.exceptions import IntergiroValueError
-
             raise IntergiroValueError("give either `sql_conn_id` (PostgreSQL) or `database` (a DuckDB file)")
 
     @message_only
