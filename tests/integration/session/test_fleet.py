@@ -13,11 +13,11 @@ from tests.integration.session.members import InProcess, member
 from tests.integration.session.services import wait_until
 from tests.integration.session.worker import Work, work
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 PROCESSES = 4
 EXPIRIES = 2
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def progress(worker: InProcess) -> Work:
