@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
 import os
 import uuid
@@ -144,11 +144,12 @@ def postgres_engine(server: services.Postgres, kind: str) -> Engine:
     return engine
 
 
+@functools.cache
 def has_psycopg3() -> bool:
-    """Whether Airflow's hook works with psycopg 3, too."""
+    """Whether Airflow's hook works with psycopg 3, too; first asked before a test changes that."""
     from airflow.providers.postgres.hooks import postgres
 
-    return hasattr(postgres, "USE_PSYCOPG3") and importlib.util.find_spec("psycopg") is not None
+    return bool(getattr(postgres, "USE_PSYCOPG3", False))
 
 
 @contextmanager
@@ -156,8 +157,7 @@ def hook_with(driver: str) -> Iterator[None]:
     """Make Airflow's hook use this driver: psycopg2, or psycopg 3 where it can."""
     from airflow.providers.postgres.hooks import postgres
 
-    before = getattr(postgres, "USE_PSYCOPG3", None)
-    if before is None or (driver == "psycopg3" and not before):
+    if not has_psycopg3():
         import pytest
 
         if driver == "psycopg3":
@@ -168,4 +168,4 @@ def hook_with(driver: str) -> Iterator[None]:
     try:
         yield
     finally:
-        postgres.USE_PSYCOPG3 = before
+        postgres.USE_PSYCOPG3 = True
