@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls that a renewal makes of the bank. None repeats by itself, follows a redirect, or outlasts its time."""
+"""The requests of a renewal. None is repeated automatically, follows a redirect, or exceeds its time limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _offsets: dict[str, float] = {}
 
 
 def note_time(origin: str, headers: Mapping[str, str]) -> float | None:
-    """Learn the bank's clock from a Date header; its epoch seconds, None without one."""
+    """Learn the bank's clock from a Date header; return its epoch seconds, None without one."""
     at = http_date(headers.get("Date") or "")
     if at is not None:
         _offsets[origin] = at - time.time()
@@ -37,8 +37,8 @@ def note_time(origin: str, headers: Mapping[str, str]) -> float | None:
 class BankClient:
     """Logs in, refreshes and probes.
 
-    :param settings: where and how.
-    :param call: seconds that one call may take, all of it.
+    :param settings: where the bank is and how to talk to it.
+    :param call: upper limit in seconds for a whole call.
     :param reload: reads the connection again.
     """
 
@@ -58,7 +58,7 @@ class BankClient:
         return self._tokens(response, REFRESH_REFUSALS)
 
     def probe(self, access_token: str, refused_path: str) -> Answer:
-        """Whether an access token that one request was refused with is accepted by another."""
+        """Test an access token at another path than the one that refused it."""
         response = self._send(
             "GET",
             self._settings.probe_url(refused_path),
@@ -77,21 +77,24 @@ class BankClient:
         return self._answer(outcome, response)
 
     def time(self, exact: bool) -> Moment:
-        """Now by the bank's clock as far as known; `exact`: find out, by a request without a token."""
+        """Return the time by the bank's clock, if it is known.
+
+        :param exact: if it is not known, send a request without a token to learn it.
+        """
         origin = self._settings.origin
         if exact and origin not in _offsets:
             self.reach()
         return Moment(time.time() + _offsets.get(origin, 0.0), exact=origin in _offsets)
 
     def reach(self) -> Answer:
-        """Send a request without a token, for the status (401 is the usual one) and the bank's time."""
+        """Send a request without a token, to get the status (usually 401) and the bank's time."""
         response = self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
         return response if isinstance(response, Answer) else self._answer(Outcome.OK, response)
 
     def has_current_key(self) -> bool:
-        """Read the connection again: whether it still holds this origin and API key.
+        """Read the connection again; return whether it still has this origin and API key.
 
-        :raises StoreUnavailable: if it cannot be read.
+        :raises StoreUnavailable: the connection cannot be read.
         """
         try:
             return self._reload().key == self._settings.key
@@ -109,10 +112,10 @@ class BankClient:
         return self._send("POST", self._settings.url(endpoint), json=body, headers={})
 
     def _send(self, method: str, url: str, *, headers: dict[str, str], **kwargs: Any) -> requests.Response | Answer:
-        """The response, read to its end; an :class:`Answer` where there is none."""
+        """Return the whole response, or an :class:`Answer` if there is none."""
         settings = self._settings
-        # requests bounds each wait for bytes, not their sum: a trickling answer would outlast every timeout. A call
-        # that is given up here may still be carried out by the bank, as one may whose answer is lost.
+        # requests limits each wait for bytes, but not their sum: a slow response would exceed every timeout.
+        # The bank may still carry out a call that times out here.
         box: list[requests.Response | requests.RequestException] = []
 
         def work() -> None:
@@ -193,7 +196,7 @@ class BankClient:
 
 
 def _code(response: requests.Response) -> str:
-    """The machine-readable code of an error, where the bank gives one; "" without one."""
+    """Return the machine-readable code of an error; "" without one."""
     try:
         body = response.json()
     except (ValueError, RecursionError):

@@ -9,10 +9,10 @@ from intergiro_provider.api.settings import ApiSettings
 
 
 def proxies_and_verify(settings: ApiSettings) -> tuple[dict[str, str], bool | str]:
-    """What to give a ``requests.Session``, whose ``trust_env`` then has to be off.
+    """Return `proxies` and `verify` for a ``requests.Session`` with ``trust_env`` switched off.
 
-    Left to itself, requests prefers the environment, asks it twice for every request, and would send what is meant for
-    this machine through a proxy, in clear.
+    With ``trust_env``, requests prefers the environment and reads it twice per request. It would also send requests to
+    this machine through a proxy, unencrypted.
     """
     if settings.origin.startswith("http://"):
         return {}, settings.verify

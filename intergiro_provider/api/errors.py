@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an error status to the exception that says what to do about it."""
+"""The exception for an error status or a missing response, with its remedy."""
 
 from __future__ import annotations
 
@@ -109,26 +109,26 @@ def unreachable(request: requests.PreparedRequest, error: Exception, *, in_doubt
 
 
 def described(method: str | None, url: str | None) -> str:
-    """A request as it may be shown: its method and path, without the query."""
+    """Return method and path of a request, without the query, which may contain account data."""
     parts = urlsplit(url or "")
     return f"{method} {parts.path}"
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header, given in seconds or as an HTTP date; None without a usable one."""
+    """Return the seconds of a Retry-After header, in seconds or as an HTTP date; None without a usable one."""
     value = (headers.get("Retry-After") or "").strip()
     if value.isascii() and value.isdigit() and len(value) <= 9:
         return float(value)
     until = http_date(value)
     if until is None:
         return None
-    # The date is by the bank's clock, which its Date header tells.
+    # The date is by the bank's clock, which the Date header shows.
     now = http_date(headers.get("Date") or "")
     return max(0.0, until - (time.time() if now is None else now))
 
 
 def http_date(value: str) -> float | None:
-    """Epoch seconds of an HTTP date; None if it is not one."""
+    """Return the epoch seconds of an HTTP date; None if it is not one."""
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bank says about an error, as far as a log may show it: its messages can quote account data.
+"""Mask account data in the bank's error messages, so that a log may show them.
 
-A word is shown only if it cannot be data: a plain lower-case word, a short number, a name such as ``account_id``, or a
-capitalized word of `ORDINARY`. What stands in quotation marks is left out, and so is each word that the request itself
-contained as a value. `MASK` stands for what is left out.
+A word is shown only if it cannot be account data: a plain lower-case word, a short number, a name such as
+``account_id``, or a capitalized word of `ORDINARY`. Quoted text is masked, and so is each word that the request
+contained as a value. `MASK` replaces masked words.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a connection says, read once and checked before anything is sent."""
+"""The settings of a connection, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOSTS = {
 }
 VERSIONS = {"3d": "v3", "2d": "v1"}
 PROBES = {"3d": ("individuals", "accounts"), "2d": ("transactions", "accounts")}
-"""List endpoints that tell whether a session lives; the second is for a refusal of the first."""
+"""List endpoints to test an access token; the second one is used if the first refused the token."""
 
 KNOWN_EXTRAS = frozenset(
     {
@@ -57,14 +57,14 @@ class ApiSettings:
     :param environment: ``live`` or ``staging``.
     :param api_key: what a login sends.
     :param connect_timeout: seconds to establish a connection.
-    :param read_timeout: seconds to wait for the next bytes of an answer.
+    :param read_timeout: seconds to wait for the next bytes of a response.
     :param max_logins_per_hour: logins allowed in a rolling hour, for all tasks of one session together.
-    :param lock_conn_id: connection to the service that gives a distributed lock; None: none.
+    :param lock_conn_id: connection to the service of the distributed lock; None: no lock.
     :param verify: as in ``requests``: whether to check certificates, or the path of a CA bundle.
     :param proxies: as in ``requests``: scheme to proxy URL.
     :param headers: extra headers of every request.
-    :param unknown_extras: names in the connection's extra that mean nothing here.
-    :param orchestrator: what runs us, for `User-Agent`.
+    :param unknown_extras: names in the connection's extra that are not settings.
+    :param orchestrator: the orchestrator that runs the provider, for `User-Agent`.
     """
 
     origin: str
@@ -83,7 +83,7 @@ class ApiSettings:
 
     @property
     def key(self) -> str:
-        """Fingerprint of origin and API key, which names their session."""
+        """Fingerprint of origin and API key, which identifies their session."""
         return fingerprint(self.origin, self.api_key)
 
     @property
@@ -93,7 +93,7 @@ class ApiSettings:
 
     @property
     def user_agent(self) -> str:
-        """Who we are, and what runs us."""
+        """The `User-Agent`: the provider, its version and the orchestrator."""
         agent = requests.utils.default_user_agent()
         return f"airflow-provider-intergiro/{__version__} ({self.orchestrator}; {agent})"
 
@@ -103,10 +103,10 @@ class ApiSettings:
         return self.connect_timeout, self.read_timeout
 
     def url(self, endpoint: str | None) -> str:
-        """The full URL of an endpoint.
+        """Return the full URL of an endpoint.
 
         :param endpoint: ``transactions``, ``/v3/transactions`` or a full URL on this origin.
-        :raises IntergiroValueError: for a URL elsewhere.
+        :raises IntergiroValueError: the URL has another origin.
         """
         if not isinstance(endpoint or "", str):
             raise IntergiroValueError(
@@ -135,7 +135,7 @@ class ApiSettings:
         return f"{self.origin}/{first.lower()}{path[len(first) :]}"
 
     def probe_url(self, refused_path: str) -> str:
-        """A list endpoint other than the refused one, to see whether the session lives."""
+        """Return the URL of a list endpoint other than the refused one, to test the access token."""
         for name in PROBES[self.api]:
             url = self.url(name)
             if urlsplit(url).path != refused_path:
@@ -152,9 +152,9 @@ def read_settings(
     extra: Mapping[str, Any],
     conn_id: str,
 ) -> ApiSettings:
-    """Settings from the fields of an Airflow connection.
+    """Return the settings from the fields of an Airflow connection.
 
-    :raises IntergiroValueError: naming the field and what to do about it.
+    :raises IntergiroValueError: names the field and the remedy.
     """
     given = {name: value for name, value in extra.items() if value is not None}
     for name in sorted(set(given) - KNOWN_EXTRAS):
@@ -171,7 +171,10 @@ def read_settings(
     if not api_key:
         raise IntergiroValueError(f"The connection {conn_id!r} has no API key. Put it into the connection's password.")
     if not (api_key.isascii() and api_key.isprintable()):
-        raise IntergiroValueError(f"The API key in the password of connection {conn_id!r} holds odd characters.")
+        raise IntergiroValueError(
+            f"The API key in the password of connection {conn_id!r} contains characters that are not "
+            "printable ASCII. Copy it again."
+        )
     return ApiSettings(
         origin=_origin(host, port, schema, conn_id) or HOSTS[api, environment],
         api=api,
@@ -189,7 +192,7 @@ def read_settings(
 
 
 def _meant_by(name: str) -> str | None:
-    """Return the extra that a name stands for in another spelling; None if it resembles none."""
+    """Return the setting of which a name is a misspelling; None if it resembles none."""
     plain = re.sub(r"^extra__[a-z0-9]+__", "", name.strip().lower()).replace("-", "_")
     if plain in {"live", "production", "sandbox", "staging"}:
         return "environment"
@@ -215,7 +218,7 @@ def origin_of(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address cannot be anything but this machine."""
+    """Return whether a host name or address always means this machine."""
     if host == "localhost":
         return True
     try:
@@ -225,7 +228,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _origin(host: str | None, port: int | None, schema: str | None, conn_id: str) -> str:
-    """The origin that the connection names; "" if it names none."""
+    """Return the origin that the connection names; "" if it names none."""
     host = (host or "").strip()
     where = f"connection {conn_id!r}"
     if not host:
@@ -254,8 +257,8 @@ def _origin(host: str | None, port: int | None, schema: str | None, conn_id: str
         raise IntergiroValueError(f"The {where} has a port in its host and one in its port field. Keep one of them.")
     if parts.scheme.lower() == "http" and not is_loopback(parts.hostname):
         raise IntergiroValueError(
-            f"The {where} uses plain http to a remote host, which would give the API key away. Use https (the host as "
-            "https://…, or `schema` https)."
+            f"The {where} uses plain http to a remote host, which would send the API key unencrypted. Use https (the "
+            "host as https://…, or `schema` https)."
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = origin_of(
@@ -267,7 +270,7 @@ def _origin(host: str | None, port: int | None, schema: str | None, conn_id: str
 
 
 class _Reader:
-    """Typed access to a connection's extra, where the form saves text and a URI can hold nothing else."""
+    """Typed access to a connection's extra. The connection form and a connection URI store all values as text."""
 
     def __init__(self, extra: Mapping[str, Any], conn_id: str) -> None:
         self._extra = extra

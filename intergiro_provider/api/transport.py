@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections on which every request gets its own response.
 
-``http.client`` passes over a 100 and takes any other informational response (103 Early Hints) for the response itself.
-The real one stays on the connection, where the next request takes it for its own.
+``http.client`` skips status 100, but treats other interim responses (103 Early Hints) as the final one. The final
+response then stays on the connection, and the next request would read it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class SkipInterimAdapter(HTTPAdapter):
-    """An adapter that passes over informational responses; may be mixed into another one."""
+    """An adapter that skips interim responses (1xx). It can be combined with another adapter."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

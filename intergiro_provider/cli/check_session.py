@@ -133,8 +133,8 @@ def session(at: Target) -> Finding:
 REMEDIES = {
     "key": "Check the connection's password, `api` and `environment`. Once the key is accepted: `session renew`.",
     "shadowed": "Remove the entry that hides the Variables, then clear the failed tasks.",
-    "bank": "Wait; tasks with retries go on by themselves.",
-    "limited": "Wait; tasks with retries go on by themselves. Fewer requests at once help.",
+    "bank": "Wait. Tasks with retries continue by themselves.",
+    "limited": "Wait. Tasks with retries continue by themselves. Send fewer requests at once.",
 }
 
 

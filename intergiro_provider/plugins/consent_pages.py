@@ -41,7 +41,7 @@ def build() -> FastAPI:
 
 
 def consent_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[str, Any]:
-    """Return what the task has left: its consent and its connection; nothing of it comes from the request."""
+    """Return the consent and the connection that the task has stored. Nothing is taken from the request."""
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -92,11 +92,11 @@ def start(request: Request, consent: Consent) -> RedirectResponse | HTMLResponse
 
 
 def returned(consent: Consent) -> HTMLResponse:
-    """Write down that the person has come back; the task looks what was decided."""
+    """Record that the person has returned. The task then reads the decision from the bank."""
     from airflow.models.variable import Variable
 
     Variable.set(consent_variable(str(consent["consent_id"])), "returned")
-    return _page("Thank you", "<p>The task goes on by itself. You can close this page.</p>")
+    return _page("Thank you", "<p>The task continues by itself. You can close this page.</p>")
 
 
 def _page(title: str, body: str, status: int = 200) -> HTMLResponse:

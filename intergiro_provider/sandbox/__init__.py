@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An Intergiro look-alike on loopback, for demos, tests and DAG authors without a staging account.
+"""A bank on loopback that imitates Intergiro, for demos, tests and DAG authors without a staging account.
 
-It is not the bank and knows nothing of this package: it imports none of it, nothing of the package imports it.
+It imports nothing from the rest of the package, and the rest of the package does not import it.
 
 From a shell::
 

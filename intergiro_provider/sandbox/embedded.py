@@ -28,7 +28,7 @@ class Sandbox:
 
     It listens on loopback only. Its methods go through its control API, so they are the same for both ways of running.
 
-    :param process: run it as a process of its own, for benchmarks and wherever this process forks.
+    :param process: run it in its own process, for benchmarks and if this process forks.
     :param python: the interpreter of that process; it needs the `sandbox` extra.
     :param port: 0 takes a free one.
     :param settings: any of `settings.Settings`, by name.
@@ -119,7 +119,7 @@ class Sandbox:
         return Counters.from_dict(self._call("GET", "counters"))
 
     def reset_counters(self) -> None:
-        """Count from zero again."""
+        """Set all counters to zero."""
         self._call("DELETE", "counters")
 
     def settings(self) -> dict[str, Any]:
@@ -137,23 +137,23 @@ class Sandbox:
     def fault(self, kind: str, path: str = "/v", **described: Any) -> int:
         """Set a fault; see `faults.KINDS`. Returns its number.
 
-        :param path: prefix of the paths it strikes, `/v3/transactions`; with `$` at the end only that path.
+        :param path: prefix of the paths to which it applies; with `$` at the end, only that path.
         :param described: `method`, `times`, `skip`, `probability`, `seed`, and the kind's own parameters.
         :raises ValueError: there is no such fault.
         """
         return int(self._call("POST", "faults", {"kind": kind, "path": path, **described})["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """The faults set, with how often each has struck."""
+        """Return the faults that are set, and how often each was applied."""
         found: list[dict[str, Any]] = self._call("GET", "faults")
         return found
 
     def clear_faults(self, number: int | None = None) -> None:
-        """Take back one fault, or all."""
+        """Remove one fault, or all."""
         self._call("DELETE", "faults" if number is None else f"faults/{number}")
 
     def reset(self) -> None:
-        """Back to the start: settings, data, sessions, blocks, faults, counters, time. `tokens` still tells all."""
+        """Return to the start: settings, data, sessions, faults, counters and time. `tokens` keeps all tokens."""
         self._call("POST", "reset")
 
     def tokens(self) -> list[str]:
@@ -172,27 +172,27 @@ class Sandbox:
         return found
 
     def end_sessions(self) -> int:
-        """Every session is over now. Returns how many lived."""
+        """End every session. Return how many were active."""
         return int(self._call("POST", "end_sessions")["ended"])
 
     def expire_access_tokens(self) -> int:
-        """Every access token is expired now. Returns how many lived."""
+        """Expire every access token. Return how many were valid."""
         return int(self._call("POST", "expire_access_tokens")["expired"])
 
     def approve_consents(self) -> int:
-        """A person consents to everything that is pending. Returns how much that was."""
+        """Approve all pending consents, as a person would. Return their number."""
         return int(self._call("POST", "approve_consents")["decided"])
 
     def refuse_consents(self) -> int:
-        """A person refuses everything that is pending. Returns how much that was."""
+        """Refuse all pending consents, as a person would. Return their number."""
         return int(self._call("POST", "refuse_consents")["decided"])
 
     def approve_batches(self) -> int:
-        """A person approves every batch of payments that waits. Returns how many there were."""
+        """Approve all waiting batches, as a person would. Return their number."""
         return int(self._call("POST", "approve_batches")["decided"])
 
     def reject_batches(self) -> int:
-        """A person rejects every batch of payments that waits. Returns how many there were."""
+        """Reject all waiting batches, as a person would. Return their number."""
         return int(self._call("POST", "reject_batches")["decided"])
 
     def settle(self) -> int:
@@ -203,13 +203,13 @@ class Sandbox:
         return int(self._call("POST", "settle")["settled"])
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at the bank: token and session lives, login windows, its Date header."""
+        """Move the bank's clock forward: tokens, sessions, login windows and the Date header."""
         self._call("POST", "advance", {"seconds": seconds})
 
     def outage(self, seconds: float) -> None:
-        """Refuse connections for so long: the listener and every connection are closed. Returns when it has begun.
+        """Close all connections and refuse new ones for some seconds. Return when this has begun.
 
-        With 0, only the connections that clients keep are lost.
+        With 0, only the open connections are closed.
         """
         self._call("POST", "outage", {"seconds": seconds})
         time.sleep(0.1)
@@ -280,7 +280,7 @@ class _Thread:
 
 
 class _Process:
-    """A sandbox in a process of its own, which ends with this one whatever happens."""
+    """A sandbox in its own process, which always ends with this process."""
 
     def __init__(self, python: str, settings: Settings, host: str, port: int, verbose: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:

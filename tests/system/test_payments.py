@@ -85,7 +85,7 @@ def test_consent_on_airflows_page(paying: Paying) -> None:
     back = requests.post(f"{url}/approved", allow_redirects=False, timeout=60)
     assert back.headers["Location"].startswith(paying.airflow.url)
     returned = rest.request("GET", back.headers["Location"].removeprefix(paying.airflow.url))
-    assert "The task goes on by itself" in returned.text
+    assert "The task continues by itself" in returned.text
     assert rest.wait_for_run("consent", run, PATIENCE)["state"] == "success"
     [payment] = paying.made()
     [record] = [json.loads(file.read_text()) for file in paying.records.glob("payment-*.json")]
