@@ -159,8 +159,8 @@ def lock(at: Target) -> Finding:
     executors = [name.rsplit(".", 1)[-1] for name in conf.get("core", "executor").replace(":", ",").split(",")]
     executor = ", ".join(executors)
     # Not the session's own lock: a renewal under way would have to wait.
-    strict = at.lock(f"{at.store.name}_check")
-    if strict is None:
+    distributed = at.lock(f"{at.store.name}_check")
+    if distributed is None:
         if ON_ONE_HOST.issuperset(executors):
             return Finding("lock", "ok", f"No distributed lock; with {executor} on one host none is needed.")
         return Finding(
@@ -170,10 +170,10 @@ def lock(at: Target) -> Finding:
             "Name a postgres or redis connection as lock_conn_id in the extra, on every connection of this session.",
         )
     try:
-        acquired, opening = timed(strict.try_acquire)
-        _, checking = timed(strict.check) if acquired else (None, 0.0)
+        acquired, opening = timed(distributed.try_acquire)
+        _, checking = timed(distributed.check) if acquired else (None, 0.0)
     finally:
-        strict.release()
+        distributed.release()
     state = by_time(checking, TIMINGS.lock_check)
     return Finding(
         "lock",
