@@ -110,6 +110,33 @@ def test_a_retried_range_does_not_pull_what_it_has_pulled(sandbox: Sandbox, tmp_
     assert not list(tmp_path.rglob("_dagster.json"))
 
 
+@pytest.mark.parametrize("sandbox", [DATA], indirect=True)
+@pytest.mark.parametrize("keys", [{"partition_key": "2026-02-11"}, {}], ids=["partition", "whole list"])
+def test_a_retry_resumes_inside_of_a_list(
+    sandbox: Sandbox, tmp_path: Path, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull = IntergiroPull(
+        endpoint="transactions", path=str(tmp_path), max_parallel_windows=1, query={"limit": 2 if keys else 100}
+    )
+    policy = dg.RetryPolicy(max_retries=1)
+    assets = assets_of(pull, partitions_def=DAYS if keys else None, retry_policy=policy)
+    # After so long a wait the pull fails instead of waiting, and here the step is retried at once all the same.
+    sandbox.fault("status", "/v3/transactions", status=429, retry_after="1000", skip=2, times=1)
+    monkeypatch.setattr("dagster_intergiro.errors.seconds_to_wait", lambda error: 0.0)
+    (tmp_path / "_dagster.json").write_text('{"run": "another", "intergiro_pull": {}}')
+    result = materialize(sandbox, assets, **keys)
+
+    assert result.success
+    (manifest,) = tmp_path.rglob("_manifest.json")
+    ids = ids_in(manifest.parent)
+    assert len(set(ids)) == len(ids)
+    pages = -(-len(ids) // (2 if keys else 100))
+    # The page that failed is requested twice, those before it once.
+    assert sandbox.counters().by_path["GET /v3/transactions"] == pages + 1
+    assert pages > 2
+    assert not (manifest.parent / "_dagster.json").exists()
+
+
 def test_static_partitions_fill_path_endpoint_and_query() -> None:
     pull = IntergiroPull(
         endpoint="accounts/{partition}/transactions", path="/lake/{partition}/x", query={"account_id": "{partition}"}

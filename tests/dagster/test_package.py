@@ -84,6 +84,13 @@ def test_the_wheel_holds_everything_below_its_own_name(wheels: dict[str, Path], 
     assert last == [f"{tmp_path}/dagster_intergiro/__init__.py False False"], done.stderr[-2000:]
 
 
+def test_one_module_alone_imports_what_dagster_does_not_publish() -> None:
+    public = {"dagster", "dagster_shared.libraries"}
+    for path in (ROOT / "packaging" / "dagster" / "dagster_intergiro").glob("*.py"):
+        names = re.findall(r"^ *(?:from|import) (dagster(?:_shared)?(?:\.[\w.]+)?)\b", path.read_text(), re.MULTILINE)
+        assert path.name == "internals.py" or set(names) <= public, path.name
+
+
 def test_both_distributions_have_one_version() -> None:
     assert dagster_intergiro.__version__ == intergiro_provider.__version__
 

@@ -20,10 +20,11 @@ POSTGRES = "postgresql://me:secret@db/sessions"
         ({"api_key": KEY}, "api_key"),
         ({"api_key": KEY, "host": "https://bank.example"}, "api_key"),
         ({"api_key": dg.EnvVar("KEY"), "session_store": POSTGRES}, "session_store"),
+        ({"api_key": dg.EnvVar("KEY"), "proxies": {"https": "http://me:secret@proxy:3128"}}, "proxies"),
     ],
 )
 def test_a_secret_that_dagster_would_store_is_refused(fields: dict[str, Any], named: str) -> None:
-    with pytest.raises(IntergiroValueError, match=f"`{named}`.*EnvVar") as raised:
+    with pytest.raises(IntergiroValueError, match=f"`{named}`.*in clear") as raised:
         dg.Definitions(resources={"intergiro": IntergiroResource(**fields)}).get_repository_def()
     assert "secret" not in str(raised.value)
 

@@ -8,7 +8,7 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from dagster_intergiro.assets import DagsterIntergiroTranslator, build_intergiro_asset_specs, intergiro_assets
 from dagster_intergiro.component import IntergiroComponent
 from dagster_intergiro.errors import dagster_errors
-from dagster_intergiro.loading import load_into_duckdb
+from dagster_intergiro.loading import load_into_duckdb, load_into_postgres
 from dagster_intergiro.pulls import IntergiroPull
 from dagster_intergiro.resource import IntergiroResource
 from dagster_intergiro.sensor import build_intergiro_sensor
@@ -25,6 +25,7 @@ __all__ = [
     "dagster_errors",
     "intergiro_assets",
     "load_into_duckdb",
+    "load_into_postgres",
 ]
 
 __version__ = "0.1.0"

@@ -18,20 +18,13 @@ from dagster import (
     Resolvable,
     Resolver,
     Scaffolder,
+    ScaffoldRequest,
     scaffold_component,
     scaffold_with,
 )
-from dagster.components.resolved.core_models import (
-    DailyPartitionsDefinitionModel,
-    HourlyPartitionsDefinitionModel,
-    StaticPartitionsDefinitionModel,
-    TimeWindowPartitionsDefinitionModel,
-    WeeklyPartitionsDefinitionModel,
-    resolve_partitions_def,
-)
-from dagster.components.scaffold.scaffold import ScaffoldRequest
 from pydantic import BaseModel, Field
 
+from dagster_intergiro import internals
 from dagster_intergiro.assets import DagsterIntergiroTranslator, intergiro_assets
 from dagster_intergiro.pulls import IntergiroPull
 from dagster_intergiro.resource import IntergiroResource
@@ -92,12 +85,8 @@ class IntergiroComponent(Component, Resolvable):
     partitions_def: Annotated[
         Optional[PartitionsDefinition],
         Resolver(
-            resolve_partitions_def,
-            model_field_type=HourlyPartitionsDefinitionModel
-            | DailyPartitionsDefinitionModel
-            | WeeklyPartitionsDefinitionModel
-            | TimeWindowPartitionsDefinitionModel
-            | StaticPartitionsDefinitionModel,
+            internals.resolve_partitions_def,
+            model_field_type=internals.PARTITIONS_MODEL,
             description="Partitions of all these assets.",
         ),
     ] = None

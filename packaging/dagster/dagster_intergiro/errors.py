@@ -41,8 +41,7 @@ def dagster_errors(context: AssetExecutionContext | OpExecutionContext) -> Itera
                 f"{error} The step is not retried before that: run it again from {at:%Y-%m-%d %H:%M:%S} UTC.",
                 allow_retries=False,
             ) from error
-        policy, attempt = internals.retry_policy_of(context), context.retry_number
-        retries = policy.max_retries if policy else RETRIES
-        pause = policy.calculate_delay(attempt + 1) if policy else PAUSE * 2**attempt
+        attempt = context.retry_number
+        retries, pause = internals.retries_of(context, attempt + 1) or (RETRIES, PAUSE * 2**attempt)
         context.log.warning("%s", error)
         raise RetryRequested(retries, max(wait, min(pause, LONGEST_WAIT))) from error

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that this package uses of Dagster beside its public API: an instance's key-value storage, its database, and a
-step's retry policy.
+"""All that this package uses of Dagster beside its public API: an instance's key-value storage, its database, a step's
+retry policy and name, and partitions in YAML.
 
 No other module of this package uses such API. The tests of this module run with the oldest and the newest Dagster that
 is supported.
@@ -11,13 +11,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagster.components.resolved.core_models import (
+    DailyPartitionsDefinitionModel,
+    HourlyPartitionsDefinitionModel,
+    StaticPartitionsDefinitionModel,
+    TimeWindowPartitionsDefinitionModel,
+    WeeklyPartitionsDefinitionModel,
+    resolve_partitions_def,
+)
+
 if TYPE_CHECKING:
-    from dagster import AssetExecutionContext, DagsterInstance, OpExecutionContext, RetryPolicy
+    from dagster import AssetExecutionContext, DagsterInstance, OpExecutionContext
     from sqlalchemy import Engine
 
+__all__ = ["resolve_partitions_def"]
+
+PARTITIONS_MODEL = (
+    HourlyPartitionsDefinitionModel
+    | DailyPartitionsDefinitionModel
+    | WeeklyPartitionsDefinitionModel
+    | TimeWindowPartitionsDefinitionModel
+    | StaticPartitionsDefinitionModel
+)
+"""How partitions are written in the YAML of a component."""
 TEMPORARY_HOME = ".tmp_dagster_home_"
 """How the name of the directory begins that ``dagster dev`` makes where DAGSTER_HOME is not set, and removes at its
 end."""
+PROBE = "intergiro"
+"""Key under which an empty value is stored, once for each instance, to see that values can be stored."""
 
 
 def is_temporary(instance: DagsterInstance) -> bool:
@@ -30,11 +51,12 @@ def is_temporary(instance: DagsterInstance) -> bool:
 
 def has_key_values(instance: DagsterInstance) -> bool:
     """Return whether the key-value storage can be used. Dagster+ returns an error from it instead of raising it."""
-    return isinstance(instance.run_storage.get_cursor_values({"intergiro"}), dict) and _writes(instance)
-
-
-def _writes(instance: DagsterInstance) -> bool:
-    result: Any = instance.run_storage.set_cursor_values({"intergiro": ""})
+    values = instance.run_storage.get_cursor_values({PROBE})
+    if not isinstance(values, dict):
+        return False
+    if PROBE in values:  # stored by a process before this one: SQLite takes seconds for a write while many runs write
+        return True
+    result: Any = instance.run_storage.set_cursor_values({PROBE: ""})
     return result is None
 
 
@@ -68,6 +90,12 @@ def _storage(instance: DagsterInstance) -> Any:
     return storage
 
 
-def retry_policy_of(context: AssetExecutionContext | OpExecutionContext) -> RetryPolicy | None:
-    """Return the retry policy of the step, of its op or of its job; None if it has none."""
-    return context.get_step_execution_context().op_retry_policy
+def retries_of(context: AssetExecutionContext | OpExecutionContext, attempt: int) -> tuple[int, float] | None:
+    """Return the retries of the step's policy, and the seconds before this one; None if it has no policy."""
+    policy = context.get_step_execution_context().op_retry_policy
+    return None if policy is None else (policy.max_retries, policy.calculate_delay(attempt))
+
+
+def step_of(context: AssetExecutionContext) -> str:
+    """Return the name of the step, the same for each of its retries."""
+    return str(context.op_execution_context.op_handle)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pull has published, in a table of DuckDB: in one transaction, and nothing is written where nothing changed."""
+"""Load what a pull has published into DuckDB or PostgreSQL, in one transaction; an unchanged rerun writes nothing."""
 
 from __future__ import annotations
 
@@ -37,4 +37,30 @@ def load_into_duckdb(
     from intergiro_provider.load.steps import load
 
     warehouse = open_warehouse(table, None, database, history, on_new_field, lock_timeout)
+    return load(warehouse, Source(open_directory(path, storage_options or {}))).to_dict()
+
+
+def load_into_postgres(
+    path: str,
+    table: str,
+    url: str,
+    *,
+    history: bool = False,
+    on_new_field: str = "add",
+    lock_timeout: float = 300.0,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Load the result at a path into a table of PostgreSQL, as :func:`load_into_duckdb` does with DuckDB.
+
+    It needs the extra ``postgres``.
+
+    :param url: ``postgresql://user:password@host/database``. Read it from the environment when the asset runs.
+    """
+    from dagster_intergiro.postgres import Connections, engine_of
+    from intergiro_provider.load.postgres import Postgres
+    from intergiro_provider.load.source import Source
+    from intergiro_provider.load.steps import load
+    from intergiro_provider.load.target import Target
+
+    warehouse = Postgres(Target(table, history, on_new_field), Connections(engine_of(url, "url")), lock_timeout)
     return load(warehouse, Source(open_directory(path, storage_options or {}))).to_dict()

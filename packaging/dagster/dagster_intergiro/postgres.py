@@ -23,6 +23,58 @@ _table = sqlalchemy.Table(
 )
 
 
+def engine_of(url: str, name: str) -> Engine:
+    """Return an engine for a URL such as ``postgresql://user:password@host/database``, which has not connected yet.
+
+    :param name: of the setting, for messages.
+    :raises IntergiroValueError: the URL cannot be read, or the driver is not installed.
+    """
+    try:
+        parsed = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
+        if parsed.drivername == "postgresql":
+            # SQLAlchemy 2.1 would take psycopg, which dagster-postgres does not install.
+            parsed = parsed.set(drivername="postgresql+psycopg2")
+        if parsed.get_backend_name() == "postgresql":
+            return sqlalchemy.create_engine(
+                parsed, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT}, hide_parameters=True
+            )
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        pass
+    except ImportError as error:
+        raise IntergiroValueError(
+            f"`{name}` names PostgreSQL, but {error.name} is not installed: pip install 'dagster-intergiro[postgres]'."
+        ) from None
+    # Outside of the handler: an error of SQLAlchemy may quote the URL.
+    raise IntergiroValueError(f"`{name}` is not a URL such as postgresql://user:password@host/database.")
+
+
+def _connect(engine: Engine) -> Any:
+    """Return a connection of the driver, which the engine forgets."""
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    pooled.detach()
+    return connection
+
+
+class Connections:
+    """Stands in for Airflow's hook, which connects to the warehouse that a load writes to.
+
+    :param engine: of the warehouse.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get_conn(self) -> Any:
+        """Return a new connection of the driver."""
+        try:
+            return _connect(self._engine)
+        except sqlalchemy.exc.DBAPIError as error:
+            problem = error.orig
+        assert problem is not None
+        raise problem  # the driver's own error, by which a load recognizes that it may be retried
+
+
 class TableCells(Cells):
     """Texts in a table of ours, in the database that `session_store` names.
 
@@ -30,24 +82,8 @@ class TableCells(Cells):
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
-            if parsed.drivername == "postgresql":
-                # SQLAlchemy 2.1 would take psycopg, which dagster-postgres does not install.
-                parsed = parsed.set(drivername="postgresql+psycopg2")
-            self._engine = sqlalchemy.create_engine(
-                parsed, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT}, hide_parameters=True
-            )
-        except (sqlalchemy.exc.ArgumentError, ValueError):
-            raise IntergiroValueError(
-                "`session_store` is not a URL such as postgresql://user:password@host/database."
-            ) from None
-        except ImportError as error:
-            raise IntergiroValueError(
-                f"`session_store` names PostgreSQL, but {error.name} is not installed: pip install "
-                "'dagster-intergiro[postgres]'."
-            ) from None
-        super().__init__(f"PostgreSQL at {parsed.host}, database {parsed.database}")
+        self._engine = engine_of(url, "session_store")
+        super().__init__(f"PostgreSQL at {self._engine.url.host}, database {self._engine.url.database}")
         self._is_made = False
 
     def get(self, key: str) -> str | None:
@@ -93,9 +129,7 @@ class EngineLock(PostgresLock):
         self._connection = self._wire = None
 
     def _open(self) -> Any:
-        pooled = self._engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()
+        connection = _connect(self._engine)
         connection.autocommit = False
         return connection
 

@@ -154,6 +154,11 @@ class DirectoryState:
         if self.get(key) is not None:
             self._directory.delete(STATE_NAME)
 
+    def clear(self) -> None:
+        """Forget everything, and what other runs have left: there is a result now."""
+        if self._directory.read(STATE_NAME) is not None:
+            self._directory.delete(STATE_NAME)
+
     def _read(self) -> dict[str, Any]:
         content: Any = None
         with suppress(ValueError):

@@ -100,6 +100,12 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
                     "`session_store` of IntergiroResource holds a password, which Dagster stores in clear in the "
                     'repository\'s snapshot. Give it as session_store=EnvVar("…").'
                 )
+        for proxy in self.proxies.values():
+            if not isinstance(proxy, EnvVar) and urlsplit(proxy).password:
+                raise IntergiroValueError(
+                    "`proxies` of IntergiroResource holds a password, which Dagster stores in clear in the "
+                    "repository's snapshot. Set the environment variable HTTPS_PROXY instead."
+                )
         return super().get_resource_definition()
 
     def setup_for_execution(self, context: InitResourceContext) -> None:

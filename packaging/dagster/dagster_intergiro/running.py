@@ -21,6 +21,7 @@ from dagster import (
 )
 
 from dagster_intergiro.checks import Problems
+from dagster_intergiro.internals import step_of
 from dagster_intergiro.pulls import DirectoryState, IntergiroPull
 from intergiro_provider.api.client import IntergiroClient
 from intergiro_provider.exceptions import IntergiroValueError
@@ -123,7 +124,7 @@ def run_assets(context: AssetExecutionContext, client: IntergiroClient) -> Itera
             check_results=[] if problems is None else problems.results(spec.key),
         )
         for state in states:
-            state.delete(DONE)
+            state.clear()
 
 
 class _Step:
@@ -150,7 +151,7 @@ class _Step:
         if manifest is not None and done == [manifest.pull_id, *requested]:
             context.log.info("An earlier try has pulled the partition %s.", self._partition)
             return manifest
-        owner = " ".join((self._run_id, str(context.op_execution_context.op_handle), self._partition or "")).strip()
+        owner = " ".join((self._run_id, step_of(context), self._partition or "")).strip()
         manifest = run_pull(client, pull, interval, owner=owner, state=self.state, log=context.log)
         if context.has_partition_key_range:
             self.state.set(DONE, [manifest.pull_id, *requested])
