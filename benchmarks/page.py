@@ -49,10 +49,10 @@ of 10 KB cost more CPU for a page than all the rest. So a pull prepares its requ
 session's own pool (`intergiro_provider/api/reader.py`), under the same authentication, retry rules, certificates and
 proxies.
 
-How many windows run side by side is found out as a pull goes (`intergiro_provider/pull/pace.py`). It starts with one,
-and doubles while that brings at least a quarter more pages per second. Without latency one or two are best: the work
-is then the processor's, and more threads only wait for the interpreter lock. With 20 ms, ten round trips pass until 16
-are at work.
+How many windows run side by side is found out as a pull goes (`intergiro_provider/pull/pace.py`). It starts with
+one, goes to four and sixteen while the pages per second grow enough, and doubles after a step that was too large.
+Without latency one or two are best: the work is then the processor's, and more threads only wait for the interpreter
+lock. With 20 ms, about eight round trips pass until 16 are at work.
 """
 
 
