@@ -80,7 +80,7 @@ def test_another_order_is_one_cursor(tmp_path: Path, params: dict[str, str]) -> 
 def test_a_heavy_hour_is_shared(tmp_path: Path) -> None:
     """Nearly everything happened within a minute of the day."""
     heavy = [DAY // 3 + n * 60 for n in range(900)]
-    bank = TimedList([*heavy, *even(50)], pause=0.002)
+    bank = TimedList([*heavy, *even(50)], pause=0.02)
     assert pulled(tmp_path, bank, windows=8) == bank.records
     busy = [q for q in bank.queries if q["created_to"] <= "2026-01-01T08:01:00.000Z"]
     assert len({q["created_to"] for q in busy}) >= 8, "cut again and again until all could help"
