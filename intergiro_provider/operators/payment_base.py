@@ -6,6 +6,7 @@ A light module, as the operators are.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from intergiro_provider.payments.keys import Position
     from intergiro_provider.payments.plan import Payment
     from intergiro_provider.payments.record import Record
+
+log = logging.getLogger(__name__)
 
 
 class Hidden:
@@ -155,6 +158,27 @@ def earlier_since(context: Context, shared: Any = False) -> datetime | None:
         names += ["run_after", "logical_date", "execution_date"]
     moments = [moment for name in names if isinstance(moment := getattr(run, name, None), datetime)]
     return min(moments, default=datetime.now(UTC) - timedelta(days=7))
+
+
+def remembered_key(context: Context, name: str, key: str) -> tuple[str, bool]:
+    """Return the key of the task instance's first try, which Airflow keeps from 3.3 on, even when the API key changes.
+
+    :param name: the payment's, see :func:`.keys.record_name`.
+    :param key: the key that this try has computed.
+    :return: the key, and whether no earlier try has sent another one.
+    """
+    store: Any = context.get("task_state_store")
+    is_first = earlier_since(context) is None
+    if store is None:
+        return key, is_first
+    try:
+        if isinstance(stored := store.get(f"intergiro_payment_{name}"), str):
+            return stored, True
+        if is_first:
+            store.set(f"intergiro_payment_{name}", key)
+    except Exception as error:  # a retry then takes its key for one that may have changed
+        log.warning("The idempotency key could not be kept in Airflow's state store: %s.", type(error).__name__)
+    return key, is_first
 
 
 def in_currency_of_account(hook: IntergiroHook, payment: Payment) -> Payment:

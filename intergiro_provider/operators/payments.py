@@ -21,6 +21,7 @@ from intergiro_provider.operators.payment_base import (
     hidden_field,
     in_currency_of_account,
     object_path,
+    remembered_key,
     shown,
 )
 from intergiro_provider.retry_policy import set_retry_policy
@@ -197,19 +198,22 @@ class IntergiroPaymentOperator(PaymentOperator):
         from intergiro_provider.payments.single import Policy, SinglePayment
 
         ti: Any = context["ti"]
+        record = self._record(hook, position)
+        computed = idempotency_key(hook.settings.key, position)
+        remembered, is_remembered = remembered_key(context, record.name, computed)
         policy = Policy(
             key_trusted_for=self.key_trusted_for,
             settle=self.settle,
             last_try=int(getattr(ti, "try_number", 1) or 1) > int(getattr(ti, "max_tries", 0) or 0),
             # Without a record, another task of the run may have sent what has the same `payment_key`.
             earlier_since=first_sent or earlier_since(context, shared=self.record_path is None and self.payment_key),
-            is_retry=earlier_since(context) is not None,
+            may_have_another_key=not is_remembered and not record.is_kept,
         )
         return SinglePayment(
             hook.client,
             payment,
-            key or idempotency_key(hook.settings.key, position),  # the API key may have changed during a wait
-            self._record(hook, position),
+            key or remembered,  # the API key may have changed during a wait
+            record,
             policy,
             self._described(position, context, self.approved_by, self.approved_plan),
         )

@@ -183,6 +183,7 @@ class BulkPayment:
         found = self._look(number, batch, self.settle)
         if not found and self.resend_after is not None:
             found = self._look(number, batch, self.resend_after, at_any_time=True)
+            self._refuse_used_ids(number, found)
             if not found:
                 log.warning("Nothing is found of batch %d: it is sent again, as `resend_after` says.", number + 1)
                 return False
@@ -202,6 +203,16 @@ class BulkPayment:
         log.info("Batch %d was handed in by an earlier request.", number + 1)
         self._end(number, "found", "confirmed")
         return True
+
+    def _refuse_used_ids(self, number: int, found: Mapping[str, Any]) -> None:
+        """Refuse to conclude from the user's own ids at any time: an earlier bulk payment may have had them, too."""
+        own = {item.content["correlation_id"] for item in self.plan.items if "correlation_id" in item.content}
+        if used := sorted(own & found.keys()):
+            raise self._unknown(
+                number,
+                f"the bank holds items with {len(used)} of its correlation ids, which came late, are dated before the "
+                f"request by a wrong clock of the bank's, or belong to an earlier bulk payment: {_some(used)}",
+            )
 
     def _look(self, number: int, batch: Batch, wait: timedelta, at_any_time: bool = False) -> dict[str, dict[str, Any]]:
         attempts = self._entry(number)["attempts"]

@@ -37,7 +37,7 @@ class Record:
     """
 
     def __init__(self, directory: Directory | None, name: str, now: Callable[[], datetime] | None = None) -> None:
-        self._directory, self._file = directory, f"payment-{name}.json"
+        self._directory, self.name, self._file = directory, name, f"payment-{name}.json"
         self._now = now or (lambda: datetime.now(UTC))
         self.content: dict[str, Any] = {}
         """What the record holds; empty if there is none."""

@@ -57,14 +57,14 @@ class Policy:
     :param settle: how long after a request its payment may still appear.
     :param last_try: whether nobody tries again after this.
     :param earlier_since: earliest moment of an earlier attempt that no record tells of; None: there was none.
-    :param is_retry: whether an earlier try of the task may have used a former API key, and so another key.
+    :param may_have_another_key: whether an earlier try may have sent another key, made from a former API key.
     """
 
     key_trusted_for: timedelta = timedelta(hours=24)
     settle: timedelta = timedelta(minutes=10)
     last_try: bool = True
     earlier_since: datetime | None = None
-    is_retry: bool = False
+    may_have_another_key: bool = False
 
 
 @dataclass
@@ -182,7 +182,7 @@ class SinglePayment:
             fetch = self._fetch_once if trusted else self.client.page_getter("transactions", read_page)
             found = look_up.find_payment(fetch, self.payment, self.key, first if trusted else first - CLOCK_WRONG)
         except IntergiroError as error:
-            if not trusted or self._may_have_another_key() or isinstance(error, PaymentMismatch):
+            if not trusted or self.policy.may_have_another_key or isinstance(error, PaymentMismatch):
                 raise
             log.warning(
                 "The look-up of payment %s failed; while its key is trusted, it is sent again. %s", self.key, error
@@ -190,7 +190,7 @@ class SinglePayment:
             found = look_up.Found()
         if found.payment is None and trusted and not self._is_trusted(first):
             return self._look()  # the look-up took so long that the key is not trusted any more
-        if found.payment is None and found.others and self._may_have_another_key():
+        if found.payment is None and found.others and self.policy.may_have_another_key:
             raise self._unknown(
                 f"the transactions {', '.join(found.others[:5])} are equal to it under other keys, and an earlier try "
                 "had another key if the connection's API key has changed"
@@ -198,10 +198,6 @@ class SinglePayment:
         if found.payment is None and found.similar and not trusted:
             raise self._unknown(f"the transactions {', '.join(found.similar[:5])} are equal to it and show no key")
         return found.payment
-
-    def _may_have_another_key(self) -> bool:
-        """Whether an earlier try may have sent another key: no record has kept it, and it depends on the API key."""
-        return self.policy.is_retry and not self.record.is_kept
 
     def _fetch_once(self, query: Mapping[str, Any]) -> Page:
         return read_page(self.client.request("GET", "transactions", dict(query), options={"retry": False}).content)

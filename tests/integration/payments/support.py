@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from intergiro_provider.operators.payments import IntergiroPaymentOperator
 from intergiro_provider.sandbox import Sandbox
@@ -32,6 +35,14 @@ def account(bank: Sandbox, api: str = "v3", currency: str = "EUR", number: int =
     """Return the id of an account."""
     accounts = [a for a in map(json.loads, bank.records(f"/{api}/accounts")) if a["currency"] == currency]
     return str(accounts[number]["id"])
+
+
+def change_api_key(bank: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the bank another API key, and the connection only that one."""
+    other = str(uuid.uuid4())
+    bank.set(api_keys=[*bank.settings()["api_keys"], other])
+    uri = bank.connection(max_logins_per_hour=400).replace(bank.api_key, other)
+    monkeypatch.setenv("AIRFLOW_CONN_INTERGIRO_DEFAULT", uri)
 
 
 def pay(bank: Sandbox, where: Any = None, **arguments: Any) -> dict[str, Any]:

@@ -147,6 +147,18 @@ def test_before_it_is_sent_again_it_is_found_whatever_the_banks_clock_says(
     assert requests(bank) == 2, "one for each batch"
 
 
+def test_own_ids_that_an_earlier_bulk_payment_had_are_not_taken_for_this_one(
+    bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [{**item, "correlation_id": f"bill-{n}"} for n, item in enumerate(items(3, "used"))]
+    bulk(bank, tmp_path / "other", given, context(run="other"))
+    monkeypatch.setattr(look_up, "CLOCKS", timedelta(hours=-1))  # as if that had been an hour ago
+    bank.fault("drop", path=BULK, times=1)
+    with pytest.raises(x.OutcomeUnknown, match=r"belong to an earlier bulk payment: bill-0, bill-1, bill-2"):
+        bulk(bank, tmp_path, given, resend_after=SETTLE)
+    assert requests(bank) == 2
+
+
 def test_a_filter_that_is_ignored_makes_the_outcome_unknown(bank: Sandbox, tmp_path: Path) -> None:
     bank.set(correlation_ids_ignored=True)
     bank.fault("drop", path=BULK, times=1)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from intergiro_provider.payments.record import Record
 from intergiro_provider.payments.single import Policy, SinglePayment
 from intergiro_provider.pull.directory import Directory
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.payments.support import PAYEE, account, context, made, pay
+from tests.integration.payments.support import PAYEE, account, change_api_key, context, made, pay
 
 pytestmark = pytest.mark.integration
 
@@ -138,6 +137,13 @@ def test_a_rejected_payment_stays_rejected_when_the_key_is_forgotten(bank: Sandb
     assert not made(bank)
 
 
+class Store(dict[str, str]):
+    """What Airflow keeps with a task instance from 3.3 on."""
+
+    def set(self, name: str, value: str) -> None:
+        self[name] = value
+
+
 class TestWithoutRecord:
     """What Airflow alone knows of earlier attempts."""
 
@@ -151,15 +157,37 @@ class TestWithoutRecord:
         self, bank: Sandbox, monkeypatch: pytest.MonkeyPatch, list_fails: bool
     ) -> None:
         pay(bank)
-        other = str(uuid.uuid4())
-        bank.set(api_keys=[*bank.settings()["api_keys"], other])
-        uri = bank.connection(max_logins_per_hour=400).replace(bank.api_key, other)
-        monkeypatch.setenv("AIRFLOW_CONN_INTERGIRO_DEFAULT", uri)
+        change_api_key(bank, monkeypatch)
         if list_fails:
             bank.fault("status", path="/v3/transactions$", status=503)
         with pytest.raises(x.IntergiroServerError if list_fails else x.OutcomeUnknown):
             pay(bank, context(try_number=2))
         bank.clear_faults()
+        assert len(made(bank)) == 1
+
+    def test_from_airflow_3_3_on_a_retry_sends_the_key_of_the_first_try(
+        self, bank: Sandbox, time: Time, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Although the API key has changed, and the first request is carried out after the look-up."""
+        store = {"task_state_store": Store()}
+        bank.fault("lose_answer", path=PAY, commit_after=500)
+        bank.fault("status", path="/v3/transactions$", status=503)
+        with pytest.raises(x.BankUnavailable):
+            pay(bank, {**context(max_tries=1), **store})
+        bank.clear_faults()
+        change_api_key(bank, monkeypatch)
+        assert not made(bank)
+        pay(bank, {**context(try_number=2, max_tries=1), **store})
+        time.sleep(1000)
+        assert len(made(bank)) == 1
+        assert pay(bank, {**context(try_number=3), **store})["payment_id"] == made(bank)[0]["id"]
+
+    def test_a_state_store_that_fails_is_no_failure(self, bank: Sandbox) -> None:
+        class Broken:
+            def get(self, name: str) -> Any:
+                raise RuntimeError("no API server")
+
+        pay(bank, {**context(), "task_state_store": Broken()})
         assert len(made(bank)) == 1
 
     def test_two_tasks_with_one_payment_key_in_a_run_older_than_the_key(self, bank: Sandbox) -> None:
