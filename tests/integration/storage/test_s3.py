@@ -175,13 +175,17 @@ class TestLargeParts:
         assert place.uploads() == ["transactions/_part.tmp"]
         go_on.set()
         writer.join(20)
-        assert [str(error) for error in failures] == [f"writing s3://{lake.bucket}/transactions/_part.tmp was given up"]
+        assert [str(error) for error in failures] == [
+            f"`path`: writing s3://{lake.bucket}/transactions/_part.tmp was aborted."
+        ]
         assert (place.names(), place.uploads()) == (set(), [])
 
 
 class TestNoBucket:
     def test_that_does_not_exist(self, bank: Sandbox, lake: Lake) -> None:
-        with pytest.raises(IntergiroValueError, match="`path`: there is no 'no-such-lake' to hold s3://no-such-lake/x"):
+        with pytest.raises(
+            IntergiroValueError, match="`path`: the bucket 'no-such-lake' of s3://no-such-lake/x does not exist"
+        ):
             pull(lake.place("x", "no-such-lake"))
         assert bank.counters().requests == 0
         assert "no-such-lake" not in {found["Name"] for found in lake.client.list_buckets()["Buckets"]}
