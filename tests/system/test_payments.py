@@ -103,6 +103,8 @@ def test_a_plan_that_a_person_approves(paying: Paying) -> None:
     run = rest.trigger("approval")
     paying.until(lambda: paying.state("approval", run, "approve") in ("deferred", "awaiting_input"), "asked")
     before = len(paying.made())
+    # As a person does. Airflow fails a task that is answered before its scheduler has seen the worker's event.
+    time.sleep(5)
     rest.call(
         "PATCH", f"/dags/approval/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails",
         json={"chosen_options": ["Approve"], "params_input": {}},
