@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -103,8 +104,10 @@ def test_a_plan_that_a_person_approves(paying: Paying) -> None:
     run = rest.trigger("approval")
     paying.until(lambda: paying.state("approval", run, "approve") in ("deferred", "awaiting_input"), "asked")
     before = len(paying.made())
-    # As a person does. Airflow fails a task that is answered before its scheduler has seen the worker's event.
-    time.sleep(5)
+    # Airflow fails a task that is answered before its scheduler has seen that the worker is done with it.
+    events = paying.airflow.home / "component-logs" / "scheduler.log"
+    seen = re.compile("Received executor event .*dag_id='approval', task_id='approve'")
+    paying.until(lambda: seen.search(events.read_text()) is not None, "seen by the scheduler")
     rest.call(
         "PATCH", f"/dags/approval/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails",
         json={"chosen_options": ["Approve"], "params_input": {}},
