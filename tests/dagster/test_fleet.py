@@ -16,14 +16,14 @@ from tests.dagster.reading import ids_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 
-SHORT = {"process": True, "access_token_life": 3.0, "latency": 0.05, "transactions": 1000}
+SHORT = {"process": True, "access_token_life": 3.0, "latency": 0.15, "transactions": 1000}
 
 
 def check_counts(bank: Sandbox) -> None:
     counters = bank.counters()
     wrong = (counters.refresh_early, counters.refresh_reused, counters.login_refused, counters.fraud_blocks)
     assert (counters.logins, *wrong) == (1, 0, 0, 0, 0)
-    assert counters.refreshes > 1
+    assert counters.refreshes >= 1
 
 
 @pytest.mark.parametrize("sandbox", [SHORT], indirect=True)
