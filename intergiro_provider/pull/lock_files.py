@@ -21,7 +21,7 @@ from pathlib import Path
 from intergiro_provider.pull import names
 
 MAX_AGE = timedelta(hours=24)
-"""An older lock file is stale, whoever wrote it."""
+"""An older lock file is stale, no matter which process wrote it."""
 
 
 def content(owner: str) -> bytes:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The concurrency limit of a pull: how many windows are pulled side by side. The pull finds the best limit itself.
 
-The limit starts at one and doubles as long as that makes the pull faster, as in TCP's slow start. A limit is measured
-by the pages per second while that many windows are pulled, each with an open connection. If a higher limit does not
-bring more pages, because the bank or this process is busy, the previous limit is restored. The higher limit is tried
-again later, each time after twice as many rounds.
+The limit starts at one and grows fourfold as long as that makes the pull faster, much as in TCP's slow start. A limit
+is measured by the pages per second while that many windows are pulled, each with an open connection. If a higher limit
+does not bring enough additional pages, because the bank or this process is busy, the previous limit is restored. From
+then on the limit doubles at most. A higher limit is tried again later, each time after twice as many rounds.
 
 A 429 halves a limit above one, or undoes its last increase. It is no failure: the caller repeats the request. From then
 on the limit grows by one at a time, after a pause (additive increase, multiplicative decrease). At a limit of one, a
@@ -97,7 +97,7 @@ class Pace:
         self._usual = 0.0
         """The best number of seconds per page at this limit; 0: unknown."""
         self._factor = 4
-        """The factor by which the limit grows; smaller after a higher limit brought no more pages."""
+        """The factor by which the limit grows; 2 after a higher limit did not bring enough additional pages."""
         self._patience = FIRST_ROUNDS
         self._rounds = 0
         """Rounds left until a higher limit is tried."""

@@ -2,7 +2,7 @@
 """Where the session's documents can be kept: named texts, and a lock that admits one process of all hosts at a time.
 
 Three places: the storage of the Dagster instance (the default), a directory, and a table in PostgreSQL. None of them
-has a compare-and-swap that all of them have, so whoever renews the session holds the lock.
+has a compare-and-swap that all of them have, so a process that renews the session holds the lock.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class Checks:
         self._gens[new.refresh_token] = max(new.gen, self._gens.get(new.refresh_token, 0))
         if writer is None:
             return
-        # Stored after its time: whoever has taken over may be at work.
+        # Stored after its time: the process that has taken over may be at work.
         if self._is_excused(writer):
             self.exclusion_at_risk = True
             self.late_at = world.t
