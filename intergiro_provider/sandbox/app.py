@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ASGI application: the bank's endpoints behind their middleware, and the control API beside them."""
+"""The ASGI application: the bank's endpoints with their middleware, and the control API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class App:
         self.log = RequestLog(bank.settings.kept_requests, verbose=verbose)
         self.control: ASGIApp | None = None
         routes = Endpoints(bank, self.faults).routes()
-        # From the outside in.
+        # From the outermost to the innermost.
         middleware = [
             Middleware(RecordRequests, bank, self.log, self.connections, template(routes)),
             Middleware(InjectFaults, bank, self.faults, self.connections),
@@ -44,7 +44,7 @@ class App:
             await (control or self._endpoints)(scope, receive, send)
 
     def reset(self) -> None:
-        """Return to the start: clear the bank's state, the faults and the kept requests."""
+        """Reset the bank's state, the faults and the kept requests."""
         self.bank.reset()
         self.faults.clear()
         self.log.keep(self.bank.settings.kept_requests, forget=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank's whole state: settings, sessions, payments, consents, data and time."""
+"""The state of the bank: settings, sessions, payments, consents, data and time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from intergiro_provider.sandbox.settings import DATA_SETTINGS, Settings, parse_n
 APIS = ("v1", "v3")
 
 _MOMENT: ContextVar[float | None] = ContextVar("moment", default=None)
-"""The time at which something late takes effect, for what is done then; None: the present."""
+"""The due time of a late action, while it runs; None: the current time."""
 
 
 class Bank:
-    """The bank's whole state.
+    """The state of the bank.
 
-    :param clock: epoch seconds; `advance` moves the bank's own time ahead of it.
+    :param clock: returns epoch seconds; `advance` moves the bank's time ahead of it.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -50,16 +50,16 @@ class Bank:
         return self._clock() + self._ahead if moment is None else moment
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at the bank."""
+        """Move the bank's clock forward."""
         self._ahead += seconds
 
     async def later(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
-        """Do something after so many seconds. It takes effect at that time, and is done before the next request."""
+        """Schedule an action after this number of seconds. It runs before the next request, with its due time."""
         self._later.append((self.now() + seconds, act))
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Do what is due, each at its own time."""
+        """Run the actions that are due, each with its due time."""
         now = self.now()
         while self._later and (due := min(self._later, key=itemgetter(0)))[0] <= now:
             self._later.remove(due)
@@ -76,21 +76,21 @@ class Bank:
             data.settle(moment - self._began)
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change settings. If one of them describes the data, generate the data again.
+        """Change settings, and generate the data again if one of them describes the data.
 
-        :raises SettingsError: nothing was changed.
+        :raises SettingsError: a setting is not valid; nothing was changed.
         """
         self.settings = self.settings.changed(changes)
         if DATA_SETTINGS & set(changes):
             self._begin()
 
     def reset(self) -> None:
-        """Back to the start: settings, data, sessions, blocks, counters and time."""
+        """Reset settings, data, sessions, blocks, counters and time."""
         self.settings, self._ahead = self.initial, 0.0
         self.sessions.forget()
         self.reset_counters()
         self._begin()
 
     def reset_counters(self) -> None:
-        """Count from zero again."""
+        """Set all counters to zero."""
         self.counters = self.sessions.counters = self.payments.counters = Counters()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list of records in the total order (created_at, id), as compact arrays; the records' bytes come on demand."""
+"""A list of records in the total order (created_at, id), as compact arrays; records are serialized on demand."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from typing import Any
 FACETS = ("account_ids", "statuses", "correlation_ids")
 
 Filters = tuple[frozenset[str] | None, frozenset[str] | None, frozenset[str] | None]
-"""What each of FACETS must be one of; None: no such filter."""
+"""The accepted values of each of FACETS; None: no such filter."""
 
 
 def iso(ms: int) -> str:
-    """Epoch milliseconds as the API writes a moment."""
+    """Return epoch milliseconds in the API's format."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
 def encode(record: Any) -> bytes:
-    """JSON as the bank writes it: compact, Unicode as it is."""
+    """Return JSON as the bank writes it: compact, with Unicode characters unescaped."""
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class Collection(ABC):
-    """Records by *serial* (how they were made) and by *position* (how they are ordered).
+    """Records by *serial* (order of creation) and by *position* (order of the list).
 
-    `created` holds epoch milliseconds by position, `order` the serial at each position, `place` each serial's position.
+    `created` holds epoch milliseconds by position, `order` the serial at each position, `place` the position of each
+    serial.
     """
 
     facets: bool = False
@@ -54,11 +55,11 @@ class Collection(ABC):
 
     @abstractmethod
     def serial(self, id: str) -> int | None:
-        """The serial of an id; None where there is no such record."""
+        """Return the serial of an id; None if there is no such record."""
 
     @abstractmethod
     def updated(self, serial: int) -> int:
-        """Epoch milliseconds of the record's last change."""
+        """Return epoch milliseconds of the record's last change."""
 
     @abstractmethod
     def facet(self, serial: int) -> tuple[str, str, str]:
@@ -68,7 +69,7 @@ class Collection(ABC):
         return len(self.order)
 
     def record(self, id: str) -> bytes | None:
-        """The JSON of the record with this id."""
+        """Return the JSON of the record with this id; None if there is none."""
         serial = self.serial(id)
         return None if serial is None else self.raw(serial)
 
@@ -80,7 +81,7 @@ class Collection(ABC):
     def between(
         self, low: float | None, high: float | None, *, from_inclusive: bool, to_inclusive: bool
     ) -> tuple[int, int]:
-        """The span of positions created in an interval of epoch milliseconds."""
+        """Return the range of positions created in an interval of epoch milliseconds."""
         start, stop = 0, len(self.order)
         if low is not None:
             start = (bisect_left if from_inclusive else bisect_right)(self.created, low)
@@ -89,9 +90,9 @@ class Collection(ABC):
         return start, max(start, stop)
 
     def view(self, filters: Filters, *, by_updated: bool, span: tuple[int, int]) -> tuple[Sequence[int], int, int]:
-        """Positions of the records that pass, ascending in the order asked for, as (sequence, start, stop).
+        """Return the positions that match, in the requested order, as (sequence, start, stop).
 
-        O(log n) but for the first of its kind.
+        O(log n), except for the first request with a filter or order.
         """
         if by_updated:
             positions = self._remember(
@@ -105,11 +106,11 @@ class Collection(ABC):
         return positions, bisect_left(positions, span[0]), bisect_left(positions, span[1])
 
     def updated_key(self, position: int) -> tuple[int, int]:
-        """What a list sorted by updated_at is sorted by."""
+        """Return the sort key of a list that is sorted by updated_at."""
         return self.updated(self.order[position]), position
 
     def insert(self, serials: Sequence[int], created: int) -> None:
-        """Add new serials, the next ones, at their place in the order."""
+        """Add the next serials at their positions."""
         start, stop = bisect_left(self.created, created), bisect_right(self.created, created)
         self.created[stop:stop] = array("q", [created]) * len(serials)
         self.order[start:stop] = array("I", sorted([*self.order[start:stop], *serials], key=self.id))
@@ -118,7 +119,7 @@ class Collection(ABC):
         self.touched()
 
     def touched(self) -> None:
-        """Forget what was derived from the records."""
+        """Discard the derived indexes."""
         self._views.clear()
 
     def _passing(self, filters: Filters, positions: Iterable[int]) -> Iterable[int]:
@@ -160,7 +161,7 @@ class Collection(ABC):
 
 
 class Rows(Collection):
-    """A small list, held as dicts made beforehand; each has `id`, `created_at` and maybe `updated_at`."""
+    """A small list of dicts with `id`, `created_at` and optionally `updated_at`."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.values = sorted(rows, key=lambda row: (row["created_at"], row["id"]))

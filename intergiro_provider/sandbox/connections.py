@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connections that clients hold."""
+"""The open connections of clients."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import asyncio
 
 
 class Connections:
-    """The open connections by the peer's address; each counts once a request of the bank's has come on it."""
+    """The open connections by the peer's address. A connection is counted from its first request to the bank."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
         self._counted: set[tuple[str, int]] = set()
 
     def opened(self, peer: tuple[str, int], transport: asyncio.Transport) -> None:
-        """A connection was accepted."""
+        """Add an accepted connection."""
         self._open[peer] = transport
 
     def closed(self, peer: tuple[str, int]) -> None:
-        """A connection has gone."""
+        """Remove a closed connection."""
         self._open.pop(peer, None)
         self._counted.discard(peer)
 
     def transport(self, peer: tuple[str, int]) -> asyncio.Transport | None:
-        """The connection's transport, while it is open."""
+        """Return the connection's transport; None if it is closed."""
         return self._open.get(peer)
 
     def first_request(self, peer: tuple[str, int]) -> bool:
-        """Whether this is the first request on its connection."""
+        """Return whether this is the first request on its connection."""
         if peer in self._counted:
             return False
         self._counted.add(peer)

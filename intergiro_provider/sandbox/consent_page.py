@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page on which a person gives or refuses a consent, and is sent back to the client's `return_url`."""
+"""The page on which the user approves or refuses a consent. It then redirects to the client's `return_url`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ button {{ font: inherit; padding: .5em 1.5em }}</style></head>
 _QUESTION = """<p>A client asks for your consent: <strong>{scope}</strong>.</p>
 <form method="post" action="{token}/approved"><button id="approve">Approve</button></form>
 <form method="post" action="{token}/refused"><button id="refuse">Refuse</button></form>"""
-_TOO_LATE = "<p>This consent is decided, has expired or does not exist.</p>"
+_TOO_LATE = "<p>This consent is already decided, has expired or does not exist.</p>"
 
 
 def routes(prefix: str, bank: Bank) -> list[Route]:
-    """The page's routes below `prefix`."""
+    """Return the page's routes below `prefix`."""
 
     async def show(request: Request) -> Response:
         consent = bank.consents.of_token(request.path_params["token"])

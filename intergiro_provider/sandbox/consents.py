@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strong customer authentication: what needs a person's consent, and what the person decided."""
+"""Strong customer authentication: the consents that were requested, and their decisions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Decision = Literal["approved", "refused"]
 
 @dataclass
 class Consent:
-    """A consent that was asked for.
+    """A consent that was requested.
 
-    :param subject: what it lets through.
-    :param execute: carries out the payment that waits for it; None: nothing waits.
+    :param subject: what the consent allows.
+    :param execute: makes the payment that waits for the consent; None: no payment waits.
     """
 
     subject: str
@@ -33,7 +33,7 @@ class Consent:
     return_url: str = ""
 
     def describe(self, now: float) -> dict[str, Any]:
-        """As a 412 carries it."""
+        """Return the consent as in the body of a 412."""
         return {
             "id": self.id,
             "status": self.decision or ("pending" if now < self.expires_at else "expired"),
@@ -43,7 +43,7 @@ class Consent:
 
 
 class ConsentMissing(Exception):
-    """Something that needs a person's consent first."""
+    """The request needs the user's consent."""
 
     def __init__(self, described: dict[str, Any]) -> None:
         super().__init__("consent is needed")
@@ -51,10 +51,10 @@ class ConsentMissing(Exception):
 
 
 class Consents:
-    """Every consent that was asked for.
+    """All consents that were requested.
 
     :param settings: a function, because settings change while the sandbox runs.
-    :param clock: epoch seconds.
+    :param clock: returns epoch seconds.
     """
 
     def __init__(self, settings: Callable[[], Settings], clock: Callable[[], float]) -> None:
@@ -64,9 +64,9 @@ class Consents:
         self._latest: dict[tuple[str, str], Consent] = {}
 
     def need(self, subject: str, scope: str, execute: Callable[[], object] | None = None) -> None:
-        """Go on only where a person has consented to `subject`.
+        """Return if the user has consented to `subject`.
 
-        :raises ConsentMissing: the consent is still to be given, was refused, or has expired.
+        :raises ConsentMissing: the consent is pending, was refused, or has expired.
         """
         settings, now = self._settings(), self._clock()
         consent = self._latest.get((subject, scope))
@@ -81,7 +81,7 @@ class Consents:
         raise ConsentMissing(consent.describe(now))
 
     def method(self, id: str, return_url: str, origin: str) -> dict[str, Any] | None:
-        """The page to send the person to, who comes back to `return_url`; None where there is no such consent."""
+        """Return the URL of the consent's page, which redirects to `return_url`; None if there is no such consent."""
         consent = self._by_id.get(id)
         if consent is None:
             return None
@@ -90,20 +90,20 @@ class Consents:
         return {"method": {"redirect_url": redirect_url, "expires_at": iso(round(consent.expires_at * 1000))}}
 
     def described(self, id: str) -> dict[str, Any] | None:
-        """The consent with this id, as a 412 carries it."""
+        """Return the consent with this id, as in the body of a 412; None if there is none."""
         consent = self._by_id.get(id)
         return None if consent is None else {"consent": consent.describe(self._clock())}
 
     def of_token(self, token: str) -> Consent | None:
-        """The consent whose page has this token in its URL."""
+        """Return the consent whose page has this token in its URL; None if there is none."""
         return self._by_token.get(token)
 
     def is_open(self, consent: Consent) -> bool:
-        """Whether a person may still decide."""
+        """Return whether the consent is still pending."""
         return consent.decision is None and self._clock() < consent.expires_at
 
     def decide(self, consent: Consent, decision: Decision) -> bool:
-        """A person decides. Returns False where it is too late."""
+        """Store the decision; return False if it is too late."""
         if not self.is_open(consent):
             return False
         consent.decision = decision
@@ -112,5 +112,5 @@ class Consents:
         return True
 
     def decide_all(self, decision: Decision) -> int:
-        """A person decides everything that is pending alike. Returns how many there were."""
+        """Store the same decision for all pending consents; return their number."""
         return sum(self.decide(consent, decision) for consent in list(self._by_id.values()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control API below /_sandbox/: what tests and people do to the bank from outside, as JSON."""
+"""The control API below /_sandbox/, with which tests and users control the bank, in JSON."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from intergiro_provider.sandbox.settings import SettingsError
 
 
 class Wrong(ValueError):
-    """A control call that makes no sense."""
+    """A control request that is not valid."""
 
 
 class Control:
     """The control API of one app.
 
-    :param outage: closes the listener and all connections for so many seconds.
+    :param outage: closes the listener and all connections for a number of seconds.
     """
 
     def __init__(self, app: App, outage: Callable[[float], None]) -> None:
@@ -87,7 +87,7 @@ class Control:
         return self._app.bank.settings.as_dict()
 
     def _add(self, sent: dict[str, Any]) -> dict[str, Any]:
-        """Book `count` transactions at `created_at` (default: now), with `fields` that override the usual ones."""
+        """Book `count` transactions at `created_at` (default: now); `fields` overrides generated fields."""
         bank, api = self._app.bank, sent.get("api", "v3")
         data = bank.data[api]
         created = epoch_ms(sent["created_at"]) if "created_at" in sent else bank.now() * 1000
@@ -121,12 +121,12 @@ class Control:
         return {"changed": len(serials)}
 
     def _settle(self) -> dict[str, Any]:
-        """Complete the pending transactions, those of the data only where `settle_after` is set."""
+        """Complete the pending transactions. Generated ones complete only if `settle_after` is set."""
         now = round(self._app.bank.now() * 1000)
         return {"settled": sum(data.transactions.settle_all(now) for data in self._app.bank.data.values())}
 
     async def _records(self, request: Request) -> Response:
-        """The truth: the bytes of a list's records in the order of creation, one a line; from <= created_at < to."""
+        """Return all records of a list with from <= created_at < to, one per line, in the order of creation."""
         await self._app.bank.catch_up()
         given = request.query_params
         api, _, name = given.get("path", "/v3/transactions").strip("/").partition("/")

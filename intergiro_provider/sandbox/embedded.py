@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox as a context manager: in a thread of this process, or as a process of its own."""
+"""The sandbox as a context manager: in a thread of this process, or in another process."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -19,18 +20,18 @@ import intergiro_provider
 from intergiro_provider.sandbox.counters import Counters
 from intergiro_provider.sandbox.settings import Settings, parse_key
 
-START = 30.0
-"""Seconds that a start may take."""
+START = 120.0
+"""Upper limit for a start, in seconds."""
 
 
 class Sandbox:
-    """An Intergiro look-alike that runs inside a `with` block.
+    """A bank that imitates Intergiro and runs inside a `with` block.
 
-    It listens on loopback only. Its methods go through its control API, so they are the same for both ways of running.
+    It listens on loopback only. Its methods use its control API, so they are the same in a thread and in a process.
 
     :param process: run it in its own process, for benchmarks and if this process forks.
     :param python: the interpreter of that process; it needs the `sandbox` extra.
-    :param port: 0 takes a free one.
+    :param port: 0 selects a free one.
     :param settings: any of `settings.Settings`, by name.
     """
 
@@ -56,12 +57,12 @@ class Sandbox:
         self.stop()
 
     def start(self) -> Self:
-        """Start it, where `with` is not at hand.
+        """Start it, if a `with` block is not possible.
 
-        :raises RuntimeError: it did not come up.
+        :raises RuntimeError: it did not start.
         """
         if self._running is not None:
-            raise RuntimeError("the sandbox runs already")
+            raise RuntimeError("the sandbox is already running")
         if self._process_wanted:
             self._running = _Process(self._python, self._settings, self._host, self._port, self._verbose)
         else:
@@ -69,7 +70,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """Stop it; harmless where it does not run."""
+        """Stop it, if it is running."""
         running, self._running = self._running, None
         if running is not None:
             running.stop()
@@ -100,7 +101,7 @@ class Sandbox:
         return parse_key(self._settings.api_keys[0])[0]
 
     def connection(self, **extra: Any) -> str:
-        """An Airflow connection to it, as the JSON that AIRFLOW_CONN_<ID> takes.
+        """Return an Airflow connection to it, as JSON for AIRFLOW_CONN_<ID>.
 
         :param extra: entries of the connection's extra.
         """
@@ -115,7 +116,7 @@ class Sandbox:
         return json.dumps(described)
 
     def counters(self) -> Counters:
-        """What it has counted so far."""
+        """Return the counters."""
         return Counters.from_dict(self._call("GET", "counters"))
 
     def reset_counters(self) -> None:
@@ -123,14 +124,14 @@ class Sandbox:
         self._call("DELETE", "counters")
 
     def settings(self) -> dict[str, Any]:
-        """The settings in force."""
+        """Return the current settings."""
         found: dict[str, Any] = self._call("GET", "settings")
         return found
 
     def set(self, **settings: Any) -> None:
         """Change settings while it runs.
 
-        :raises ValueError: there is no such setting or value; nothing was changed.
+        :raises ValueError: a setting does not exist or is not valid; nothing was changed.
         """
         self._call("PATCH", "settings", settings)
 
@@ -139,7 +140,7 @@ class Sandbox:
 
         :param path: prefix of the paths to which it applies; with `$` at the end, only that path.
         :param described: `method`, `times`, `skip`, `probability`, `seed`, and the kind's own parameters.
-        :raises ValueError: there is no such fault.
+        :raises ValueError: the fault or a parameter does not exist.
         """
         return int(self._call("POST", "faults", {"kind": kind, "path": path, **described})["id"])
 
@@ -157,7 +158,7 @@ class Sandbox:
         self._call("POST", "reset")
 
     def tokens(self) -> list[str]:
-        """Every access and refresh token it ever issued."""
+        """Return every access and refresh token that it has issued."""
         found: list[str] = self._call("GET", "tokens")["tokens"]
         return found
 
@@ -167,7 +168,7 @@ class Sandbox:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Living `sessions` and `access_tokens`, and the bank's `now` in epoch seconds."""
+        """Return the numbers of active `sessions` and `access_tokens`, and the bank's `now` in epoch seconds."""
         found: dict[str, Any] = self._call("GET", "state")
         return found
 
@@ -180,25 +181,25 @@ class Sandbox:
         return int(self._call("POST", "expire_access_tokens")["expired"])
 
     def approve_consents(self) -> int:
-        """Approve all pending consents, as a person would. Return their number."""
+        """Approve all pending consents, as a user would. Return their number."""
         return int(self._call("POST", "approve_consents")["decided"])
 
     def refuse_consents(self) -> int:
-        """Refuse all pending consents, as a person would. Return their number."""
+        """Refuse all pending consents, as a user would. Return their number."""
         return int(self._call("POST", "refuse_consents")["decided"])
 
     def approve_batches(self) -> int:
-        """Approve all waiting batches, as a person would. Return their number."""
+        """Approve all waiting batches, as a user would. Return their number."""
         return int(self._call("POST", "approve_batches")["decided"])
 
     def reject_batches(self) -> int:
-        """Reject all waiting batches, as a person would. Return their number."""
+        """Reject all waiting batches, as a user would. Return their number."""
         return int(self._call("POST", "reject_batches")["decided"])
 
     def settle(self) -> int:
-        """Complete the payments and added transactions that are pending. Returns how many there were.
+        """Complete the pending payments and added transactions; return their number.
 
-        Other transactions complete only where `settle_after` is set: then by themselves, or now.
+        If `settle_after` is set, complete the generated transactions too, which otherwise stay pending.
         """
         return int(self._call("POST", "settle")["settled"])
 
@@ -207,17 +208,19 @@ class Sandbox:
         self._call("POST", "advance", {"seconds": seconds})
 
     def outage(self, seconds: float) -> None:
-        """Close all connections and refuse new ones for some seconds. Return when this has begun.
+        """Close all connections and refuse new ones for some seconds. Return once the outage has begun.
 
-        With 0, only the open connections are closed.
+        0 only closes the open connections.
         """
-        self._call("POST", "outage", {"seconds": seconds})
-        time.sleep(0.1)
+        with self._connected() as connection:
+            self._exchange(connection, "POST", "outage", {"seconds": seconds})
+            with contextlib.suppress(ConnectionError):
+                connection.sock.recv(1)  # returns when the outage closes this connection, too
 
     def add_transactions(
         self, count: int = 1, created_at: str | None = None, api: str = "v3", **fields: Any
     ) -> list[str]:
-        """Book transactions, now or at `created_at`. Returns their ids."""
+        """Book transactions, now or at `created_at`; return their ids."""
         described = {"count": count, "api": api, "fields": fields}
         if created_at is not None:
             described["created_at"] = created_at
@@ -225,38 +228,42 @@ class Sandbox:
         return found
 
     def change_transactions(self, ids: list[str], api: str = "v3", **fields: Any) -> None:
-        """Change fields of transactions, as `status="completed"`; `updated_at` becomes now."""
+        """Change fields of transactions, for example `status="completed"`; `updated_at` becomes now."""
         self._call("PATCH", "transactions", {"ids": ids, "api": api, "fields": fields})
 
     def records(
         self, path: str = "/v3/transactions", created_from: str | None = None, created_to: str | None = None
     ) -> list[bytes]:
-        """The truth to compare a pull with: each record's bytes, in the order of creation; from <= created_at < to."""
+        """Return the bytes of all records with from <= created_at < to, in the order of creation, to check a pull."""
         given = {"path": path, "created_from": created_from, "created_to": created_to}
         query = urlencode({name: value for name, value in given.items() if value is not None})
         return self._read("GET", f"records?{query}").splitlines()
 
     def _alive(self) -> _Thread | _Process:
         if self._running is None:
-            raise RuntimeError("the sandbox does not run: use it in a `with` block")
+            raise RuntimeError("the sandbox is not running: use it in a `with` block")
         return self._running
 
     def _call(self, method: str, name: str, sent: dict[str, Any] | None = None) -> Any:
         return json.loads(self._read(method, name, sent))
 
     def _read(self, method: str, name: str, sent: dict[str, Any] | None = None) -> bytes:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
-        try:
-            body = None if sent is None else json.dumps(sent)
-            connection.request(method, f"/_sandbox/{name}", body)
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        if answer.status == 400:
+        with self._connected() as connection:
+            return self._exchange(connection, method, name, sent)
+
+    def _connected(self) -> contextlib.closing[http.client.HTTPConnection]:
+        return contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=60))
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, method: str, name: str, sent: dict[str, Any] | None
+    ) -> bytes:
+        connection.request(method, f"/_sandbox/{name}", None if sent is None else json.dumps(sent))
+        response = connection.getresponse()
+        text = response.read()
+        if response.status == 400:
             raise ValueError(json.loads(text)["error"])
-        if answer.status >= 300:
-            raise RuntimeError(f"the sandbox answered {answer.status} to {method} {name.partition('?')[0]}")
+        if response.status >= 300:
+            raise RuntimeError(f"the sandbox returned {response.status} to {method} {name.partition('?')[0]}")
         return text
 
 
@@ -280,7 +287,7 @@ class _Thread:
 
 
 class _Process:
-    """A sandbox in its own process, which always ends with this process."""
+    """A sandbox in its own process, which ends with this process."""
 
     def __init__(self, python: str, settings: Settings, host: str, port: int, verbose: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
@@ -300,7 +307,7 @@ class _Process:
             while not ready.exists():
                 if self._process.poll() is not None or time.monotonic() > until:
                     self.stop()
-                    raise RuntimeError("the sandbox did not start; its reason is on stderr")
+                    raise RuntimeError("the sandbox did not start; see stderr")
                 time.sleep(0.01)
             found = json.loads(ready.read_text())
         self.url, self.pid = str(found["url"]), int(found["pid"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank's endpoints: which paths there are, the role that each needs, and what they answer."""
+"""The bank's endpoints: their paths, the role that each needs, and their responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ APIS = ("v1", "v3")
 LISTS = {"v3": ("transactions", "accounts", "individuals", "cards"), "v1": ("transactions", "accounts")}
 ROLES_OF_LISTS = ("accounts", "transactions")
 
-Answer: TypeAlias = Callable[[Data, Request, bytes], Response]
+Handler: TypeAlias = Callable[[Data, Request, bytes], Response]
 
 
 class Endpoints:
@@ -39,7 +39,7 @@ class Endpoints:
         self._bank, self._faults = bank, faults
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """Return the routes of all endpoints."""
         return [
             *(route for api in reversed(APIS) for route in self._of_both(api)),
             self._post("/v3/transactions/pay", self._pay, role="payments"),
@@ -66,23 +66,23 @@ class Endpoints:
 
     # Kinds of routes
 
-    def _get(self, path: str, answer: Answer, *, role: str = "") -> Route:
+    def _get(self, path: str, handle: Handler, *, role: str = "") -> Route:
         async def endpoint(request: Request) -> Response:
             self._admit(request, role)
-            return answer(self._data(request), request, b"")
+            return handle(self._data(request), request, b"")
 
         return Route(path, endpoint, methods=["GET"])
 
-    def _post(self, path: str, answer: Answer, *, role: str = "", public: bool = False) -> Route:
+    def _post(self, path: str, handle: Handler, *, role: str = "", public: bool = False) -> Route:
         async def endpoint(request: Request) -> Response:
             if not public:
                 self._admit(request, role)
-            return answer(self._data(request), request, await request.body())
+            return handle(self._data(request), request, await request.body())
 
         return Route(path, endpoint, methods=["POST"])
 
     def _list(self, path: str, find: Callable[[Data, str], Collection | None], *, role: str = "") -> Route:
-        def answer(data: Data, request: Request, _: bytes) -> Response:
+        def handle(data: Data, request: Request, _: bytes) -> Response:
             found = find(data, request.path_params.get("id", ""))
             if found is None:
                 raise HTTPException(404)
@@ -91,19 +91,19 @@ class Endpoints:
             self._bank.counters.rows += made.rows
             return Response(made.body, media_type="application/json")
 
-        return self._get(path, answer, role=role)
+        return self._get(path, handle, role=role)
 
     def _single(self, api: str, name: str) -> Route:
-        def answer(data: Data, request: Request, _: bytes) -> Response:
+        def handle(data: Data, request: Request, _: bytes) -> Response:
             body = getattr(data, name).record(request.path_params["id"])
             if body is None:
                 raise HTTPException(404)
             return Response(body, media_type="application/json")
 
-        return self._get(f"/{api}/{name}/{{id}}", answer, role=_role(name))
+        return self._get(f"/{api}/{name}/{{id}}", handle, role=_role(name))
 
     def _admit(self, request: Request, role: str) -> None:
-        """Let the request pass, if its key has the role, and no fault asks for a consent."""
+        """Refuse a request whose key lacks the role, or for which a fault requires a consent."""
         if role and role not in request.scope["sandbox.roles"]:
             self._bank.counters.forbidden += 1
             raise HTTPException(403, f"The API key has no role for {role}.")
@@ -115,7 +115,7 @@ class Endpoints:
     def _data(self, request: Request) -> Data:
         return self._bank.data[_api(request)]
 
-    # What they answer
+    # Handlers
 
     def _login(self, _: Data, request: Request, body: bytes) -> Response:
         try:
@@ -157,7 +157,7 @@ class Endpoints:
 
 
 def template(routes: list[Route]) -> Callable[[str], str]:
-    """How counters call a path: `/v3/transactions/{id}`."""
+    """Return the name of a path in the counters: `/v3/transactions/{id}`."""
 
     @lru_cache(maxsize=4096)
     def of(path: str) -> str:
@@ -216,4 +216,4 @@ EXCEPTIONS: dict[Any, Any] = {
     Conflict: _conflict,
     ConsentMissing: _consent_missing,
 }
-"""How each exception of an endpoint is answered."""
+"""The response to each exception of an endpoint."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults on demand: which there are, and when one strikes. What a fault does on the wire is in `misbehave.py`."""
+"""Faults on demand: their kinds, and the requests to which they apply. `fault_effects.py` carries them out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "latency": {"seconds": 0.5},
     "status": {"status": 503, "body": "json", "retry_after": None, **_HANDLED},
     "rate_limit": {"retry_after": 1.0, "as_date": False, **_HANDLED},
-    "answer": {"status": 200, "body": "", "headers": {}, **_HANDLED},
+    "response": {"status": 200, "body": "", "headers": {}, **_HANDLED},
     "redirect": {"to": "", "status": 307},
     "drop": {"reset": False, **_HANDLED},
-    "lose_answer": {"reset": False, "commit_after": 0.0},
+    "lose_response": {"reset": False, "commit_after": 0.0},
     "drop_body": {"fraction": 0.5, "reset": False},
     "hang": {"seconds": 3600.0, **_HANDLED},
     "garbled": {"how": "cut"},
@@ -31,26 +31,26 @@ KINDS: dict[str, dict[str, Any]] = {
 """Every kind of fault.
 
 latency: waits `seconds` before anything else.
-status: answers `status` with a JSON, HTML, text or empty `body`, Retry-After if given (seconds, or any text).
+status: responds with `status`, a JSON, HTML, text or empty `body`, and Retry-After if given (seconds, or any text).
 rate_limit: 429 with Retry-After in seconds or as an HTTP date; `retry_after: null` sends none.
-answer: answers exactly this; a body that is not a string is sent as JSON.
-redirect: answers `status` with Location `to`.
-drop: closes the connection without an answer; `reset` sends RST instead of FIN.
-lose_answer: executes the request, then drops: after a refresh, the pair is rotated and nobody has it.
+response: responds with exactly this; a body that is not a string is sent as JSON.
+redirect: responds with `status` and Location `to`.
+drop: closes the connection without a response; `reset` sends RST instead of FIN.
+lose_response: executes the request, then drops: after a refresh, the new pair is lost.
 drop_body: announces the whole body, sends that fraction of it, closes.
-hang: sends nothing for so long, then closes.
+hang: sends nothing for `seconds`, then closes.
 garbled: a 200 whose body is `cut` short (with a matching length), `noise`, `html`, `empty`, `not_utf8` or `scalar`.
 empty_page: `has_more` is true and `data` empty. stuck_page: the cursor is ignored, so the first page comes again.
-repeat_record: the page's last record comes twice.
+repeat_record: the page's last record is repeated.
 consent: 412 with a pending consent.
-With `handled`, the request is executed although the fault hides its answer: at once, or `commit_after` seconds later.
+With `handled`, the request is executed although the fault hides its response: at once, or `commit_after` seconds later.
 """
 
 AFTER = frozenset({"empty_page", "stuck_page", "repeat_record", "garbled", "drop_body"})
-"""Kinds that spoil an answer that would have been good; a 401 or 400 goes out as it is and uses nothing up."""
+"""Kinds that change a successful response. A 401 or 400 stays unchanged and does not use up the fault."""
 
 GUARD = frozenset({"consent"})
-"""Kinds that strike once the request may pass, and before it is executed."""
+"""Kinds that apply to an authorized request before it is executed."""
 
 _CHOICES = {
     ("status", "body"): ("json", "html", "text", "empty"),
@@ -59,10 +59,10 @@ _CHOICES = {
 
 
 class FaultError(ValueError):
-    """A fault that does not exist, or with parameters it does not have."""
+    """The fault or one of its parameters does not exist or is not valid."""
 
 
-_LEAST = {("status", "status"): 200, ("answer", "status"): 200, ("redirect", "status"): 300}
+_LEAST = {("status", "status"): 200, ("response", "status"): 200, ("redirect", "status"): 300}
 
 
 def _number(kind: str, name: str, value: Any) -> None:
@@ -76,11 +76,11 @@ def _number(kind: str, name: str, value: Any) -> None:
 class Fault:
     """One fault on demand.
 
-    :param path: prefix of the paths it strikes; a trailing `$` makes it the whole path.
+    :param path: prefix of the paths to which it applies; with `$` at the end, only that path.
     :param method: only this method; empty means any.
-    :param times: how often it strikes; None: until cleared.
-    :param skip: how many matching requests it lets through first.
-    :param probability: with which it strikes a matching request, drawn from `seed`.
+    :param times: how many times it applies; None: until cleared.
+    :param skip: number of matching requests that it skips first.
+    :param probability: that it applies to a matching request, drawn with `seed`.
     """
 
     kind: str
@@ -118,13 +118,13 @@ class Fault:
         self._draw = random.Random(self.seed)
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether a request is one of those this fault is meant for."""
+        """Return whether the fault matches a request."""
         if self.method and self.method != method:
             return False
         return path == self.path[:-1] if self.path.endswith("$") else path.startswith(self.path)
 
     def strikes(self) -> bool:
-        """Whether it strikes the matching request at hand."""
+        """Return whether the fault applies to this matching request, and count it."""
         if self.skip > 0:
             self.skip -= 1
             return False
@@ -136,13 +136,13 @@ class Fault:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """As JSON carries it."""
+        """Return the fault as JSON values."""
         names = ("id", "kind", "path", "method", "times", "skip", "probability", "seed", "struck", "params")
         return {name: getattr(self, name) for name in names}
 
 
 class Faults:
-    """The faults that are set. At most one strikes a request, `latency` aside: the one set first."""
+    """The faults that are set. Apart from `latency`, only the fault that was set first applies to a request."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -152,9 +152,9 @@ class Faults:
         return bool(self._faults)
 
     def add(self, described: Mapping[str, Any]) -> Fault:
-        """Set a fault from `kind`, `path`, `method`, `times`, `skip`, `probability`, `seed`; the rest is the kind's.
+        """Set a fault from `kind`, `path`, `method`, `times`, `skip`, `probability`, `seed` and the kind's parameters.
 
-        :raises FaultError: it cannot be.
+        :raises FaultError: the fault or a parameter does not exist.
         """
         common = {"kind", "path", "method", "times", "skip", "probability", "seed"}
         given = {name: value for name, value in described.items() if name in common}
@@ -166,17 +166,17 @@ class Faults:
         return fault
 
     def clear(self, id: int | None = None) -> int:
-        """Take back one fault, or all. Returns how many there were."""
+        """Remove one fault, or all; return their number."""
         before = len(self._faults)
         self._faults = [] if id is None else [fault for fault in self._faults if fault.id != id]
         return before - len(self._faults)
 
     def describe(self) -> list[dict[str, Any]]:
-        """All faults set, used up ones included."""
+        """Return all faults that are set, including used-up ones."""
         return [fault.describe() for fault in self._faults]
 
     def latency(self, method: str, path: str) -> float:
-        """Seconds to wait before this request is looked at."""
+        """Return the seconds to wait before this request is processed."""
         return sum(
             float(fault.params["seconds"])
             for fault in self._faults
@@ -184,15 +184,15 @@ class Faults:
         )
 
     def before(self, method: str, path: str) -> Fault | None:
-        """The fault that strikes this request whatever its answer would be."""
+        """Return the fault that applies to this request whatever its response would be; None if there is none."""
         return self._first(method, path, lambda kind: kind not in AFTER and kind not in GUARD)
 
     def guard(self, method: str, path: str) -> Fault | None:
-        """The fault that keeps an authorised request from being executed."""
+        """Return the fault that stops an authorized request before it is executed; None if there is none."""
         return self._first(method, path, GUARD.__contains__)
 
     def after(self, method: str, path: str) -> Fault | None:
-        """The fault that spoils this request's good answer."""
+        """Return the fault that changes the successful response to this request; None if there is none."""
         return self._first(method, path, AFTER.__contains__)
 
     def _first(self, method: str, path: str, phase: Callable[[str], bool]) -> Fault | None:

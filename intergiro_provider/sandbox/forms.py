@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bodies of the writing endpoints, as the bank's portal documents them. Anything else is refused."""
+"""The bodies of the writing endpoints, as the bank's portal documents them. Other bodies are refused."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Form(Struct, forbid_unknown_fields=True):
 
 
 class Account(Form):
-    """3d: an account at another bank."""
+    """An account at another bank (3d)."""
 
     iban: Text
     bic: Text
 
 
 class Counterparty(Form):
-    """3d: the payee, with either an Intergiro account or one at another bank."""
+    """The payee, with either an Intergiro account or one at another bank (3d)."""
 
     name: Text
     account_id: Text | UnsetType = UNSET
@@ -61,7 +61,7 @@ class Move(Form):
 
 
 class BulkAccount(Form):
-    """2d: the payee's account."""
+    """The payee's account (2d)."""
 
     account_iban: Text
     account_bic: Text
@@ -75,7 +75,7 @@ class BulkCounterparty(Form):
 
 
 class BulkItem(Form):
-    """2d: one SEPA payment in EUR."""
+    """One SEPA payment in EUR (2d)."""
 
     counterparty: BulkCounterparty
     amount: Amount
@@ -118,7 +118,7 @@ F = TypeVar("F", bound=Struct)
 def read(body: bytes, form: type[F]) -> F:
     """Decode a request body.
 
-    :raises Invalid: it is not JSON, or not this form.
+    :raises Invalid: the body is not JSON, or does not fit the form.
     """
     try:
         return json.decode(body, type=form)

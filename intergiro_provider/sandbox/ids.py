@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids that look random and can be read back: a million records need no table from ids to records."""
+"""Ids that look random but encode a serial number, so that a million records need no table of ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONG_BACK = pow(_LONG_FACTOR, -1, _LONG)
 
 
 class Ids:
-    """A one-to-one map from serial numbers to ids: every third is a UUID, the others have ten characters.
+    """A bijection from serial numbers to ids: every third id is a UUID, the others have ten characters.
 
     :param salt: another salt gives other ids.
     """
@@ -30,7 +30,7 @@ class Ids:
         self._long_salt = (salt * 0x9E3779B97F4A7C15F39CC0605CEDC835 + 0x243F6A8885A308D313198A2E0) % _LONG
 
     def of(self, serial: int) -> str:
-        """The id of a serial number."""
+        """Return the id of a serial number."""
         if serial % 3 == 0:
             x = (serial * _LONG_FACTOR + self._long_salt) % _LONG
             low = x & 0x3FFFFFFFFFFFFFFF
@@ -44,7 +44,7 @@ class Ids:
         return _PAIRS[e] + _PAIRS[d] + _PAIRS[c] + _PAIRS[b] + _PAIRS[a]
 
     def serial(self, text: str) -> int | None:
-        """The serial number of an id, or None where no serial has it (large ones mean an id never given)."""
+        """Return the serial number of an id; None if it encodes none. Large numbers mean an id that was not issued."""
         if len(text) == 10:
             try:
                 x = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of a list: the query read strictly, the page cut with bisections."""
+"""Pages of a list: validate the query, and find the page by bisection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d
 
 
 class Invalid(Exception):
-    """A request that does not validate: what the bank says about which field."""
+    """A request that is not valid; holds the bank's message and the field."""
 
     def __init__(self, field: str, message: str, code: str = "invalid") -> None:
         super().__init__(message)
@@ -32,16 +32,16 @@ class Invalid(Exception):
 
 @dataclass(frozen=True)
 class Page:
-    """The bytes of a page's answer, and how many records it holds."""
+    """The body of a page, and its number of records."""
 
     body: bytes
     rows: int
 
 
 def page(collection: Collection, query: Query, settings: Settings) -> Page:
-    """Answer a list request.
+    """Return the requested page of a list.
 
-    :raises Invalid: a parameter the endpoint does not accept.
+    :raises Invalid: the endpoint does not accept a parameter.
     """
     _known(collection, query)
     limit = _limit(query)
@@ -61,7 +61,7 @@ def page(collection: Collection, query: Query, settings: Settings) -> Page:
         )
         filters = tuple(_values(query, name, settings) for name in FACETS)  # type: ignore[assignment]
     positions, start, stop = collection.view(filters, by_updated=by_updated, span=span)
-    # In the order of the sequence, a cursor either bounds the page from below (and it grows upwards) or from above.
+    # A cursor is either the lower bound of the page, which then extends upwards, or the upper bound.
     if after is not None or before is not None:
         key = collection.updated_key if by_updated else None
         cursor = _cursor(collection, after, before)
@@ -136,8 +136,8 @@ def _moment(query: Query, name: str) -> float | None:
 
 @lru_cache(maxsize=512)
 def epoch_ms(text: str) -> float | None:
-    """An ISO 8601 date-time with an offset as epoch milliseconds; None where it is not one."""
-    # A fraction of a millisecond counts: records lie on whole ones, and a bound between two of them takes neither.
+    """Return an ISO 8601 date-time with an offset as epoch milliseconds; None if it is not one."""
+    # A fraction of a millisecond matters: records have whole milliseconds, and such a bound lies between two.
     if not _DATE_TIME.fullmatch(text):
         return None
     try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to each request before it reaches its endpoint: count it, inject a fault, limit it, authorize it.
+"""The middleware: count each request, inject a fault, limit the rate, and authorize.
 
-The middleware share facts about a request in its scope: `sandbox.body`, `sandbox.fault`, `sandbox.dropped` and
+They share data about a request in its scope: `sandbox.body`, `sandbox.fault`, `sandbox.dropped` and
 `sandbox.roles`.
 """
 
@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from intergiro_provider.sandbox.bank import APIS, Bank
 from intergiro_provider.sandbox.connections import Connections
+from intergiro_provider.sandbox.fault_effects import Wire, replaced, spoiled
 from intergiro_provider.sandbox.faults import Fault, Faults
-from intergiro_provider.sandbox.misbehave import Wire, replaced, spoiled
 from intergiro_provider.sandbox.request_log import RequestLog
 from intergiro_provider.sandbox.responses import error, too_many
 
@@ -111,7 +111,7 @@ class InjectFaults:
 
     async def _instead(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         kind, params = fault.kind, fault.params
-        if params.get("handled") or kind == "lose_answer":
+        if params.get("handled") or kind == "lose_response":
             await self._execute(scope, params["commit_after"])
         response = replaced(fault, self._bank.now() + self._bank.settings.date_skew)
         if response is not None:

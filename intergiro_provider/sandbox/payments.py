@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 class Conflict(Exception):
-    """A write that cannot be done in the present state."""
+    """A write that conflicts with an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Done:
     """A payment that was made: the request, its response, and when."""
 
     sent: Move | Pay
-    answer: Record
+    response: Record
     at: float
 
 
@@ -48,7 +48,7 @@ class Payments:
     """Payments made since the start.
 
     :param settings: a function, because settings change while the sandbox runs.
-    :param clock: epoch seconds; the moment at which a new transaction is booked.
+    :param clock: returns epoch seconds, the time at which a new transaction is booked.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Payments:
         self._waiting: list[Batch] = []
 
     def single(self, sent: Move | Pay, data: Data) -> Record:
-        """Move money between own accounts, or pay someone.
+        """Move money between own accounts, or make a payment.
 
-        :raises Invalid: the accounts do not fit.
-        :raises ConsentMissing: the amount needs a person's consent.
+        :raises Invalid: an account is not valid.
+        :raises ConsentMissing: the amount needs the user's consent.
         :raises Conflict: the `request_id` was used before.
         """
         if (former := self._former(sent)) is not None:
@@ -74,7 +74,7 @@ class Payments:
         return self._make(sent, records, data)
 
     def bulk(self, sent: Bulk, data: Data) -> Record:
-        """A batch of SEPA payments, which waits for a person's approval.
+        """Add a batch of SEPA payments, which waits for approval.
 
         :raises Invalid: the account is not in EUR, or too many batches wait.
         """
@@ -90,7 +90,7 @@ class Payments:
         return {"account_id": account["id"], "id": str(uuid.uuid4()), "totals_by_currency": totals}
 
     def decide(self, *, approve: bool) -> int:
-        """A person approves or rejects every batch that waits. Returns how many there were."""
+        """Approve or reject all waiting batches; return their number."""
         waiting, self._waiting = self._waiting, []
         now, status = self._now(), "pending" if approve else "rejected"
         for batch in waiting:
@@ -104,7 +104,7 @@ class Payments:
         return len(waiting)
 
     def _former(self, sent: Move | Pay) -> Record | None:
-        """The response to a `request_id` that was used before."""
+        """Return the response to a `request_id` that was used before."""
         settings, done = self._settings(), self._done.get(sent.request_id)
         if done is None or settings.idempotency == "ignore":
             return None
@@ -113,16 +113,16 @@ class Payments:
         self.counters.duplicates += 1
         if settings.idempotency == "conflict" or (settings.idempotency == "keep" and done.sent != sent):
             raise Conflict("This request_id was used before.")
-        return done.answer
+        return done.response
 
     def _make(self, sent: Move | Pay, records: list[Record], data: Data) -> Record:
-        answer = self._book(records, data)[0]
+        response = self._book(records, data)[0]
         if isinstance(sent, Pay):
             # As in the portal's example: the amount is positive, and request_id is not shown.
-            answer = {**answer, "amount": sent.amount}
-            del answer["request_id"]
-        self._done[sent.request_id] = Done(sent, answer, self._clock())
-        return answer
+            response = {**response, "amount": sent.amount}
+            del response["request_id"]
+        self._done[sent.request_id] = Done(sent, response, self._clock())
+        return response
 
     def _book(self, records: list[Record], data: Data) -> list[Record]:
         self.counters.writes += 1

@@ -21,15 +21,15 @@ class RequestLog:
     def __init__(self, count: int, *, verbose: bool) -> None:
         self.in_progress = 0
         self.number = 0
-        """How many requests have come."""
+        """Return the number of requests so far."""
         self._verbose = verbose
         self._requests: deque[tuple[int, Scope, int]] = deque(maxlen=count)
 
     def add(self, number: int, scope: Scope, status: int, seconds: float) -> None:
-        """Add a request that has ended.
+        """Add a completed request.
 
         :param status: of the response; 0: there was none.
-        :param seconds: how long it took.
+        :param seconds: its duration.
         """
         self._requests.append((number, scope, status))
         if self._verbose:

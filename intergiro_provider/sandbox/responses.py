@@ -14,18 +14,18 @@ JSON = "application/json"
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A response of JSON."""
+    """Return a JSON response."""
     return Response(json.dumps(value, ensure_ascii=False).encode(), status, headers, media_type=JSON)
 
 
 def error(status: int, code: str, message: str, field: str = "", headers: Mapping[str, str] | None = None) -> Response:
-    """A response in the documented form of errors; a field that is not known is left out."""
+    """Return a response in the documented form of errors; without a field, it is left out."""
     described = {"code": code, "field": field, "message": message} if field else {"code": code, "message": message}
     return as_json({"errors": [described]}, status, headers)
 
 
 def too_many(seconds: float, form: str, now: float) -> Response:
-    """429, with Retry-After as `seconds`, as a `date` or not at all (`none`).
+    """Return a 429 with Retry-After as `seconds`, as a `date`, or without it (`none`).
 
     :param now: epoch seconds of the bank's Date header.
     """

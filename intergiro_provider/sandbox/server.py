@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server: uvicorn on a loopback address, and nowhere else."""
+"""The server: uvicorn, on loopback addresses only."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ KEEP_ALIVE = 75
 
 
 class NotLoopback(ValueError):
-    """An address that others could reach: the sandbox has no business there."""
+    """The address can be reached from other machines, and the sandbox must not listen there."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on loopback; port 0 takes a free one.
+    """Return a listening socket on loopback; port 0 selects a free one.
 
     :raises NotLoopback: the host is not a loopback address.
     :raises OSError: the port is taken.
@@ -42,8 +42,8 @@ def listen(host: str, port: int) -> socket.socket:
     if not address.is_loopback:
         raise NotLoopback(f"host: {host} can be reached from outside; use 127.0.0.1, ::1 or localhost")
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    # The protocol is named because asyncio switches Nagle's algorithm off only for sockets that say they are TCP:
-    # without that each answer, sent as head and body, costs 40 ms.
+    # asyncio disables Nagle's algorithm only for sockets that name TCP as their protocol. With the algorithm, each
+    # response costs 40 ms, because headers and body are sent separately.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,7 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """One sandbox on one socket; runs in the thread that calls `run_until_stopped`.
+    """A sandbox on a socket, run by the thread that calls `run_until_stopped`.
 
     :param ready: called once it listens.
     """
@@ -93,36 +93,36 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL at which it listens."""
         host, port = self._address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def run_until_stopped(self) -> None:
-        """Serve until `stop`, or until a signal where this is the main thread."""
+        """Serve until `stop` or, in the main thread, until a signal."""
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self.serve(sockets=[self._sock]))
 
     def stop(self) -> None:
-        """End it; from any thread."""
+        """Stop the server, from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             try:
                 self._loop.call_soon_threadsafe(self._stop.set)
             except RuntimeError:
-                pass  # it has just ended by itself
+                pass  # it has just stopped by itself
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal ends it."""
+        """Stop after a signal."""
         super().handle_exit(sig, frame)
         self.stop()
 
     async def main_loop(self) -> None:
-        """Wait for the end; no polling, so that tests stop in no time."""
+        """Wait for the stop. It does not poll, so that tests stop at once."""
         self._loop = asyncio.get_running_loop()
         self._ready()
         await self._stop.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close everything at once: nobody's money is at stake."""
+        """Close all connections at once."""
         if self._back is not None:
             self._back.cancel()
         self._close()
@@ -136,7 +136,7 @@ class Server(uvicorn.Server):
         self._back = asyncio.get_running_loop().create_task(self._be_down(seconds))
 
     async def _be_down(self, seconds: float) -> None:
-        await asyncio.sleep(0.05)  # so that the answer to who asked for it goes out
+        await asyncio.sleep(0.05)  # so that the response to the request for the outage is sent
         self._close()
         await asyncio.sleep(seconds)
         await self.startup(sockets=[listen(*self._address)])
@@ -150,7 +150,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _protocol(connections: Connections) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, httptools where it is installed, that tells of its connections and keeps quiet."""
+    """uvicorn's protocol (httptools if installed), which reports its connections and logs nothing."""
     base: Any
     if importlib.util.find_spec("httptools") is not None:
         base = importlib.import_module("uvicorn.protocols.http.httptools_impl").HttpToolsProtocol
@@ -158,7 +158,7 @@ def _protocol(connections: Connections) -> type[asyncio.Protocol]:
         base = importlib.import_module("uvicorn.protocols.http.h11_impl").H11Protocol
     quiet = logging.getLogger("intergiro_provider.sandbox.uvicorn")
     quiet.propagate = False
-    quiet.setLevel(logging.CRITICAL + 1)  # dropped connections are what the faults are for
+    quiet.setLevel(logging.CRITICAL + 1)  # faults drop connections on purpose
 
     class Protocol(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

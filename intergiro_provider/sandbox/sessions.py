@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session rules of the bank, enforced strictly; a clock is given, nothing here waits or does I/O."""
+"""The session rules of the bank, enforced strictly, without I/O and with a given clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from intergiro_provider.sandbox.settings import Settings, parse_key
 
 
 class Refused(Exception):
-    """A login, a refresh or an access token that is not accepted."""
+    """A login, a refresh or an access token is refused."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class Refused(Exception):
 
 @dataclass
 class Session:
-    """What one login began: one key, one API, one line of refresh tokens."""
+    """The session of one login: one key, one API, one sequence of refresh tokens."""
 
     id: str
     key: str
@@ -34,7 +34,7 @@ class Session:
 
 @dataclass
 class Access:
-    """An access token's record: epoch seconds of its end, and the session it belongs to."""
+    """An access token: the epoch seconds at which it expires, and its session."""
 
     session: Session
     expires_at: float
@@ -42,7 +42,7 @@ class Access:
 
 @dataclass
 class Refresh:
-    """A refresh token's record: the access token issued with it, and whether it was used."""
+    """A refresh token: the access token issued with it, and whether it was used."""
 
     session: Session
     access: Access
@@ -51,17 +51,17 @@ class Refresh:
 
 @dataclass
 class KeyState:
-    """What fraud prevention remembers of a key, in one API."""
+    """The state of fraud prevention for one key and API."""
 
     logins: deque[float] = field(default_factory=deque)
     blocked: bool = False
 
 
 class Sessions:
-    """Every session of the bank.
+    """All sessions of the bank.
 
     :param settings: a function, because settings change while the sandbox runs.
-    :param clock: epoch seconds.
+    :param clock: returns epoch seconds.
     """
 
     def __init__(self, settings: Callable[[], Settings], counters: Counters, clock: Callable[[], float]) -> None:
@@ -75,7 +75,7 @@ class Sessions:
         self._specs: tuple[str, ...] = ()
         self._roles: dict[str, frozenset[str]] = {}
 
-    # What clients call
+    # For clients
 
     def login(self, api: str, key: str) -> dict[str, str]:
         """Begin a session at `api` (`v1` or `v3`).
@@ -99,7 +99,7 @@ class Sessions:
     def refresh(self, api: str, token: str) -> dict[str, str]:
         """Renew a session whose access token has expired.
 
-        :raises Refused: too early, token used before or unknown, session over.
+        :raises Refused: the access token is valid, the refresh token is used or unknown, or the session has ended.
         """
         settings, now = self._settings(), self._clock()
         known = self._refresh.get(token)
@@ -124,7 +124,7 @@ class Sessions:
         return self._issue(known.session)
 
     def authorize(self, api: str, token: str) -> frozenset[str] | None:
-        """The roles that a bearer has at `api`, or None where it is expired, unknown or over."""
+        """Return the roles of an access token at `api`; None if it is not valid."""
         access = self._access.get(token)
         if access is None:
             self.counters.unknown_tokens += 1
@@ -134,10 +134,10 @@ class Sessions:
             return None
         return self.roles().get(access.session.key)
 
-    # What people and tests do to it
+    # For the control API
 
     def end_sessions(self) -> int:
-        """End every session now. Returns how many lived."""
+        """End every session; return how many were active."""
         now = self._clock()
         living = [session for session in self._sessions if session.ends_at > now]
         for session in living:
@@ -145,7 +145,7 @@ class Sessions:
         return len(living)
 
     def expire_access(self) -> int:
-        """Let every access token expire now. Returns how many lived."""
+        """Expire every access token; return how many were valid."""
         now = self._clock()
         living = [access for access in self._access.values() if access.expires_at > now]
         for access in living:
@@ -153,7 +153,7 @@ class Sessions:
         return len(living)
 
     def forget(self) -> None:
-        """Forget every session and key state; issued tokens stay on the list of `issued`."""
+        """Delete all sessions and key states; `issued` keeps all tokens."""
         self._access.clear()
         self._refresh.clear()
         self._sessions.clear()
@@ -161,11 +161,11 @@ class Sessions:
 
     @property
     def issued(self) -> list[str]:
-        """Every access and refresh token ever issued."""
+        """Return every access and refresh token that was issued."""
         return list(self._issued)
 
     def state(self) -> dict[str, Any]:
-        """Living sessions and access tokens, as numbers."""
+        """Return the numbers of active sessions and access tokens."""
         now = self._clock()
         return {
             "sessions": sum(session.ends_at > now for session in self._sessions),
@@ -179,7 +179,7 @@ class Sessions:
             self._specs, self._roles = specs, dict(map(parse_key, specs))
         return self._roles
 
-    # Inside
+    # Internal
 
     def _fraud_prevention(self, api: str, key: str, now: float) -> None:
         settings = self._settings()
@@ -194,7 +194,7 @@ class Sessions:
 
     def _issue(self, session: Session) -> dict[str, str]:
         token = tokens.refresh_token(session=session.id)
-        # The access token is made first: a refresh token remembers the one that must expire before it may be used.
+        # Create the access token first: it must expire before the refresh token may be used.
         pair = Refresh(session, Access(session, 0.0))
         access = self._new_access(pair)
         self._refresh[token] = pair

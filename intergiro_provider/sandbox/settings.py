@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of the sandbox: one dataclass, from which the flags and the run-time settings are made."""
+"""The settings of the sandbox: a dataclass, from which the flags and the run-time settings are derived."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Settings:
     correlation_ids_ignored: bool = _set(False, "the filter correlation_ids is ignored (?)")
     max_waiting_batches: int = _set(100, "batches that can wait for approval at the same time", low=0)
     pay_consent_above: int = _set(
-        0, "payments above this amount (minor units) need a person's consent (412); 0: none", low=0
+        0, "payments above this amount (minor units) need the user's consent (412); 0: none", low=0
     )
     consent_life: float = _set(600.0, "seconds until a consent expires (?)", low=0)
     consent_repeat: Literal["kept", "replaced"] = _set(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transactions: any number of them, each made from its serial number when it is asked for, the same each time."""
+"""Any number of transactions. Each is generated from its serial number on demand, always the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from intergiro_provider.sandbox.collection import Collection, encode, iso
 from intergiro_provider.sandbox.ids import Ids
 
-# Sixteen, eight and eight of them, picked by bits of noise: how often a word is there is how likely it is.
+# Random bits select one of sixteen or eight; a value that occurs more often in the tuple is more likely.
 STATUSES = (
     *("pending", "pending_approval", "processing", "rejected", "failed", "cancelled", "returned"),
     *["completed"] * 9,
@@ -28,7 +28,7 @@ OPEN = frozenset({"pending", "processing"})
 BOOKED = "completed"
 """The status of transactions that count in an account's balance."""
 _TYPES = (b"bank-transfer", b"bank-transfer", b"bank-transfer", b"card", b"card", b"fee", b"exchange", b"move")
-# How the bank spells a string is the bank's affair: escapes that a re-encoding would change must survive a pull.
+# A pull must keep the bank's spelling of strings, including escapes that a re-encoding would change.
 NAMES = tuple(
     name.encode()
     for name in (
@@ -88,7 +88,7 @@ _TEMPLATE = (
 
 @dataclass(frozen=True)
 class Spread:
-    """How many transactions, and when: between `now - days` and `now`."""
+    """The number of transactions, and their period: from `now - days` to `now`."""
 
     count: int
     now: datetime
@@ -99,10 +99,10 @@ class Transactions(Collection):
     """The transactions of one API.
 
     :param api: `v1` (2d) or `v3` (3d).
-    :param seed: another seed gives other ids, moments and contents.
-    :param accounts: the accounts that they belong to, which also say the currency.
-    :param settle_after: seconds after which pending transactions complete; 0: only when told.
-    :param cached: how many serialised records are kept.
+    :param seed: determines ids, times and contents.
+    :param accounts: the accounts of the transactions, which determine the currency.
+    :param settle_after: seconds after which pending transactions complete; 0: only on request.
+    :param cached: number of serialized records to keep.
     """
 
     facets = True
@@ -132,7 +132,7 @@ class Transactions(Collection):
         # Pending transactions by the time at which they complete, in milliseconds since the end of the data.
         self._pending: list[tuple[float, int]] = []
         self._elapsed = 0.0
-        # Transactions that are not yet found by correlation_ids, in the order in which they will be.
+        # Transactions that correlation_ids does not find yet, in the order in which it will.
         self._hidden: dict[int, float] = {}
         self._settle_after = round(settle_after * 1000)
         self._settled_before = 0
@@ -176,7 +176,7 @@ class Transactions(Collection):
         return self._accounts[noise % len(self._accounts)], status, _correlation(noise).decode()
 
     def balance(self, account_id: str) -> int:
-        """The sum of the account's booked transactions. The first call costs a pass over all of them."""
+        """Return the sum of the account's booked transactions. The first call reads all transactions."""
         if self._balances is None:
             self._balances = Counter()
             for serial in range(self._generated):
@@ -190,12 +190,12 @@ class Transactions(Collection):
         return self._balances[account_id]
 
     def prepare(self) -> None:
-        """Serialise as many records as are kept, so that the first reader waits no longer than the second."""
+        """Serialize the records that are kept, so that the first pull is as fast as the second."""
         for serial in range(min(len(self.order), self._cached)):
             self.raw(serial)
 
     def add(self, records: Sequence[dict[str, Any]], created: int, *, found_after: float = 0.0) -> list[dict[str, Any]]:
-        """Add transactions at epoch milliseconds; their ids and moments are filled in. Returns them.
+        """Add transactions at epoch milliseconds, fill in their ids and times, and return them.
 
         :param found_after: seconds after which they are found by correlation_ids.
         """
@@ -209,7 +209,7 @@ class Transactions(Collection):
         return [self._written[serial] for serial in serials]
 
     def change(self, serial: int, changes: dict[str, Any], updated: int) -> None:
-        """Change fields of a transaction, as a status changes in the life of a payment."""
+        """Change fields of a transaction, such as its status."""
         former = self._written.get(serial) or json.loads(self._make(serial))
         self._count(former, -1)
         self._write(serial, {**former, **changes, "updated_at": iso(updated)})
@@ -217,7 +217,7 @@ class Transactions(Collection):
         self.touched()
 
     def settle(self, elapsed: float) -> None:
-        """Do what is due so many milliseconds after the end of the data: complete pending transactions, for one."""
+        """Apply the changes that are due this many milliseconds after the end of the data, such as completions."""
         self._elapsed = elapsed
         while self._hidden and self._hidden[serial := next(iter(self._hidden))] <= elapsed:
             del self._hidden[serial]
@@ -227,7 +227,7 @@ class Transactions(Collection):
             self._complete(serial, self.created[self.place[serial]] + self._settle_after)
 
     def settle_all(self, now: int) -> int:
-        """Complete all pending transactions that would complete one day or were added. Returns how many."""
+        """Complete all pending transactions that were added or would complete later; return their number."""
         pending, self._pending = self._pending, []
         return sum(self._complete(serial, now) for _, serial in pending)
 
@@ -248,14 +248,14 @@ class Transactions(Collection):
             self._balances[record["account_id"]] += sign * record["amount"]
 
     def _state(self, noise: int, created: int) -> tuple[str, int]:
-        """A generated transaction's status, and when it was last updated."""
+        """Return a generated transaction's status and the time of its last update."""
         status = STATUSES[noise >> 8 & 15]
         if created < self._settled_before and status in OPEN:
             return BOOKED, created + self._settle_after
         return status, created + ((noise >> 20) % 90_000 if noise & 3 else 0)
 
     def _noise(self, serial: int) -> int:
-        # A 64-bit mixer: neighbouring serials get unrelated bits, and no state is needed to make the millionth record.
+        # A 64-bit mixer: adjacent serials get unrelated bits, and no state is needed for the millionth record.
         x = (serial * 0x9E3779B97F4A7C15 + self._salt) & _MASK
         x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & _MASK
         x = ((x ^ x >> 27) * 0x94D049BB133111EB) & _MASK
@@ -269,7 +269,7 @@ class Transactions(Collection):
         account, currency = self._account_bytes[noise % len(self._account_bytes)]
         rate, payment_amount, payment_currency = b"null", amount, currency
         if not noise >> 12 & 7:
-            # Trailing zeros and exponents: spellings that a float does not keep.
+            # A float does not keep trailing zeros and exponents.
             rate = (b"10.4500", b"0.0930", b"1.10", b"4.2e-2")[noise >> 40 & 3]
             payment_amount, payment_currency = amount * 11 // 10, b"NOK"
         extra = b""
@@ -321,21 +321,21 @@ def _iso(ms: int) -> bytes:
 
 
 def _moments(seed: int, spread: Spread) -> array[int]:
-    """Sorted epoch milliseconds, some of them equal, so that ties lie on page boundaries too."""
+    """Return sorted epoch milliseconds with ties, also across page boundaries."""
     draw = random.Random(seed).random
     end = int(spread.now.timestamp() * 1000)
     length = max(int(spread.days * _DAY), 1)
     moments = [end - 1 - int(draw() * length) for _ in range(spread.count)]
     moments.sort()
     for start in range(0, len(moments), 10):
-        # Two of ten are equal, and of every fifth ten four; more than a page of them can be made with `add`.
+        # Two of ten are equal, and four in every fifth ten. `add` can create more than a page of equal ones.
         for tied in range(start + 1, min(start + (2 if start % 50 else 4), len(moments))):
             moments[tied] = moments[start]
     return array("q", moments)
 
 
 def _account_details(seed: int, api: str) -> tuple[bytes, ...]:
-    """Where counterparties have their accounts, in the form of each API."""
+    """Return a counterparty's account, in the form of each API."""
     draw = random.Random(seed ^ 0x1BA)
     kinds = (("SE", 22, "ESSESESS"), ("DE", 20, "DEUTDEFF"), ("PL", 26, "BREXPLPW"), ("FR", 25, "BNPAFRPP"))
     made = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What faults do to an answer, and what they do on the wire."""
+"""The effects of faults, on responses and on the connection."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _BROKEN = {
 
 
 class Wire:
-    """One request's side of a connection."""
+    """The connection of one request."""
 
     def __init__(self, transport: asyncio.Transport | None, receive: Receive, send: Send) -> None:
         self._transport, self._receive, self._send = transport, receive, send
 
     async def drop(self, *, reset: bool) -> None:
-        """Close the connection, whatever was or was not sent; `reset` makes the peer see a reset instead of an end."""
+        """Close the connection at once; with `reset`, the peer gets a RST instead of a FIN."""
         if self._transport is not None:
             sock = self._transport.get_extra_info("socket")
             if reset and sock is not None:
-                # Closing a socket that lingers for zero seconds sends a reset and forgets what was not sent.
+                # With SO_LINGER 0, close() sends a RST and discards unsent data.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._transport.abort()
             else:
                 self._transport.close()
-        # Until the server has seen the connection go; else it would try to send an answer of its own.
+        # Wait until the server has noticed the closed connection. Otherwise it would send its own response.
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -51,11 +51,11 @@ class Wire:
         part = body[: int(len(body) * fraction)]
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
         if reset:
-            await asyncio.sleep(0.02)  # a reset overtakes what is still in the socket's buffer
+            await asyncio.sleep(0.02)  # a reset discards data in the socket's buffer
         await self.drop(reset=reset)
 
     async def hang(self, seconds: float) -> None:
-        """Say nothing for so long, or until the peer goes away; then drop."""
+        """Send nothing for this number of seconds, or until the peer disconnects; then drop."""
         try:
             async with asyncio.timeout(seconds):
                 while (await self._receive())["type"] != "http.disconnect":
@@ -65,7 +65,7 @@ class Wire:
 
 
 def replaced(fault: Fault, now: float) -> Response | None:
-    """The response that a fault gives instead of the bank's; None for a fault that acts on the wire.
+    """Return the response that replaces the bank's; None for a fault of the connection.
 
     :param now: epoch seconds of the bank's Date header.
     """
@@ -78,7 +78,7 @@ def replaced(fault: Fault, now: float) -> Response | None:
             seconds = params["retry_after"]
             form = "none" if seconds is None else "date" if params["as_date"] else "seconds"
             return too_many(seconds or 0, form, now)
-        case "answer":
+        case "response":
             body = params["body"]
             text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
             headers = {"content-type": JSON} | {name.lower(): value for name, value in params["headers"].items()}
@@ -89,7 +89,7 @@ def replaced(fault: Fault, now: float) -> Response | None:
 
 
 def spoiled(fault: Fault, response: Response) -> Response:
-    """A good response after a fault has changed its content."""
+    """Return a successful response with its content changed by a fault."""
     body = bytes(response.body)
     match fault.kind:
         case "garbled":
@@ -99,10 +99,10 @@ def spoiled(fault: Fault, response: Response) -> Response:
         case "empty_page":
             return Response(b'{"data":[],"has_more":true}', response.status_code, media_type=JSON)
         case "repeat_record":
-            answer = json.loads(body)
-            # Re-encoding is good enough here: nobody keeps a page that has a record twice.
-            answer["data"] += answer["data"][-1:]
-            return as_json(answer)
+            changed = json.loads(body)
+            # Re-encoding is allowed here: no client keeps a page with a repeated record.
+            changed["data"] += changed["data"][-1:]
+            return as_json(changed)
     return response
 
 
@@ -115,4 +115,4 @@ def _status(status: int, body: str, headers: dict[str, str]) -> Response:
             return Response(f"error {status}", status, headers, media_type="text/plain")
         case "empty":
             return Response(b"", status, headers, media_type=JSON)
-    return error(status, "fault", f"The sandbox was asked to answer {status}.", headers=headers)
+    return error(status, "fault", f"A fault of the sandbox returns {status}.", headers=headers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank's small lists: individuals, accounts, cards, events, payment methods. Seeded, the same each time."""
+"""The bank's small lists: individuals, accounts, cards, events, payment methods. A seed determines them."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ GIVEN = ("Åsa", "Zoë", "Łukasz", "Özlem", "Jürgen", "Nguyễn", "Σοφία
 FAMILY = ("Öberg", "O'Neill", "Wiśniewska", "Müller-Lund", "d’Arc", "Παπαδοπούλου", "Иванова", "田中", "Smith", "Ñúñez")
 
 
-class Makers:
-    """Makes the records of one API.
+class SmallLists:
+    """Generates the small lists of one API.
 
     :param api: `v1` or `v3`.
-    :param now: the end of the data; everything was created in the two years before it.
+    :param now: the end of the data; all records were created in the two years before.
     """
 
     def __init__(self, api: str, seed: int, now: datetime) -> None:
         self._api, self._seed, self._now = api, seed, now
 
     def accounts(self, count: int) -> list[Record]:
-        """Accounts, half of them in EUR; their balances come from the transactions."""
+        """Return accounts, half of them in EUR. Their balances are computed from the transactions."""
         draw, ids = self._source("accounts")
         rows = []
         for serial in range(count):
@@ -64,7 +64,7 @@ class Makers:
         return rows
 
     def individuals(self, count: int) -> list[Record]:
-        """Individuals in every status."""
+        """Return individuals, in every status."""
         draw, ids = self._source("individuals")
         rows = []
         for serial in range(count):
@@ -89,7 +89,7 @@ class Makers:
         return rows
 
     def cards(self, count: int, accounts: Sequence[Record], individuals: Sequence[Record]) -> list[Record]:
-        """Cards of those individuals, on those accounts."""
+        """Return cards of these individuals, on these accounts."""
         draw, ids = self._source("cards")
         rows = []
         for serial in range(count):
@@ -116,7 +116,7 @@ class Makers:
         return rows
 
     def events(self, individual: Record) -> list[Record]:
-        """What happened to an individual; the first event has an empty payload."""
+        """Return the events of an individual; the first has an empty payload."""
         _, ids = self._source("events" + individual["id"])
         start = datetime.fromisoformat(individual["created_at"])
         names = EVENTS[: _SEEN[individual["status"]]]
@@ -131,7 +131,7 @@ class Makers:
         ]
 
     def payment_methods(self, owner: str) -> list[Record]:
-        """How an individual or a guest can pay."""
+        """Return the payment methods of an individual or a guest."""
         draw, ids = self._source("methods" + owner)
         rows = []
         for serial in range(1 + draw.randrange(4)):
@@ -149,7 +149,7 @@ class Makers:
         return rows
 
     def bank_details(self, account: Record) -> list[Record]:
-        """A plain array: how money reaches the account."""
+        """Return the bank details of an account."""
         draw, _ = self._source("details" + account["id"])
         iban = "SE" + "".join(draw.choice("0123456789") for _ in range(22))
         rows: list[Record] = [{"type": "sepa", "iban": iban, "bic": "ESSESESS", "beneficiary": account["name"]}]
