@@ -111,7 +111,7 @@ class IntergiroValueError(IntergiroError, AirflowFailException, ValueError):
 
 
 class StorageError(IntergiroError, OSError):
-    """The `path` of a pull cannot be read or written, such as with a full disk or a missing right. Retriable."""
+    """The `path` of a pull cannot be read or written, such as with a full disk or a missing permission. Retriable."""
 
 
 class BalanceMismatch(IntergiroError, AirflowFailException):
@@ -119,7 +119,7 @@ class BalanceMismatch(IntergiroError, AirflowFailException):
 
 
 class LoadError(IntergiroError):
-    """A database refused a statement of a load. The load was rolled back. Retriable."""
+    """A database refused a statement of a load. The load was rolled back, or its commit is unknown. Retriable."""
 
 
 class IntergiroResponseError(IntergiroError):
@@ -131,7 +131,7 @@ class UnreadableResponse(IntergiroResponseError):
 
 
 class IntergiroApiError(IntergiroError):
-    """The bank answered a request with an error status.
+    """The bank responded with an error status.
 
     :param status_code: the HTTP status.
     :param errors: the bank's errors, a list of ``{"code", "field", "message"}``; can be empty. Can hold account data.
@@ -163,7 +163,7 @@ class IntergiroApiError(IntergiroError):
         super().__init__(self._describe(where, said))
 
     def _describe(self, where: str, said: str) -> str:
-        text = f"Intergiro answered {self.status_code}" + (f" to {where}" if where else "")
+        text = f"Intergiro returned {self.status_code}" + (f" for {where}" if where else "")
         if said:
             text += f" [{said}]"
         if self.request_id and looks_like_an_id(self.request_id):
@@ -233,10 +233,11 @@ class IntergiroConsentRequired(IntergiroClientError):
         scope = ", ".join(s for s in self.scope if looks_like_an_id(s)) or "an unnamed scope"
         until = f", open until {shown_id(self.expires_at)}" if self.expires_at else ""
         return (
-            f"Intergiro answered 412{asked}: a person has to give consent for {scope} "
+            f"Intergiro returned 412{asked}: a person has to give consent for {scope} "
             f"(consent {shown_id(self.consent_id)}{until}). "
             f'Send POST {{"return_url": …}} to consents/{shown_id(self.consent_id)}, and the person to the '
-            "redirect_url of the response. Then clear this task."
+            "redirect_url of the response. Keep this URL out of logs and XCom. Then clear this task. "
+            "For a single payment, IntergiroPaymentOperator does all this with `wait_for_consent=True`."
         )
 
 
@@ -293,7 +294,7 @@ class OutcomeUnknown(IntergiroError, AirflowFailException):
 
 
 class PaymentRejected(IntergiroError, AirflowFailException):
-    """The bank has rejected a payment, and rejects it again for the same idempotency key. Final.
+    """The bank has rejected a payment, or a person has not given the consent that it needs. Final.
 
     :param payment_id: the bank's id of the payment; None if it has none.
     """

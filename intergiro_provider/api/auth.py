@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from intergiro_provider.api.bank import note_time
+from intergiro_provider.api.auth_client import note_time
 from intergiro_provider.api.errors import described
 from intergiro_provider.api.settings import origin_of
 from intergiro_provider.exceptions import IntergiroAuthError, IntergiroValueError
@@ -29,17 +29,24 @@ class IntergiroAuth:
         self._shared = shared
         self._origin = origin
 
+    def obtain_token(self) -> None:
+        """Make sure that there is an access token, which may take a login.
+
+        :raises IntergiroError: there is no session.
+        """
+        self._shared.current()
+
     def exchange(
         self, request: requests.PreparedRequest, transmit: Callable[[requests.PreparedRequest], requests.Response]
     ) -> requests.Response:
         """Return the response to an authenticated request.
 
-        :param transmit: sends it once, and follows no redirect.
+        :param transmit: sends the request once, without following redirects.
         :raises IntergiroAuthError: the bank refuses this request, although it accepts the session.
         :raises IntergiroError: there is no session.
         """
         url = request.url or ""
-        # The first comparison is enough for nearly every request, and costs a tenth.
+        # The first comparison decides for nearly every request, in a tenth of the time.
         if not url.startswith(f"{self._origin}/") and origin_of(url) != self._origin:
             raise IntergiroValueError(
                 f"This session belongs to {self._origin} and is not used for other hosts. Use a requests.Session of "
@@ -58,15 +65,15 @@ class IntergiroAuth:
             renewed = self._shared.renew(pair, urlsplit(url).path)
             pair, alive = renewed.pair, renewed.how == "alive"
         raise IntergiroAuthError(
-            f"Intergiro refuses {described(request.method, url)} with 401, although it accepts the session elsewhere "
-            "or has just renewed it: this API key has no access to that endpoint. Give the key the role that it "
-            "needs, in the Intergiro customer portal."
+            f"Intergiro refuses {described(request.method, url)} with 401, although the session is valid (it works "
+            "for other endpoints, or was just renewed): this API key has no access to that endpoint. Give the key the "
+            "role that it needs, in the Intergiro customer portal."
         )
 
 
 def _release(response: requests.Response) -> None:
     """Read a response to its end, so that its connection can be used again."""
-    # The bank has refused the request, whatever happens to the rest of its response.
+    # The bank has refused the request, so an error in the rest of its response does not matter.
     with contextlib.suppress(requests.RequestException):
         _ = response.content
     response.close()

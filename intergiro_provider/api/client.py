@@ -32,10 +32,10 @@ from intergiro_provider.session.driver import SharedSession
 T = TypeVar("T")
 
 CONNECTIONS = 128
-"""Connections that a client keeps open at most; a pull opens as many as it has windows."""
+"""The largest number of connections that a client keeps open. A pull opens one for each window."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 REFUSALS = frozenset(range(400, 500)) - {408, 412, 425, 429}
-"""Statuses that end the attempts; a consent that is missing (412) was missing for the attempt before, too."""
+"""Statuses that end the attempts. Not 412: if consent is missing now, it was missing at the first attempt, too."""
 
 
 class IntergiroClient:
@@ -54,8 +54,15 @@ class IntergiroClient:
         self.session = self.new_session()
         self._retrying = {repeatable: retrying(repeatable=repeatable) for repeatable in (True, False)}
 
+    def authenticate(self) -> None:
+        """Make sure that there is an access token, so that the next request does not wait for a login.
+
+        :raises IntergiroError: there is no session.
+        """
+        self._bearer.obtain_token()
+
     def new_session(self) -> ApiSession:
-        """Return a session of its own, which shares the connections and the bank's session with the others."""
+        """Return a new `ApiSession` with this client's connections and bank session."""
         return ApiSession(self.settings, self._adapter, self._bearer)
 
     def request(
@@ -73,7 +80,8 @@ class IntergiroClient:
         :param data: for GET the query, a dict; otherwise the body: a dict or list is sent as JSON, str and bytes as
             they are.
         :param headers: further headers of this request.
-        :param options: as the `extra_options` of :meth:`.IntergiroHook.run`.
+        :param options: as the `extra_options` of :meth:`.IntergiroHook.run`. Also `before_send`, as in
+            :meth:`.ApiSession.send`.
         :param arguments: of ``requests.Request``, such as ``json`` or ``params``.
         :raises IntergiroApiError: for a status of 400 or above.
         :raises OutcomeUnknown: the bank may have carried out a write that must not be repeated.
@@ -102,7 +110,8 @@ class IntergiroClient:
             options.get("verify", options.get("verify_ssl")),
             options.get("cert"),
         )
-        how |= {"timeout": options.get("timeout"), "allow_redirects": options.get("allow_redirects", True)}
+        how |= {name: options.get(name) for name in ("timeout", "before_send")}
+        how["allow_redirects"] = options.get("allow_redirects", True)
         check = options.get("check_response", True)
 
         def transmit(request: requests.PreparedRequest) -> requests.Response:
@@ -116,7 +125,7 @@ class IntergiroClient:
     def deliver(
         self, request: requests.PreparedRequest, transmit: Transmit, *, retry: bool = True, check: bool = True
     ) -> requests.Response:
-        """Send a prepared request, and again where that is safe and may help.
+        """Send a prepared request; repeat it if that is safe and may help.
 
         :param transmit: sends it once.
         :param check: whether an error status is raised as an error.
@@ -166,7 +175,7 @@ class IntergiroClient:
         return outcome_unknown(self.settings, response.request, what, response.status_code)
 
     def _refused_after(self, doubt: str, request: requests.PreparedRequest, status: int) -> OutcomeUnknown:
-        """A refusal of the repetition does not tell what became of the attempt before, and may be its effect."""
+        """Return the error for a refused repetition. It does not show the outcome of the first attempt."""
         happened = f"an earlier attempt ended with {doubt}, and the last one with status {status}"
         return outcome_unknown(self.settings, request, happened, status)
 
@@ -174,14 +183,14 @@ class IntergiroClient:
         self,
         endpoint: str | None,
         read: Callable[[bytes], T],
-        answered: Callable[[int, float | None], None] = lambda status, retry_after: None,
+        on_response: Callable[[int, float | None], None] = lambda status, retry_after: None,
     ) -> Callable[[Mapping[str, Any]], T]:
-        """Return what requests a list page by page, under the same rules as :meth:`request` with less work per page.
+        """Return a function that requests pages of a list, by the rules of :meth:`request` but with less work per page.
 
-        :param read: reads the body of a page; where it raises :class:`.UnreadableResponse`, the request is repeated.
-        :param answered: told the status and the `Retry-After`, in seconds, of every response, before it is decided
-            whether the request is repeated. What it raises ends the request.
-        :return: takes a query and returns the page; threads may share it.
+        :param read: reads the body of a page; if it raises :class:`.UnreadableResponse`, the request is repeated.
+        :param on_response: called with the status and the `Retry-After`, in seconds, of every response, before it is
+            decided whether the request is repeated. An exception that it raises ends the request.
+        :return: a function of the query that returns the page; threads may share it.
         """
         reader = ListReader(self.session, self.settings.url(endpoint))
 
@@ -190,7 +199,7 @@ class IntergiroClient:
 
             def transmit(request: requests.PreparedRequest) -> requests.Response:
                 response = reader.send(request)
-                answered(response.status_code, retry_after_of(response.headers))
+                on_response(response.status_code, retry_after_of(response.headers))
                 if response.ok:
                     pages.append(read(response.content))
                 return response
@@ -212,7 +221,7 @@ class IntergiroClient:
 
 
 def _body_arguments(method: str, data: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put `data` where it belongs: into the query of a GET, else into the body."""
+    """Put `data` into the query of a GET, otherwise into the body."""
     arguments = dict(given)
     if method in ("GET", "HEAD"):
         if data:
@@ -222,7 +231,7 @@ def _body_arguments(method: str, data: Any, given: Mapping[str, Any]) -> dict[st
             raise IntergiroValueError("`data` and `json` are both given: both would be the body. Give one of them.")
         if arguments.get("files"):
             return {**arguments, "data": data}
-        # The stock HttpOperator passes an empty dict where its user gave nothing.
+        # The stock HttpOperator passes an empty dict if its user gave nothing.
         if data or (method in ("POST", "PUT", "PATCH") and "json" not in arguments):
             arguments.setdefault("json", data)
     elif data is not None:

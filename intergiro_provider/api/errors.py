@@ -53,7 +53,7 @@ def error_of(response: requests.Response, key: str | None = None) -> IntergiroEr
     body = _json_object(response)
     request_id = response.headers.get("X-Request-Id") or response.headers.get("X-Correlation-Id")
     if status == 401:
-        return IntergiroAuthError(f"Intergiro answered 401 to {where} although the session had just been renewed.")
+        return IntergiroAuthError(f"Intergiro returned 401 for {where} although the session had just been renewed.")
     if status == 412:
         consent = body.get("consent")
         consent = consent if isinstance(consent, dict) else {}

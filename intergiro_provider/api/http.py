@@ -25,15 +25,15 @@ from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError
 
 Transmit = Callable[[requests.PreparedRequest], requests.Response]
 NO_RESPONSE = (requests.RequestException, urllib3.exceptions.HTTPError)
-"""What is raised instead of a response; requests lets some of urllib3's errors pass."""
+"""The errors without a response. requests does not wrap all errors of urllib3."""
 
 
 class ApiSession(requests.Session):
-    """A session with one bank: it authenticates, always has a timeout, keeps no cookies and never leaves the origin.
+    """A session with one bank: with authentication and timeouts, without cookies, and only for its origin.
 
     :param settings: timeouts, proxies, certificates and headers.
     :param adapter: the transport, which holds the pool of connections.
-    :param bearer: adds the access token; None: requests go without.
+    :param bearer: adds the access token; None: requests have none.
     """
 
     def __init__(self, settings: ApiSettings, adapter: BaseAdapter, bearer: IntergiroAuth | None = None) -> None:
@@ -45,7 +45,7 @@ class ApiSession(requests.Session):
         self.trust_env = False
         self._pid = os.getpid()
         self.headers.update({"User-Agent": settings.user_agent, "Accept": "application/json", **settings.headers})
-        # The bank needs none, and threads would share the jar.
+        # The bank needs no cookies, and threads would share the cookie jar.
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.hooks["response"].append(_refuse_hints)
         self.mount("https://", adapter)
@@ -67,6 +67,8 @@ class ApiSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a prepared request; follow redirects that keep its origin, method and body.
 
+        :param kwargs: as in ``requests``; and `before_send`, a function to call after the authentication, immediately
+            before the request. If it raises an error, nothing is sent.
         :raises OutcomeUnknown: there is no response to a write that must not be repeated, or one that redirects it.
         """
         if not isinstance(request.body, (bytes, str, bytearray, type(None))):
@@ -76,8 +78,15 @@ class ApiSession(requests.Session):
             )
         kwargs["timeout"] = self._complete(kwargs.get("timeout"))
         follow = kwargs.pop("allow_redirects", True)
+        before_send: Callable[[], None] | None = kwargs.pop("before_send", None)
         self.part_from_parent()
-        transmit = functools.partial(super().send, allow_redirects=False, **kwargs)
+        send_once: Transmit = functools.partial(super().send, allow_redirects=False, **kwargs)
+
+        def transmit(request: requests.PreparedRequest) -> requests.Response:
+            if before_send is not None:
+                before_send()
+            return send_once(request)
+
         history: list[requests.Response] = []
         while True:
             response = self._exchange(request, transmit)
@@ -117,7 +126,7 @@ class ApiSession(requests.Session):
         return self._bearer.exchange(request, attempt) if self._bearer else attempt(request)
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
-        """As in ``requests``, with an error of ours for a target that is not a URL."""
+        """As in ``requests``, but a target that is not a URL raises an error of the provider."""
         try:
             target = super().get_redirect_target(response)
             urlsplit(target or "")
@@ -138,16 +147,16 @@ class ApiSession(requests.Session):
         return following
 
     def _refused(self, response: requests.Response, what: str) -> IntergiroError:
-        # A bank that answers 307 or 308 has not carried the request out; one that answers 303 usually has.
+        # A bank that returns 307 or 308 has not carried the request out; one that returns 303 usually has.
         if response.status_code not in (307, 308) and not is_repeatable(self._settings, response.request):
             return outcome_unknown(self._settings, response.request, what, response.status_code)
         return IntergiroResponseError(
-            f"Intergiro answered {described(response.request.method, response.request.url)} with {what}. It was not "
-            "followed. Check the connection's host, `api` and `environment`."
+            f"Intergiro responded to {described(response.request.method, response.request.url)} with {what}. It was "
+            "not followed. Check the connection's host, `api` and `environment`."
         )
 
     def part_from_parent(self) -> None:
-        """Close what a fork shares with its parent: on such a connection, each would read the other's responses."""
+        """After a fork, close the connections of the parent, where each process could read the other's responses."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
@@ -156,7 +165,7 @@ class ApiSession(requests.Session):
                 adapter.close()
 
     def _complete(self, timeout: Any) -> Any:
-        """Return a timeout for connecting and one for reading, with ours where none is given."""
+        """Return a timeout for connecting and one for reading, with the settings' values where none is given."""
         if timeout is None:
             return self.timeout
         if isinstance(timeout, tuple):
@@ -165,14 +174,14 @@ class ApiSession(requests.Session):
 
 
 def _is_unchanged(response: requests.Response) -> bool:
-    """Return whether this is the 304 that a conditional GET asks for. To any other request it says nothing."""
+    """Return whether this is a 304 to a conditional GET. For other requests, a 304 is an error."""
     asked = response.request
     conditional = "If-None-Match" in asked.headers or "If-Modified-Since" in asked.headers
     return response.status_code == 304 and asked.method in ("GET", "HEAD") and conditional
 
 
 def _refuse_hints(response: requests.Response, **kwargs: Any) -> None:
-    """Close a connection on which another response may follow, where the adapter is not one of ours."""
+    """Close a connection on which another response may follow, if the adapter is not one of ours."""
     if response.status_code < 200:
         response.raw.close()
         raise requests.ConnectionError(f"informational status {response.status_code} instead of a response")

@@ -18,7 +18,7 @@ import requests
 
 MASK = "…"
 LONGEST = 200
-"""Characters of a message that are shown."""
+"""The largest number of characters of a message."""
 
 _ORDINARY = """
     A Access Account Accounts Amount An API At Bank BIC Body Cannot Code Consent Could Counterparty Currency Date Does
@@ -85,7 +85,7 @@ def masked(message: str, sent: frozenset[str] = frozenset()) -> str:
     words = [_masked_word(word, sent) for word in _QUOTED.sub(f" {MASK} ", message[: 10 * LONGEST]).split()]
     kept: list[str] = []
     for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
-        # A number beside another one is a part of it, and before a currency an amount.
+        # A number next to another one may be part of an account number; before a currency it is an amount.
         if word.strip(_EDGES).isdigit() and (_is_data(before) or _is_data(after)):
             word = MASK
         if word != MASK or kept[-1:] != [MASK]:

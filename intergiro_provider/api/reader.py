@@ -24,8 +24,8 @@ from intergiro_provider.api.http import ApiSession
 class ListReader:
     """Reads one list. Threads may share it.
 
-    :param session: what it is read with.
-    :param url: of the list; may hold a query.
+    :param session: sends the requests.
+    :param url: the URL of the list; may contain a query.
     """
 
     def __init__(self, session: ApiSession, url: str) -> None:
@@ -72,15 +72,15 @@ class ListReader:
     def _new_adapter(self) -> BaseAdapter:
         adapter = self._session.get_adapter(self._url)
         if not isinstance(adapter, HTTPAdapter) or type(adapter).send is not HTTPAdapter.send:
-            return adapter  # the user's own, which may do more than is known here
+            return adapter  # an adapter of the user, which may have other features
         return _OnePool(adapter, self._template, self._session)
 
 
-_quote = functools.lru_cache(128)(quote_plus)  # of a query, all but the cursor is the same for many pages
+_quote = functools.lru_cache(128)(quote_plus)  # in the query, only the cursor differs between pages
 
 
 def _without_none(value: Any) -> Any:
-    """As requests does it: what is None is not sent, in a list either."""
+    """Encode a query as requests does: without None, also in lists."""
     return [item for item in value if item is not None] if isinstance(value, (list, tuple, set)) else value
 
 
@@ -101,16 +101,16 @@ class _OnePool(HTTPAdapter):
         return self._pool
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Done, for the pool."""
+        """Do nothing: the pool verifies certificates."""
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        # Never a whole URL: only plain http through a proxy would want one, and plain http is for this machine alone.
+        # Never an absolute URL: only http through a proxy needs one, and http is allowed for this machine only.
         return (request.url or "")[self._path_at :]
 
-    def build_response(self, request: requests.PreparedRequest, answer: Any) -> requests.Response:
+    def build_response(self, request: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()
-        response.status_code, response.reason, response.raw = answer.status, answer.reason, answer
-        response.headers.update(answer.headers)
+        response.status_code, response.reason, response.raw = resp.status, resp.reason, resp
+        response.headers.update(resp.headers)
         response.url, response.request = request.url or "", request
         response.connection = self
         return response

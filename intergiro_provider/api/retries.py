@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which failures are transient, and how often and when a request is repeated after one."""
+"""Retries: which failures are transient, and when and how often a request is repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intergiro_provider.exceptions import UnreadableResponse
 log = logging.getLogger("intergiro_provider.api")
 
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
-"""520 to 530 are a CDN's: it has no response from the bank."""
+"""A CDN returns 520 to 530 if it has no response from the bank."""
 
 NEVER_SENT = (
     requests.exceptions.InvalidURL,
@@ -38,7 +38,7 @@ LONGEST_WAIT = 60.0
 
 
 def retrying(*, repeatable: bool) -> tenacity.Retrying:
-    """Return what calls a function with a request until it has a final outcome, with full jitter and a deadline.
+    """Return a tenacity object that retries a request, with full jitter and a deadline.
 
     :param repeatable: whether the request may be sent again although the bank may have carried it out.
     """
@@ -54,7 +54,7 @@ def retrying(*, repeatable: bool) -> tenacity.Retrying:
 
 
 class _wait_as_the_bank_asks(tenacity.wait.wait_base):
-    """Wait as Retry-After says."""
+    """Wait for the time in Retry-After."""
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         outcome = retry_state.outcome
@@ -88,9 +88,9 @@ def is_transient_status(response: requests.Response) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether another attempt may succeed: the network's faults, but not a wrong certificate or URL."""
+    """Return whether another attempt may succeed: after network errors, but not with a wrong certificate or URL."""
     if isinstance(error, UnreadableResponse) or isinstance(_tls_cause(error), ssl.SSLEOFError):
-        return True  # the latter: a kept connection that the other side has cut, found out by writing to it
+        return True  # SSLEOFError: a kept connection that the other side has closed
     return isinstance(
         error,
         (
@@ -103,20 +103,20 @@ def is_transient(error: BaseException) -> bool:
 
 
 def certainly_unsent_and_transient(error: BaseException) -> bool:
-    """Return whether the request has not left, and another attempt may succeed."""
+    """Return whether the request was not sent, and another attempt may succeed."""
     return certainly_unsent(error) and not refused_by_requests(error)
 
 
 def refused_by_requests(error: BaseException) -> bool:
-    """Return whether the request is one that cannot be made."""
+    """Return whether requests has refused to send the request."""
     if not isinstance(error, NEVER_SENT):
         return False
-    # requests says the same of a header in the bank's response.
+    # requests raises the same error for a header in the bank's response.
     return not (error.args and isinstance(error.args[0], urllib3.exceptions.InvalidHeader))
 
 
 def certainly_unsent(error: BaseException) -> bool:
-    """Return whether not a byte of the request can have reached the bank."""
+    """Return whether no byte of the request can have reached the bank."""
     if isinstance(error, requests.exceptions.ConnectTimeout) or refused_by_requests(error):
         return True
     if not isinstance(error, requests.exceptions.ConnectionError):
@@ -139,7 +139,7 @@ def handshake_failure(error: BaseException) -> str | None:
 
 
 def _tls_cause(error: BaseException) -> Any:
-    """Return what the ssl module said; None if it is not about TLS."""
+    """Return the error of the ssl module; None if there is none."""
     if not isinstance(error, requests.exceptions.SSLError):
         return None
     cause: Any = error.args[0] if error.args else None

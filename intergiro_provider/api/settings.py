@@ -55,7 +55,7 @@ class ApiSettings:
     :param origin: scheme, host and port, such as ``https://3d.intergiro.com``.
     :param api: ``3d`` (banking as a service) or ``2d`` (business banking).
     :param environment: ``live`` or ``staging``.
-    :param api_key: what a login sends.
+    :param api_key: the API key for logins.
     :param connect_timeout: seconds to establish a connection.
     :param read_timeout: seconds to wait for the next bytes of a response.
     :param max_logins_per_hour: logins allowed in a rolling hour, for all tasks of one session together.
@@ -161,8 +161,8 @@ def read_settings(
         # A mistyped `environment` would mean live.
         if meant := _meant_by(name):
             raise IntergiroValueError(
-                f"The extra of connection {conn_id!r} holds `{name}`, which means nothing. If `{meant}` is meant, "
-                "rename it; else remove it."
+                f"The extra of connection {conn_id!r} contains `{name}`, which is not a setting. If you mean "
+                f"`{meant}`, rename it. Otherwise, remove it."
             )
     read = _Reader(given, conn_id)
     api = read.choice("api", ("3d", "2d"), default="3d")
@@ -192,7 +192,7 @@ def read_settings(
 
 
 def _meant_by(name: str) -> str | None:
-    """Return the setting of which a name is a misspelling; None if it resembles none."""
+    """Return the setting that a misspelt name resembles; None if there is none."""
     plain = re.sub(r"^extra__[a-z0-9]+__", "", name.strip().lower()).replace("-", "_")
     if plain in {"live", "production", "sandbox", "staging"}:
         return "environment"
@@ -202,7 +202,7 @@ def _meant_by(name: str) -> str | None:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL in one spelling: lower case, ASCII, no default port; "" if it has none."""
+    """Return scheme, host and port of a URL, normalized: lower case, ASCII, no default port; empty if it has none."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -228,7 +228,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _origin(host: str | None, port: int | None, schema: str | None, conn_id: str) -> str:
-    """Return the origin that the connection names; "" if it names none."""
+    """Return the origin in the connection's fields; empty if there is none."""
     host = (host or "").strip()
     where = f"connection {conn_id!r}"
     if not host:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which requests may be repeated, and what is raised when the outcome of one that may not is unknown."""
+"""Which requests may be repeated, and the error for other requests whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def outcome_unknown(
 
 
 def raise_if_unknown(settings: ApiSettings, response: requests.Response) -> None:
-    """Refuse a status that leaves open whether the bank carried out a write that must not be repeated.
+    """Raise an error for a status after which the outcome of a write that must not be repeated is unknown.
 
     :raises OutcomeUnknown: for 408 and 5xx.
     """
@@ -65,10 +65,10 @@ def raise_if_unknown(settings: ApiSettings, response: requests.Response) -> None
 
 
 def raise_if_unreadable(settings: ApiSettings, response: requests.Response) -> None:
-    """Refuse a successful response that is not what the API promises.
+    """Raise an error for a successful response that is not what the API promises.
 
     :raises UnreadableResponse: it is HTML, or announced as JSON and is not, or empty where it must not be.
-    :raises OutcomeUnknown: likewise, and the request is a write that must not be repeated.
+    :raises OutcomeUnknown: the same, if the request is a write that must not be repeated.
     """
     if not 200 <= response.status_code < 300 or is_readable(response):
         return
@@ -77,7 +77,7 @@ def raise_if_unreadable(settings: ApiSettings, response: requests.Response) -> N
         raise outcome_unknown(settings, response.request, what, response.status_code)
     kind = response.headers.get("Content-Type", "no content type")
     where = described(response.request.method, response.request.url)
-    raise UnreadableResponse(f"Intergiro answered {where} with {what} ({kind}). Airflow can retry the task.")
+    raise UnreadableResponse(f"Intergiro responded to {where} with {what} ({kind}). Airflow can retry the task.")
 
 
 def is_readable(response: requests.Response) -> bool:

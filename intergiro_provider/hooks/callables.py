@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of the DAG's author that judge or filter a response: how they are called, and found by import path."""
+"""`response_check` and `response_filter`: call these functions, and find them by import path."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def call(argument: str, function: Callable[..., Any], response: requests.Response, context: Mapping[str, Any]) -> Any:
-    """Call a function with the response, and with the names of Airflow's context that it asks for.
+    """Call a function with the response, and with the names of Airflow's context that it takes.
 
     :param argument: the operator's argument that holds the function.
-    :raises IntergiroError: the function raised something, which is the cause; Airflow's own errors pass.
+    :raises IntergiroError: the function raised an exception, which is the cause. Airflow's own errors are not wrapped.
     """
     try:  # common.compat has it too, but not for long
         from airflow.sdk.bases.decorator import determine_kwargs
@@ -38,7 +38,7 @@ def call(argument: str, function: Callable[..., Any], response: requests.Respons
 
 
 def imported(path: str) -> Callable[..., Any]:
-    """The function with this import path.
+    """Return the function with this import path.
 
     :raises IntergiroValueError: it cannot be imported here, or cannot be called.
     """

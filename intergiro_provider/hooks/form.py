@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection form of Airflow 2.11 to 3.1, made from what the provider info says to later versions."""
+"""The connection form of Airflow 2.11 to 3.1, built from the provider info. Later versions read that directly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from intergiro_provider.get_provider_info import get_provider_info
 
 
 def connection_form_widgets() -> dict[str, Any]:
-    """One form field for each setting in the connection's extra, keyed by its name."""
+    """Return a form field for each setting in the connection's extra, keyed by the setting's name."""
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
     from wtforms import IntegerField, PasswordField, StringField
@@ -20,7 +20,7 @@ def connection_form_widgets() -> dict[str, Any]:
         schema = field["schema"]
         common = {"description": field["description"]}
         label = lazy_gettext(field["label"])
-        # These versions take no select field.
+        # These versions do not support select fields.
         if "integer" in schema["type"]:
             widget = IntegerField(label, validators=[Optional()], widget=BS3TextFieldWidget(), **common)
         elif name == "proxies":

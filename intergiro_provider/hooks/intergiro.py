@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.providers.http.hooks.http import HttpHook
 from requests_toolbelt.adapters.socket_options import TCPKeepAliveAdapter
 
-from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.auth_client import AuthClient
 from intergiro_provider.api.client import CONNECTIONS, IntergiroClient
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import HOSTS, ApiSettings, read_settings
@@ -149,13 +149,13 @@ class IntergiroHook(HttpHook):
 
     @property
     def settings(self) -> ApiSettings:
-        """The settings of the connection, read at the first use."""
+        """The connection's settings, read when they are first used."""
         with self._lock:
             if self._settings is None:
                 self._settings = self._read_settings()
                 if self._settings.unknown_extras:
                     self.log.warning(
-                        "The extra of connection %r holds names that mean nothing here: %s.",
+                        "The extra of connection %r holds names that are not settings: %s.",
                         self.intergiro_conn_id,
                         ", ".join(self._settings.unknown_extras),
                     )
@@ -201,8 +201,8 @@ class IntergiroHook(HttpHook):
         Nothing is sent to the bank before the first request. The session returns error statuses and retries nothing;
         :meth:`run` raises and retries. Both raise :class:`.OutcomeUnknown` for a write whose outcome is unknown.
 
-        :param headers: headers to add. With them, the session is another one than the hook's own.
-        :param extra_options: as in :meth:`run`. With them, the session is another one than the hook's own.
+        :param headers: headers to add. With them, the method returns a new session.
+        :param extra_options: as in :meth:`run`. With them, the method returns a new session.
         """
         client = self.client
         if not headers and not extra_options:
@@ -232,7 +232,7 @@ class IntergiroHook(HttpHook):
         store = VariableStore(Codec(settings.origin, settings.api_key))
         return SharedSession(
             store,
-            BankClient(settings, timings.call, self._read_settings),
+            AuthClient(settings, timings.call, self._read_settings),
             me,
             timings,
             self._distributed_lock(settings, store.name),
@@ -287,10 +287,10 @@ class IntergiroHook(HttpHook):
         self,
         endpoint: str | None,
         read: Callable[[bytes], T],
-        answered: Callable[[int, float | None], None] = lambda status, retry_after: None,
+        on_response: Callable[[int, float | None], None] = lambda status, retry_after: None,
     ) -> Callable[[Mapping[str, Any]], T]:
         """As :meth:`.IntergiroClient.page_getter`."""
-        return self.client.page_getter(endpoint, read, answered)
+        return self.client.page_getter(endpoint, read, on_response)
 
     def check_response(self, response: requests.Response) -> None:
         """Raise the error for a response. The body is not logged.
@@ -335,29 +335,29 @@ class IntergiroHook(HttpHook):
             return False, str(error)
         except AirflowException as error:
             return False, f"The connection could not be read: {error}"
-        answer = BankClient(settings, _timings().call, self._read_settings).log_in()
-        note = "This test was a login, and counts as one with the bank's fraud prevention."
+        response = AuthClient(settings, _timings().call, self._read_settings).log_in()
+        note = "This test was a login, and the bank's fraud prevention counts it."
         chosen = settings.origin == HOSTS[settings.api, settings.environment]
         where = f"{settings.origin} ({settings.api}{', ' + settings.environment if chosen else ''})"
-        if answer.outcome is Outcome.OK:
+        if response.outcome is Outcome.OK:
             return True, f"{where} accepts the API key. {note}"
-        if answer.outcome is Outcome.REFUSED:
+        if response.outcome is Outcome.REFUSED:
             return False, (
-                f"{where} does not accept the API key (it answered {answer.detail}): it is wrong, frozen or blocked, "
+                f"{where} does not accept the API key (it returned {response.detail}): it is wrong, frozen or blocked, "
                 f"or belongs to the other `api` or `environment`. {note}"
             )
-        if answer.outcome is Outcome.UNSENT:
+        if response.outcome is Outcome.UNSENT:
             return (
                 False,
-                f"{settings.origin} cannot be reached ({answer.why}). Check the host, the network and `proxies`.",
+                f"{settings.origin} cannot be reached ({response.why}). Check the host, the network and `proxies`.",
             )
-        status = f"status {answer.detail}" if answer.status else f"no usable answer: {answer.why}"
-        return False, f"{where} did not answer the login as expected ({status}); it was not repeated. {note}"
+        status = f"status {response.detail}" if response.status else f"no usable response: {response.why}"
+        return False, f"{where} did not respond to the login as expected ({status}); it was not repeated. {note}"
 
 
 def _timings() -> Timings:
     if not uses_execution_api():
         return Timings(lease_write=float("inf"))
-    # Airflow's API client sends a write again after this time; what was acknowledged sooner was sent once.
+    # Airflow's API client repeats a write after this time; a write that is acknowledged sooner was sent once.
     repeats_after = conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0)
     return Timings(lease_write=min(0.8 * repeats_after, Timings().lease_round))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics of a session, sent the way that the Airflow deployment sends its own."""
+"""The metrics of a session, sent where Airflow sends its own metrics."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ HOUR = 3600.0
 CALL_SLACK = 30.0
 """Seconds by which the time of a login at the bank may differ from the Date of its response."""
 PAUSE_SLACK = 600.0
-"""Seconds for which this process may be paused between entering a login and making it."""
+"""The longest pause of this process between the entry in the history and the login, in seconds."""
 CLOCK_SLACK = 3600.0
-"""Seconds by which this machine's clock may be wrong, if the bank's is not known."""
+"""The largest error of this machine's clock in seconds, while the bank's time is unknown."""
 
 
 def dated(at: float, nonce: str) -> Login:
-    """Return the entry of a login that the bank answered at this time."""
+    """Return the entry of a login with the time of its response."""
     return Login(at, nonce, at + HOUR + CALL_SLACK)
 
 

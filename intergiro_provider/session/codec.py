@@ -36,7 +36,7 @@ TYPES: dict[Slot, type[TokenPair] | type[Lease] | type[LoginHistory]] = {
 }
 TOKENS = ("access_token", "refresh_token")
 MASK = "***"
-"""What Airflow's UI and REST API show instead of a token. A person who saves it there overwrites the token."""
+"""What Airflow's UI and REST API show instead of a token. Saving it there overwrites the token."""
 
 
 class DocumentError(ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the holder of a lease must check and wait for, whatever it does: its deadlines, its writes and the release.
+"""The checks and waits of every holder of a lease: its deadlines, its writes and the release.
 
 Other processes rely on these times: a successor takes over when they have passed.
 """
@@ -12,9 +12,9 @@ from math import isinf
 from typing import Any
 
 from intergiro_provider.exceptions import StoreUnavailable
-from intergiro_provider.session.documents import Lease, LoginHistory, Slot, TokenPair, Verdict
+from intergiro_provider.session.documents import Lease, LoginHistory, ReleaseReason, Slot, TokenPair
 from intergiro_provider.session.effects import (
-    Answer,
+    BankResponse,
     BankTime,
     Effect,
     Moment,
@@ -93,10 +93,10 @@ class CriticalSection:
         if self._copies_until and (left := self._copies_until - (yield Now())) > 0:
             yield Sleep(left)
 
-    def release(self, verdict: Verdict, holds: float = 0.0, detail: str = "") -> Step:
+    def release(self, reason: ReleaseReason, holds: float = 0.0, detail: str = "") -> Step:
         """Release the lease and write the reason. If the write fails, other processes take over after a wait.
 
-        :param holds: seconds for which other processes follow the verdict.
+        :param holds: seconds for which other processes send no request to the bank, because of the reason.
         :param detail: status and code of the bank's response, for people.
         """
         try:
@@ -104,19 +104,20 @@ class CriticalSection:
                 return
             now: Moment = yield BankTime()
             self.lease = replace(
-                self.lease, verdict=verdict, at=now.at, exact=now.exact, verdict_until=now.at + holds, detail=detail
-            )
+                self.lease, release_reason=reason, at=now.at, exact=now.exact, blocked_until=now.at + holds,
+                detail=detail,
+            )  # fmt: skip
             yield Write("lease", self.lease)
         except StoreUnavailable:
             return
 
-    def _unavailable(self, answer: Answer, what: str) -> Step:
+    def _unavailable(self, response: BankResponse, what: str) -> Step:
         """Release the lease. :class:`Ended` after a 429, so that the next attempt waits; otherwise raise an error."""
-        busy = answer.status == TOO_MANY_REQUESTS and what != "the login"
-        default = self.timings.repeat if busy else self.timings.bank_verdict
+        busy = response.status == TOO_MANY_REQUESTS and what != "the login"
+        default = self.timings.repeat if busy else self.timings.bank_pause
         # A wrong Retry-After must not stop every task for hours.
-        holds = min(answer.retry_after if answer.retry_after is not None else default, self.timings.refused_memo)
-        yield from self.release("limited" if busy else "bank", holds, answer.detail)
+        holds = min(response.retry_after if response.retry_after is not None else default, self.timings.refused_pause)
+        yield from self.release("limited" if busy else "bank", holds, response.detail)
         if busy:
             return Ended(None)
-        raise bank_unavailable(answer, what, holds)
+        raise bank_unavailable(response, what, holds)

@@ -19,7 +19,7 @@ TTL = 120.0
 """Seconds without a check after which the service releases the lock: longer than any step of a renewal."""
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to the service, unless its connection sets another value."""
-ANSWER_TIMEOUT = 5.0
+RESPONSE_TIMEOUT = 5.0
 """Seconds to wait for a response of the service."""
 EXTENSIONS = 6
 """How often within the TTL a waiting holder extends the lock."""

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 Slot = Literal["session", "lease", "logins"]
-Verdict = Literal["bank", "limited", "budget", "key", "shadowed", "free", "done"]
+ReleaseReason = Literal["bank", "limited", "budget", "key", "shadowed", "free", "done"]
 NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -34,7 +34,7 @@ def session_name(key: str) -> str:
 
 
 def fits_a_header(token: str) -> bool:
-    """Return whether a token can be sent in a header. For other tokens, the error of requests would quote them."""
+    """Return whether a token can be sent in a header. If not, the error of requests would contain the token."""
     return bool(token) and token.isascii() and token.isprintable() and " " not in token
 
 
@@ -85,12 +85,12 @@ class Lease:
     :param nonce: fresh for every attempt to acquire the lease.
     :param holder: host and process, for people.
     :param floor: highest generation known to have existed; keeps generations rising after a session was deleted.
-    :param about: nonce of the pair that `verdict` and `refused_at` are about; "" where there was none.
-    :param verdict: why the holder ended without a new pair, or "done"; None: the lease is held.
-    :param at: epoch seconds at which the lease was acquired or the verdict was written; 0 if unknown.
+    :param pair_nonce: nonce of the pair to which `release_reason` and `refused_at` apply; empty: there was none.
+    :param release_reason: the reason for the end without a new pair, or "done"; None: the lease is held.
+    :param at: epoch seconds at which the lease was acquired or released; 0 if unknown.
     :param exact: True: `at` is by the bank's clock. False: by a clock that may be wrong.
-    :param verdict_until: epoch seconds until which every task follows the verdict and sends nothing to the bank.
-    :param detail: status and code of the bank's answer that led to the verdict, for people.
+    :param blocked_until: epoch seconds until which no task sends a request to the bank, because of `release_reason`.
+    :param detail: status and code of the bank's response that led to the release, for people.
     :param refused_at: epoch seconds at which the bank refused the refresh token of this generation; 0: it did not.
     """
 
@@ -98,11 +98,11 @@ class Lease:
     nonce: NotEmpty
     holder: str = ""
     floor: int = 0
-    about: str = ""
-    verdict: Verdict | None = None
+    pair_nonce: str = ""
+    release_reason: ReleaseReason | None = None
     at: float = 0.0
     exact: bool = False
-    verdict_until: float = 0.0
+    blocked_until: float = 0.0
     detail: str = ""
     refused_at: float = 0.0
 

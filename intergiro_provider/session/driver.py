@@ -26,7 +26,7 @@ from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import Document, Slot, TokenPair
 from intergiro_provider.session.effects import (
     Abandoned,
-    Answer,
+    BankResponse,
     BankTime,
     CheckKey,
     ConfirmAbsent,
@@ -56,11 +56,11 @@ from intergiro_provider.session.triggerer_loop import loop_of_this_thread, work_
 log = logging.getLogger("intergiro_provider.session")
 
 LONG_WAIT = 5.0
-"""Seconds of waiting after which the log says what for."""
+"""Seconds of waiting after which the reason is logged."""
 WAITS: dict[Why, str] = {
     "holder": "Waiting for the Intergiro session: another task is renewing it. If that task ends without a result, "
     "this task takes over after %(takeover).0f s.",
-    "limited": "Waiting for the Intergiro session: the bank has answered 429. The next request follows after the wait "
+    "limited": "Waiting for the Intergiro session: the bank has returned 429. The next request follows after the wait "
     "that the bank asks for, within %(wait).0f s.",
     "settle": "Waiting for the Intergiro session: an interrupted renewal may still store a token pair, so this task "
     "waits %(settle_session).0f s before it logs in.",
@@ -84,14 +84,14 @@ class Store(Protocol):
 class Bank(Protocol):
     """The requests of a renewal. None is repeated automatically, and each ends within a known time."""
 
-    def probe(self, access_token: str, refused_path: str) -> Answer: ...
+    def probe(self, access_token: str, refused_path: str) -> BankResponse: ...
 
-    def refresh(self, refresh_token: str) -> Answer: ...
+    def refresh(self, refresh_token: str) -> BankResponse: ...
 
-    def log_in(self) -> Answer: ...
+    def log_in(self) -> BankResponse: ...
 
     def time(self, exact: bool) -> Moment:
-        """Return the time by the bank's clock if it is known, otherwise by ours; `exact`: ask the bank if necessary."""
+        """Return the time by the bank's clock if it is known, otherwise by ours; `exact`: request it if necessary."""
 
     def has_current_key(self) -> bool:
         """Read the connection again; return whether it still has this origin and API key."""
@@ -139,7 +139,7 @@ def finish_renewals() -> None:
 
 
 class SharedSession:
-    """The session of one origin and API key, as this process sees it.
+    """The session of one origin and API key in this process.
 
     :param store: stores the session.
     :param bank: makes the requests of a renewal.
@@ -180,7 +180,7 @@ class SharedSession:
         return Renewed(cached, "found") if cached is not None else self._renew(None, "")
 
     def renew(self, rejected: TokenPair, refused_path: str) -> Renewed:
-        """Return a pair that replaces the one to which the bank has just answered 401.
+        """Return a pair that replaces the one to which the bank has just returned 401.
 
         :param rejected: the pair that was refused.
         :param refused_path: the path of the refused request; the session is probed on another path.
@@ -247,28 +247,27 @@ class _Run:
         self._abandoned = threading.Event()
         self._locks = RenewalLocks(self._store.name, self._timings, shared._open_lock, self._abandoned)
         self._report = Report(shared._metrics, self._store.name, self._me.name)
+        # Acquired once: by the thread when it begins, or by a caller that is interrupted before. Then it does nothing.
+        self._begun = threading.Lock()
         self._done = threading.Event()
         self._slept: dict[Why, float] = {}
         self._result: Renewed | None = None
         self._error: BaseException | None = None
 
     def run(self) -> Renewed:
-        """Run it and wait. An exception that interrupts the wait is raised at the renewal's next safe point."""
+        """Run the renewal and wait. An exception during the wait is raised at the renewal's next safe point."""
         context = contextvars.copy_context()
         thread = threading.Thread(
             target=context.run, args=(self._work, loop_of_this_thread()), name="intergiro-renewal"
         )
-        _running.add(self)
         try:
+            _running.add(self)
             thread.start()
-        except BaseException:
-            # Otherwise finish_renewals would wait without end.
-            _running.discard(self)
-            raise
-        try:
             # Not join(): before Python 3.13, a join that a signal interrupts reports the thread as ended.
             self._done.wait()
         except BaseException:
+            if self._begun.acquire(blocking=False):  # start() was interrupted or failed
+                self._ended()
             self.abandon()
             self.wait()
             raise
@@ -279,16 +278,18 @@ class _Run:
         return self._result
 
     def abandon(self) -> None:
-        """End it at the next safe point."""
+        """End the renewal at its next safe point."""
         self._abandoned.set()
         if self._renewal is not None:
             self._renewal.abandon()
 
     def wait(self) -> None:
-        """Wait for its end."""
+        """Wait for the end of the renewal."""
         self._done.wait()
 
     def _work(self, loop: AbstractEventLoop | None) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         work_for(loop)
         began = time.monotonic()
         try:
@@ -301,8 +302,11 @@ class _Run:
             # If the log cannot be written, the session must not be lost.
             with contextlib.suppress(Exception):
                 self._tell(time.monotonic() - began)
-            _running.discard(self)
-            self._done.set()
+            self._ended()
+
+    def _ended(self) -> None:
+        _running.discard(self)
+        self._done.set()
 
     def _tell(self, took: float) -> None:
         if self._result is not None:
@@ -333,16 +337,17 @@ class _Run:
         if self._abandoned.is_set():
             raise Abandoned
         protocol = self._renewal.run(time.monotonic() - self._began)
-        answer: Any = None
+        result: Any = None
         failure: IntergiroError | None = None
         while True:
             try:
-                effect = protocol.throw(failure) if failure is not None else protocol.send(answer)
+                effect = protocol.throw(failure) if failure is not None else protocol.send(result)
             except StopIteration as end:
-                return _checked(end.value)
-            answer, failure = None, None
+                renewed: Renewed = end.value
+                return renewed
+            result, failure = None, None
             try:
-                answer = self._perform(effect)
+                result = self._perform(effect)
             except IntergiroError as error:
                 failure = error
 
@@ -391,9 +396,3 @@ class _Run:
             self._abandoned.wait(sleep.seconds + random.uniform(0, sleep.jitter))  # noqa: S311
         else:
             time.sleep(sleep.seconds)
-
-
-def _checked(value: object) -> Renewed:
-    if not isinstance(value, Renewed):
-        raise TypeError("the session protocol must end with a Renewed")
-    return value

@@ -48,7 +48,7 @@ class Now:
 class BankTime:
     """Result: the :class:`Moment` by the bank's clock, or by ours if the bank's is not known.
 
-    :param exact: ask the bank for its time if it is not known yet.
+    :param exact: request the bank's time if it is not known yet.
     """
 
     exact: bool = False
@@ -72,7 +72,7 @@ class Sleep:
 
     :param jitter: upper limit of the random seconds to add. The caller may cut short only waits with jitter. The
         others are timing conditions.
-    :param why: the reason for a long wait. holder: another process holds the lease; limited: the bank has answered
+    :param why: the reason for a long wait. holder: another process holds the lease; limited: the bank has returned
         429; settle: an interrupted renewal may still store its token pair.
     """
 
@@ -92,7 +92,7 @@ class CheckKey:
 
 
 class Outcome(Enum):
-    """What the protocol has to know about the outcome of a bank call."""
+    """The outcome of a bank call, as far as the protocol distinguishes it."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -102,7 +102,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BankResponse:
     """The bank's response to one call.
 
     :param outcome: OK; REFUSED: refused for good; UNAVAILABLE: refused for now, nothing was done; UNSENT: certainly not
@@ -111,8 +111,8 @@ class Answer:
     :param at: epoch seconds of the response by its Date header; None without one.
     :param retry_after: seconds after which the bank allows another try; None if it did not say.
     :param code: the bank's machine-readable code of an error; "" without one.
-    :param why: for people, why there is no response.
-    :param origin: for people, where the call was sent; "" if unknown.
+    :param why: the reason for a missing response, for people.
+    :param origin: where the call was sent, for people; empty if unknown.
     """
 
     outcome: Outcome
@@ -140,14 +140,14 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Exchange this refresh token for a new pair. Result: :class:`Answer`."""
+    """Exchange this refresh token for a new pair. Result: :class:`BankResponse`."""
 
     refresh_token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """Log in with the API key. Result: :class:`Answer`."""
+    """Log in with the API key. Result: :class:`BankResponse`."""
 
 
 Effect = Read | Write | ConfirmAbsent | Now | BankTime | Sleep | NewNonce | CheckKey | Probe | Refresh | LogIn
@@ -182,7 +182,7 @@ class Renewed:
     :param how: found: another task has renewed it; alive: the bank still accepts the old pair; refreshed; logged_in.
     :param stored: whether other processes can read it.
     :param shadowed: whether something hides the Variable, so that storing the pair had no effect.
-    :param why: for people, the reason for a login.
+    :param why: the reason for a login, for people.
     :param unexpected: whether it was a login that normal work does not need.
     """
 

@@ -14,7 +14,7 @@ from intergiro_provider.exceptions import (
     StoreUnavailable,
 )
 from intergiro_provider.session.documents import LoginHistory, TokenPair
-from intergiro_provider.session.effects import Answer, Outcome
+from intergiro_provider.session.effects import BankResponse, Outcome
 
 HOUR = 3600.0
 SOON = HOUR / 2
@@ -26,9 +26,9 @@ def key_refused(detail: str) -> IntergiroAuthError:
 
     :param detail: status and code of the response; "" if unknown.
     """
-    answered = f" (it answered {detail})" if detail else ""
+    returned = f" (it returned {detail})" if detail else ""
     return IntergiroAuthError(
-        f"Intergiro does not accept the API key{answered}: the key is wrong, frozen or blocked, or belongs to the "
+        f"Intergiro does not accept the API key{returned}: the key is wrong, frozen or blocked, or belongs to the "
         "other `api` or `environment`. Check the connection's password and extra. A frozen 2d key is renewed in the "
         "customer portal, a blocked one by Intergiro. Clear the task once the key is accepted."
     )
@@ -48,30 +48,30 @@ def budget_exhausted(next_at: float, max_logins: int) -> LoginBudgetExhausted:
     )
 
 
-def bank_unavailable(answer: Answer, what: str, retry_after: float) -> BankUnavailable:
+def bank_unavailable(response: BankResponse, what: str, retry_after: float) -> BankUnavailable:
     """Return the error for a response that is missing or cannot be used.
 
     :param what: the request, such as "the refresh".
     """
-    if answer.outcome is Outcome.UNSENT:
-        said = f"the bank cannot be reached for {what} ({answer.why or 'no connection'})"
-    elif answer.status >= 300:
-        said = f"the bank answered {answer.detail} to {what}"
+    if response.outcome is Outcome.UNSENT:
+        said = f"the bank cannot be reached for {what} ({response.why or 'no connection'})"
+    elif response.status >= 300:
+        said = f"the bank returned {response.detail} for {what}"
     else:
-        said = f"the bank gave no usable response to {what}" + (f" ({answer.why})" if answer.why else "")
+        said = f"the bank gave no usable response to {what}" + (f" ({response.why})" if response.why else "")
     return BankUnavailable(
         f"There is no Intergiro session: {said}. The provider does not log in again now, because repeated logins can "
         f"trigger fraud prevention. The task can be retried in {retry_after:.0f} s. *Test connection* shows whether "
-        f"{answer.origin or 'the bank'} can be reached, and counts as a login.",
+        f"{response.origin or 'the bank'} can be reached, and counts as a login.",
         retry_after=retry_after,
     )
 
 
 def bank_was_unavailable(detail: str, retry_after: float) -> BankUnavailable:
     """Return the error for a bank that another task has just found unavailable."""
-    answered = f" (it answered {detail})" if detail else " (its log says why)"
+    reason = f" (it returned {detail})" if detail else " (its log says why)"
     return BankUnavailable(
-        f"Another task has just found that Intergiro does not renew the session at present{answered}. No request was "
+        f"Another task has just found that Intergiro does not renew the session at present{reason}. No request was "
         f"sent to the bank. The task can be retried in {retry_after:.0f} s.",
         retry_after=retry_after,
     )
@@ -80,14 +80,14 @@ def bank_was_unavailable(detail: str, retry_after: float) -> BankUnavailable:
 def bank_limited(retry_after: float) -> BankUnavailable:
     """Return the error for a 429 whose wait exceeds the deadline."""
     return BankUnavailable(
-        "There is no Intergiro session: the bank answers 429 (too many requests) to its renewal, and the deadline of "
+        "There is no Intergiro session: the bank returns 429 (too many requests) to its renewal, and the deadline of "
         f"this task has passed. The task can be retried in {retry_after:.0f} s. Send fewer requests at once.",
         retry_after=retry_after,
     )
 
 
 def shadowed() -> ShadowedError:
-    """Return the error for Variables that something hides."""
+    """Return the error for Variables that an environment variable or a secrets backend hides."""
     return ShadowedError(
         "What was written to the Intergiro session's Variables cannot be read back: an AIRFLOW_VAR_… environment "
         "variable or a secrets backend, on the worker or on the API server, hides them. `airflow intergiro check` "
@@ -133,7 +133,7 @@ def login_reason(pair: TokenPair | None, unsettled: bool, history: LoginHistory,
 
     :param pair: the stored token pair; None: there was none.
     :param unsettled: an earlier renewal may have received tokens that were never stored.
-    :param history: the logins that count, this one included.
+    :param history: the logins that count, including this one.
     :param nonce: nonce of this login in the history.
     """
     this = next((entry.at for entry in history.logins if entry.nonce == nonce), 0.0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the holder of the lease does: probe the access token, refresh or log in, store the new pair.
+"""The steps of the holder of the lease: probe the access token, refresh or log in, store the new pair.
 
-The bank accepts a refresh token once, so of two refreshes at most one succeeds. The bank accepts every login. That is
-why a login comes last: after another look at the store, a wait for late writes, and an entry in the login history.
+The bank accepts a refresh token once, so of two refreshes at most one succeeds. The bank accepts every login. So a
+login is the last step, after another read of the store, a wait for late writes, and an entry in the login history.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from intergiro_provider.session.budget import HOUR, dated, known_logins, next_al
 from intergiro_provider.session.critical_section import CriticalSection, Ended, Step
 from intergiro_provider.session.documents import LoginHistory, TokenPair
 from intergiro_provider.session.effects import (
-    Answer,
+    BankResponse,
     BankTime,
     CheckKey,
     ConfirmAbsent,
@@ -37,9 +37,9 @@ from intergiro_provider.session.errors import budget_exhausted, key_refused, log
 
 @dataclass(slots=True, kw_only=True)
 class Holder(CriticalSection):
-    """One renewal by the holder of the lease. :meth:`run` returns None if the lease is lost or the bank answers 429.
+    """One renewal by the holder of the lease. :meth:`run` returns None if the lease is lost or the bank returns 429.
 
-    :param rejected: the pair that the bank answered 401 to; None: the caller has none.
+    :param rejected: the pair for which the bank returned 401; None: the caller has none.
     :param pair: the stored pair, as read before the lease was acquired; None: no pair was found.
     :param backwards: the pair is older than the lease says. It was restored from a backup, or something hides the
         newer one.
@@ -61,7 +61,7 @@ class Holder(CriticalSection):
         try:
             renewed = yield from self._run()
         except (IntergiroError, KeyChanged):
-            if not self._asked and self.lease.verdict is None:
+            if not self._asked and self.lease.release_reason is None:
                 yield from self.release("free")
             yield from self._outlast_copies()
             raise
@@ -94,7 +94,7 @@ class Holder(CriticalSection):
             return []
         newer = rejected is not None and rejected.gen > stored.gen
         memo = self.lease.refused_at
-        refused_before = memo and (yield BankTime()).at - memo < self.timings.refused_memo
+        refused_before = memo and (yield BankTime()).at - memo < self.timings.refused_pause
         due = (rejected if newer else None, None if refused_before else stored)
         return [pair for pair in due if pair is not None and pair.refresh_token]
 
@@ -126,7 +126,7 @@ class Holder(CriticalSection):
         for old in due:
             if not (yield from self._in_time()):
                 return Ended(None)
-            probe: Answer = yield Probe(old.access_token)
+            probe: BankResponse = yield Probe(old.access_token)
             if probe.outcome is Outcome.OK:
                 yield from self.release("free")
                 return Ended(Renewed(old, "alive", stored=old is self.pair))
@@ -136,33 +136,33 @@ class Holder(CriticalSection):
         if due and (ended := (yield from self._superseded())) is not None:
             return ended
         for old in due:
-            answer = yield from self._refresh(old)
-            if isinstance(answer, Ended):
-                return answer
-            if answer.outcome is Outcome.OK:
-                return Ended((yield from self._store(answer, old, "refreshed")))
+            response = yield from self._refresh(old)
+            if isinstance(response, Ended):
+                return response
+            if response.outcome is Outcome.OK:
+                return Ended((yield from self._store(response, old, "refreshed")))
             if old is self.pair:
                 self.lease = replace(self.lease, refused_at=(yield BankTime()).at)
         return None
 
     def _refresh(self, old: TokenPair) -> Step:
-        """Refresh one pair; return the bank's answer if it is OK or REFUSED, else :class:`Ended`."""
+        """Refresh one pair; return the response if its outcome is OK or REFUSED, else :class:`Ended`."""
         unknown = False
         while True:
             if not (yield from self._in_time()):
                 if unknown:
-                    return (yield from self._unavailable(Answer(Outcome.UNKNOWN), "the refresh"))
+                    return (yield from self._unavailable(BankResponse(Outcome.UNKNOWN), "the refresh"))
                 return Ended(None)
-            answer: Answer = yield Refresh(old.refresh_token)
-            self._asked = answer.outcome is not Outcome.REFUSED
-            if answer.outcome in (Outcome.OK, Outcome.REFUSED):
-                return answer
-            if answer.outcome is Outcome.UNAVAILABLE or (answer.outcome is Outcome.UNKNOWN and unknown):
-                return (yield from self._unavailable(answer, "the refresh"))
-            if answer.outcome is Outcome.UNKNOWN:
+            response: BankResponse = yield Refresh(old.refresh_token)
+            self._asked = response.outcome is not Outcome.REFUSED
+            if response.outcome in (Outcome.OK, Outcome.REFUSED):
+                return response
+            if response.outcome is Outcome.UNAVAILABLE or (response.outcome is Outcome.UNKNOWN and unknown):
+                return (yield from self._unavailable(response, "the refresh"))
+            if response.outcome is Outcome.UNKNOWN:
                 unknown = self.unsettled = self.settle = True
             elif not (yield from self._in_time(self.timings.repeat)):
-                return (yield from self._unavailable(answer, "the refresh"))
+                return (yield from self._unavailable(response, "the refresh"))
             yield Sleep(self.timings.repeat)
 
     def _settle(self) -> Step:
@@ -211,21 +211,21 @@ class Holder(CriticalSection):
         ):
             self.unspent.add(self.lease.nonce)
             return None
-        answer: Answer = yield LogIn()
+        response: BankResponse = yield LogIn()
         self._asked = True
-        if answer.outcome is Outcome.OK:
+        if response.outcome is Outcome.OK:
             # Do not write the history now: the lease is void, and a late write could remove the next login's entry.
-            renewed: Renewed = yield from self._store(answer, None, "logged_in")
+            renewed: Renewed = yield from self._store(response, None, "logged_in")
             if self.pair is None and renewed.stored:
                 # Once this session is deleted, only this release shows that the lease is not held.
                 yield from self.release("done")
             why, unexpected = login_reason(self.pair, self.unsettled, history, self.lease.nonce)
             return replace(renewed, why=why, unexpected=unexpected)
-        yield from self._correct(history, answer)
-        if answer.outcome is Outcome.REFUSED:
-            yield from self.release("key", self.timings.takeover, answer.detail)
-            raise key_refused(answer.detail)
-        yield from self._unavailable(answer, "the login")
+        yield from self._correct(history, response)
+        if response.outcome is Outcome.REFUSED:
+            yield from self.release("key", self.timings.takeover, response.detail)
+            raise key_refused(response.detail)
+        yield from self._unavailable(response, "the login")
         return None
 
     def _reserve(self) -> Step:
@@ -263,31 +263,31 @@ class Holder(CriticalSection):
         self.unspent.discard(self.lease.nonce)
         return entered
 
-    def _correct(self, history: LoginHistory, answer: Answer) -> Step:
+    def _correct(self, history: LoginHistory, response: BankResponse) -> Step:
         """Date the entry of a login that gave no session, or remove it."""
-        unsent = answer.outcome is Outcome.UNSENT
-        if (answer.at is None and not unsent) or not (yield from self._is_mine()):
+        unsent = response.outcome is Outcome.UNSENT
+        if (response.at is None and not unsent) or not (yield from self._is_mine()):
             return
         others = (e for e in history.logins if e.nonce != self.lease.nonce)
-        this = () if unsent or answer.at is None else (dated(answer.at, self.lease.nonce),)
+        this = () if unsent or response.at is None else (dated(response.at, self.lease.nonce),)
         with suppress(StoreUnavailable):
             yield from self._write_in_time("logins", LoginHistory((*others, *this)))
 
     # Store.
 
-    def _store(self, answer: Answer, old: TokenPair | None, how: Any) -> Step:
+    def _store(self, response: BankResponse, old: TokenPair | None, how: Any) -> Step:
         """Store the new pair, unless a newer one is stored. If that fails, the caller uses the pair from memory."""
         now: Moment = yield BankTime()
         known = [pair for pair in (self.pair, self.rejected) if pair is not None]
         fresh = TokenPair(
-            access_token=answer.access_token,
-            refresh_token=answer.refresh_token or (old.refresh_token if old is not None else ""),
+            access_token=response.access_token,
+            refresh_token=response.refresh_token or (old.refresh_token if old is not None else ""),
             gen=max(self.lease.gen, self.lease.floor, *(pair.gen for pair in known)) + 1,
             nonce=self.lease.nonce,
             lock=self.me.lock,
-            login_at=old.login_at if old is not None else answer.at or now.at,
-            login=old.login if old is not None else self.lease.nonce if answer.at is not None else "",
-            issued_at=answer.at or now.at,
+            login_at=old.login_at if old is not None else response.at or now.at,
+            login=old.login if old is not None else self.lease.nonce if response.at is not None else "",
+            issued_at=response.at or now.at,
             writer=self.me.name,
             connections=tuple(
                 sorted({self.me.connection, *(name for pair in known for name in pair.connections)} - {""})

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distributed lock in PostgreSQL: a transaction that holds an advisory lock.
 
-It is held while the transaction is open. So the server releases it as soon as the holder dies, and it works behind a
-pooler that assigns a server connection per transaction. Airflow's hook connects, so all options of its connection work
-(TLS, IAM tokens, psycopg 2 and 3).
+It is held while the transaction is open. So the server releases it as soon as the holder's connection closes. It works
+behind a pooler that assigns a server connection per transaction. Airflow's hook connects, so all options of its
+connection work (TLS, IAM tokens, psycopg 2 and 3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from intergiro_provider.session.distributed_lock import ANSWER_TIMEOUT, CONNECT_TIMEOUT, DistributedLock, UnfitError
+from intergiro_provider.session.distributed_lock import CONNECT_TIMEOUT, RESPONSE_TIMEOUT, DistributedLock, UnfitError
 
 # One round trip. The settings apply to this transaction only, because a pooler reuses the connection.
 ACQUIRE = (
@@ -78,7 +78,7 @@ class PostgresLock(DistributedLock):
     def _acquire(self) -> bool:
         self._connect()
         standby, acquired, *_ = self._execute(
-            ACQUIRE, (self._key, str(int(ANSWER_TIMEOUT * 1000)), str(int(self.ttl * 1000)))
+            ACQUIRE, (self._key, str(int(RESPONSE_TIMEOUT * 1000)), str(int(self.ttl * 1000)))
         )
         if not acquired or standby:
             # A waiting task holds no connection: a server may allow fewer connections than there are tasks.
@@ -135,18 +135,18 @@ class PostgresLock(DistributedLock):
     def _execute(self, statement: str, parameters: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
         cursor = self._connection.cursor()
 
-        def ask() -> tuple[Any, ...]:
+        def execute() -> tuple[Any, ...]:
             cursor.execute(statement, parameters)
             return tuple(cursor.fetchone())
 
-        return self._bounded(ask)  # type: ignore[no-any-return]
+        return self._bounded(execute)  # type: ignore[no-any-return]
 
     def _bounded(self, exchange: Any) -> Any:
         """Run an exchange with the server, and cut the connection if it takes too long.
 
         The server's statement timeout does not help if the server hangs, or if a pooler queues the request.
         """
-        cutter = threading.Timer(ANSWER_TIMEOUT, _cut, (self._wire,))
+        cutter = threading.Timer(RESPONSE_TIMEOUT, _cut, (self._wire,))
         cutter.daemon = True
         cutter.start()
         try:

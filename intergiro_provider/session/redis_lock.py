@@ -18,7 +18,7 @@ from redis.lock import Lock
 from redis.retry import Retry
 
 from intergiro_provider.exceptions import IntergiroValueError
-from intergiro_provider.session.distributed_lock import ANSWER_TIMEOUT, CONNECT_TIMEOUT, DistributedLock
+from intergiro_provider.session.distributed_lock import CONNECT_TIMEOUT, RESPONSE_TIMEOUT, DistributedLock
 
 TLS = ("ssl", "ssl_cert_reqs", "ssl_ca_certs", "ssl_keyfile", "ssl_certfile", "ssl_check_hostname")
 
@@ -50,7 +50,7 @@ class RedisLock(DistributedLock):
             username=connection.login or None,
             password=password,
             socket_connect_timeout=CONNECT_TIMEOUT,
-            socket_timeout=ANSWER_TIMEOUT,
+            socket_timeout=RESPONSE_TIMEOUT,
             # Each wait has one limit; the renewal itself retries.
             retry=Retry(NoBackoff(), 0),
             **{key: extra[key] for key in TLS if extra.get(key) is not None},

@@ -57,7 +57,7 @@ class Renewal:
     """One renewal by one process.
 
     :param me: this process.
-    :param rejected: the token pair that the bank answered 401 to; None: the caller has none.
+    :param rejected: the token pair for which the bank returned 401; None: the caller has none.
     """
 
     def __init__(self, me: Renewer, rejected: TokenPair | None, timings: Timings) -> None:
@@ -94,7 +94,7 @@ class Renewal:
             yield Sleep(self._timings.poll, jitter=self._timings.poll, why=self._waits_for)
             if (yield Now()) - self._started > self._timings.wait:
                 if self._waits_for == "limited":
-                    raise bank_limited(self._timings.bank_verdict)
+                    raise bank_limited(self._timings.bank_pause)
                 raise waited_too_long(self._timings.wait)
 
     def abandon(self) -> None:
@@ -132,7 +132,7 @@ class Renewal:
         agreed = self._me.exclusive or (pair is not None and pair.lock == self._me.lock)
         locked = self._me.lock is not None and agreed
         if lease is not None and lease.gen == gen:
-            if (yield from self._heed_verdict(lease, pair)):
+            if (yield from self._check_last_failure(lease, pair)):
                 return None
             if not (locked or self._is_over(lease, moment, pair) or (yield from self._is_free(lease))):
                 self._waits_for = "holder"
@@ -169,28 +169,28 @@ class Renewal:
             yield from holder.release("free")
             raise Abandoned
         renewed = yield from holder.run()
-        self._refused = (holder.lease.about, holder.lease.refused_at)
-        if holder.lease.verdict == "limited":
+        self._refused = (holder.lease.pair_nonce, holder.lease.refused_at)
+        if holder.lease.release_reason == "limited":
             self._waits_for = "limited"
         return renewed
 
-    def _heed_verdict(self, lease: Lease, pair: TokenPair | None) -> Step:
-        """Follow the verdict of the last holder: fail, or wait and return True to start again; False: none applies."""
-        if lease.verdict in (None, "free", "done") or lease.about != (pair.nonce if pair is not None else ""):
+    def _check_last_failure(self, lease: Lease, pair: TokenPair | None) -> Step:
+        """Raise the error of the last renewal, or wait and return True to start again; False: it does not apply."""
+        if lease.release_reason in (None, "free", "done") or lease.pair_nonce != _nonce_of(pair):
             return False
         now = (yield BankTime()).at
-        if not lease.at - self._timings.call <= now < lease.verdict_until:
+        if not lease.at - self._timings.call <= now < lease.blocked_until:
             return False
-        left = lease.verdict_until - now
-        if lease.verdict == "key":
+        left = lease.blocked_until - now
+        if lease.release_reason == "key":
             raise key_refused(lease.detail)
-        if lease.verdict == "shadowed":
+        if lease.release_reason == "shadowed":
             raise shadowed()
-        if lease.verdict == "budget":
+        if lease.release_reason == "budget":
             if (yield from self._allows_more(now)):
                 return False
-            raise budget_exhausted(lease.verdict_until, self._me.max_logins)
-        if lease.verdict == "limited":
+            raise budget_exhausted(lease.blocked_until, self._me.max_logins)
+        if lease.release_reason == "limited":
             if (yield Now()) - self._started + left >= self._timings.wait:
                 raise bank_limited(left)
             self._waits_for = "limited"
@@ -206,7 +206,7 @@ class Renewal:
 
     def _is_free(self, lease: Lease) -> Step:
         """Return whether the lease is free: its holder has released it, or has not changed it for the takeover time."""
-        if lease.verdict is not None or lease.nonce in self._own_nonces:
+        if lease.release_reason is not None or lease.nonce in self._own_nonces:
             return True
         now = yield Now()
         if lease.nonce != self._watched:
@@ -218,7 +218,7 @@ class Renewal:
 
         This covers this lease, and any lease that a late write of this one may have overwritten.
         """
-        if pair is not None and (lease.verdict != "done" or lease.nonce != pair.nonce):
+        if pair is not None and (lease.release_reason != "done" or lease.nonce != pair.nonce):
             return False
         age = self._timings.takeover + self._timings.store + CALL_SLACK
         return lease.exact and now.exact and now.at - lease.at > age
@@ -227,27 +227,27 @@ class Renewal:
         self, displaced: Lease | None, gen: int, pair: TokenPair | None, locked: bool, moment: Moment
     ) -> Step:
         """Write a lease, which also tests that the store can be written; None: start again."""
-        about = pair.nonce if pair is not None else ""
-        refused = [at for nonce, at in (self._refused,) if nonce == about]
-        if displaced is not None and displaced.gen == gen and displaced.about == about:
+        pair_nonce = _nonce_of(pair)
+        refused = [at for nonce, at in (self._refused,) if nonce == pair_nonce]
+        if displaced is not None and displaced.gen == gen and displaced.pair_nonce == pair_nonce:
             refused.append(displaced.refused_at)
         mine = Lease(
             gen,
             nonce=(yield NewNonce()),
             holder=self._me.name,
             floor=max(displaced.floor, displaced.gen) if displaced is not None else 0,
-            about=about,
+            pair_nonce=pair_nonce,
             at=moment.at,
             exact=moment.exact,
             refused_at=max(refused, default=0.0),
         )
-        # The holder of the replaced lease may have refreshed and died, or may be about to store the new pair. A verdict
+        # The holder of the replaced lease may have refreshed and died, or may be about to store the new pair. A release
         # does not prove that it has ended: a late write of it may have overwritten the lease of another task.
         if displaced is None:
             self._unsettled |= pair is not None
         elif not self._is_over(displaced, moment, pair):
             self._unsettled |= pair is None or displaced.nonce != pair.nonce
-            self._settle |= displaced.verdict is not None
+            self._settle |= displaced.release_reason is not None
         self._own_nonces.add(mine.nonce)
         began = yield Now()
         try:
@@ -276,3 +276,7 @@ class Renewal:
         if self._slow_writes >= SLOW_WRITES:
             raise store_too_slow(took, limit)
         return True
+
+
+def _nonce_of(pair: TokenPair | None) -> str:
+    return pair.nonce if pair is not None else ""

@@ -28,7 +28,7 @@ ATTEMPTS = 3
 SHORTER = 8
 """The first pause under a distributed lock is this many times shorter than the longest: renewals are quick."""
 
-Look = Callable[[], TokenPair | None]
+ReadPair = Callable[[], TokenPair | None]
 
 
 class RenewalLocks:
@@ -53,20 +53,20 @@ class RenewalLocks:
         """Fingerprint of the distributed lock, once it is acquired; None: there is none."""
         return self._distributed.fingerprint if self._distributed is not None else None
 
-    def acquire(self, look: Look, began: float) -> TokenPair | None:
+    def acquire(self, read_pair: ReadPair, began: float) -> TokenPair | None:
         """Acquire the locks. Return None, or the pair that another process stores before they are acquired.
 
-        :param look: reads the store; returns a pair that the caller can use, or None.
+        :param read_pair: reads the store; returns a pair that the caller can use, or None.
         :param began: monotonic seconds from which the deadline counts.
         :raises StoreUnavailable: at the deadline, or if the service of the distributed lock is down.
         :raises Abandoned: the caller no longer wants the session.
         """
         # Its holder may hang. The lease guarantees exclusion, so after a while this process continues without the file.
-        found = self._wait_for(self._file, look, began, until=time.monotonic() + self._timings.takeover)
+        found = self._wait_for(self._file, read_pair, began, until=time.monotonic() + self._timings.takeover)
         if found is None and self._open_lock is not None:
             # Only now, so that one process of each host at a time uses the service.
             self._distributed = self._open_lock()
-            found = self._wait_for(self._distributed, look, began)
+            found = self._wait_for(self._distributed, read_pair, began)
         return found
 
     def release(self) -> None:
@@ -98,7 +98,7 @@ class RenewalLocks:
             self._distributed.keep()
 
     def _wait_for(
-        self, lock: LockFile | DistributedLock, look: Look, began: float, until: float | None = None
+        self, lock: LockFile | DistributedLock, read_pair: ReadPair, began: float, until: float | None = None
     ) -> TokenPair | None:
         failures = 0
         pause = self._timings.poll / (SHORTER if self._open_lock is not None else 1)
@@ -124,6 +124,6 @@ class RenewalLocks:
             if self._abandoned.wait(pause * random.uniform(0.5, 1.5)):  # noqa: S311
                 raise Abandoned
             pause = min(2 * pause, self._timings.poll)
-            found = look()
+            found = read_pair()
             if found is not None:
                 return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report a renewal: one log line, and metrics. Neither contains a token."""
+"""Report a renewal: one log line and metrics, without tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("intergiro_provider.session")
 
 
 class Metrics(Protocol):
-    """Where numbers go; see :class:`~intergiro_provider.hooks.metrics.AirflowMetrics`."""
+    """Receives counters and timers; see :class:`~intergiro_provider.hooks.metrics.AirflowMetrics`."""
 
     def count(self, name: str, number: int = 1) -> None: ...
 
@@ -22,7 +22,7 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Metrics that go nowhere."""
+    """Discards all metrics."""
 
     def count(self, name: str, number: int = 1) -> None: ...
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session's documents in Airflow Variables.
 
-Airflow offers two ways to a Variable: the Execution API in tasks and triggers of Airflow 3, and the metadata database
-everywhere else. Neither has a compare-and-swap; :mod:`.renewal` is written for that. This module adds that
-"not found" and "could not be read" are told apart, and a failure is always
-:class:`~intergiro_provider.exceptions.StoreUnavailable`, without the text of the cause, which may quote a value.
+Tasks and triggers of Airflow 3 access Variables through the Execution API, everything else through the metadata
+database. Neither has a compare-and-swap, and :mod:`.renewal` does without. This module distinguishes "not found" from
+"could not be read". A failure is always a :class:`~intergiro_provider.exceptions.StoreUnavailable`, without the text of
+the cause, which may quote a value.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from intergiro_provider.session.codec import Codec, DocumentError
 from intergiro_provider.session.documents import Document, Slot, TokenPair, session_name
 
 DESCRIPTIONS: dict[Slot, str] = {
-    "session": "Intergiro session of {users}. Kept by airflow-provider-intergiro; to start again, delete it.",
-    "lease": "Which task may renew the Intergiro session beside it. Kept by airflow-provider-intergiro.",
-    "logins": "Logins to Intergiro within the last hour. Kept by airflow-provider-intergiro.",
+    "session": "Intergiro session of {users}. Managed by airflow-provider-intergiro. To reset it, delete it.",
+    "lease": "The lease: which task may renew the Intergiro session. Managed by airflow-provider-intergiro.",
+    "logins": "Logins to Intergiro within the last hour. Managed by airflow-provider-intergiro.",
 }
 SUFFIXES: dict[Slot, str] = {"session": "", "lease": "_lease", "logins": "_logins"}
 SUFFIX_WITNESS = "_witness"
-"""Of a Variable that only Airflow 3.0 to 3.2 needs, and only before the first login."""
+"""Suffix of a Variable that only Airflow 3.0 to 3.2 needs, and only before the first login."""
 
 
 class VariableStore:
-    """The three documents of one session.
+    """Stores the three documents of one session.
 
-    :param codec: turns documents into text and back.
-    :param name: the session's Variable, beside which lease and login history are stored; "": by the codec's key.
+    :param codec: converts documents to text and back.
+    :param name: the session's Variable; the other two have a suffix. "": the name follows from the codec's key.
     """
 
     def __init__(self, codec: Codec, name: str = "") -> None:
@@ -41,16 +41,16 @@ class VariableStore:
         self._codec = codec
 
     def read(self, slot: Slot) -> Document | None:
-        """Return the document; None where there seems to be none.
+        """Return the document; None if there seems to be none.
 
-        :raises ShadowedError: if an environment variable hides the Variable.
-        :raises StoreUnavailable: if it cannot be read, or is not such a document.
+        :raises ShadowedError: an environment variable hides the Variable.
+        :raises StoreUnavailable: it cannot be read, or is not a valid document.
         """
         key = self.key(slot)
         if f"AIRFLOW_VAR_{key.upper()}" in os.environ:
             raise ShadowedError(
-                f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable in which the Intergiro session "
-                "is kept, so a new token pair could not be stored. Remove it from the environment of the workers, then "
+                f"The environment variable AIRFLOW_VAR_{key.upper()} hides the Variable that holds the Intergiro "
+                "session, so a new token pair could not be stored. Remove it from the environment of the workers, then "
                 "clear the task."
             )
         text = self._try("read", key, lambda access: access.get(key))
@@ -63,14 +63,14 @@ class VariableStore:
         # Outside the handler, and without the text: neither this frame nor the error's context shows a token.
         del text
         raise StoreUnavailable(
-            f"The Variable {key} cannot be used: {defect}. The bank was not asked. Delete the Variable; that costs one "
-            "login."
+            f"The Variable {key} cannot be used: {defect}. No request was sent to the bank. Delete the Variable; that "
+            "costs one login."
         )
 
     def write(self, slot: Slot, document: Document) -> None:
-        """Store the document, whatever is there.
+        """Store the document, and replace an existing one.
 
-        :raises StoreUnavailable: if that failed; it may have been stored all the same.
+        :raises StoreUnavailable: the write failed; it may still have taken effect.
         """
         key, text = self.key(slot), self._codec.encode(slot, document)
         used_by = document.connections if isinstance(document, TokenPair) else ()
@@ -79,9 +79,9 @@ class VariableStore:
         self._try("written", key, lambda access: access.set(key, text, description))
 
     def is_absent(self, slot: Slot) -> bool:
-        """Whether a document that seemed absent is: with certainty, as far as this Airflow version allows.
+        """Confirm that a document is absent, as far as this Airflow version allows; return False if it exists.
 
-        :raises StoreUnavailable: if nothing tells.
+        :raises StoreUnavailable: that cannot be determined.
         """
         key = self.key(slot)
         witness = self.key("session" if slot == "lease" else "lease")
@@ -89,14 +89,14 @@ class VariableStore:
         if absent is None:
             raise StoreUnavailable(
                 f"The Variable {key} seems to be missing, but so does one that was just written: Airflow's Variables "
-                "cannot be read at present. The bank was not asked. The task can be retried."
+                "cannot be read at present. No request was sent to the bank. The task can be retried."
             )
         return bool(absent)
 
     def delete(self, slot: Slot) -> bool:
-        """Delete the document, whatever is in it; False: there was none.
+        """Delete the document, even an invalid one; return False if there was none.
 
-        :raises StoreUnavailable: if that failed.
+        :raises StoreUnavailable: the deletion failed.
         """
         from airflow.models.variable import Variable
 
@@ -108,7 +108,7 @@ class VariableStore:
         return self.name + SUFFIXES[slot]
 
     def mask(self, pair: TokenPair) -> None:
-        """Have Airflow replace the tokens in this task's logs and exceptions, should anything print them."""
+        """Let Airflow mask the tokens in this task's logs and exceptions."""
         if _is_task_process():
             mask_secret = _mask_secret()
             mask_secret(pair.access_token)
@@ -124,8 +124,8 @@ class VariableStore:
             kind, refused = type(error).__name__, isinstance(error, PermissionError)
         if refused:
             raise StoreUnavailable(
-                f"The Variable {key} could not be {what} ({kind}): the API server does not let this task in. Give "
-                "every component the same `[api_auth] jwt_secret`, and let their clocks agree. The task can be retried."
+                f"The Variable {key} could not be {what} ({kind}): the API server refuses this task. Set the same "
+                "`[api_auth] jwt_secret` on every component, and synchronize their clocks. The task can be retried."
             )
         raise StoreUnavailable(
             f"The Variable {key} could not be {what} ({kind}): Airflow's metadata database or API server is "
@@ -158,27 +158,27 @@ class _ExecutionApi:
     def is_absent(self, key: str, witness: str) -> bool | None:
         from airflow.sdk import Variable
 
-        if hasattr(Variable, "keys"):  # Airflow ≥ 3.3: it raises where get would answer with the default
+        if hasattr(Variable, "keys"):  # Airflow ≥ 3.3. Unlike get, it raises if Variables cannot be read.
             if key not in list(Variable.keys(prefix=key)):
                 return True
             if self.get(key) is not None:
                 return False
-            # Keys are not encrypted. Waiting would not help, and nobody would be told why.
+            # Keys are not encrypted, so `keys` lists a Variable that cannot be decrypted. A wait would not help.
             raise StoreUnavailable(
-                f"The Variable {key} is there, but the API server cannot read it: most likely it has another Fernet "
-                "key than the one that wrote it. Give every component the same `[core] fernet_key`, or delete the "
-                "Variable, which costs one login. The bank was not asked; the task can be retried."
+                f"The Variable {key} exists, but the API server cannot read it: most likely it was written with "
+                "another Fernet key. Set the same `[core] fernet_key` on every component, or delete the Variable, "
+                "which costs one login. No request was sent to the bank, and the task can be retried."
             )
         first, seen, second = self.get(key), self.get(witness), self.get(key)
         if first is not None or second is not None:
             return False
-        # Before anything was ever written there is no witness; the lease, written next and read back, becomes it.
+        # Before the first write there is no witness. The lease, written next and read back, becomes the witness.
         if seen is not None or key.endswith(SUFFIXES["lease"]):
             return True
-        # Until then, one that is written here, once for each session.
+        # Until then a Variable that is written here, once for each session.
         own = key + SUFFIX_WITNESS
         with contextlib.suppress(Exception):  # such as another task that writes it first
-            self.set(own, "readable", "Shows that Variables can be read, kept by airflow-provider-intergiro.")
+            self.set(own, "readable", "Shows that Variables can be read. Managed by airflow-provider-intergiro.")
         if self.get(own) is None:
             return None
         return self.get(key) is None
@@ -197,13 +197,13 @@ class _Database:
             if row is None:
                 return None
             value: str | None = row.get_val()
-            # Without a key at all, Airflow hands out the cipher text.
+            # Without any Fernet key, Airflow returns the cipher text.
             unreadable = value is None or (row.is_encrypted and value == row._val)
         if unreadable:
             raise StoreUnavailable(
-                f"The Variable {key} cannot be decrypted: this process has another Fernet key than the one that wrote "
-                "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. "
-                "The bank was not asked; the task can be retried."
+                f"The Variable {key} cannot be decrypted: it was written with another Fernet key than this process "
+                "has. Set the same `[core] fernet_key` on every component, or delete the Variable, which costs one "
+                "login. No request was sent to the bank, and the task can be retried."
             )
         return value
 
@@ -214,7 +214,7 @@ class _Database:
         try:
             self._upsert(key, value, description)
         except (IntegrityError, StaleDataError):
-            # Somebody else inserted or replaced the row between our look and our write.
+            # Another process inserted or replaced the row between our read and our write.
             self._upsert(key, value, description)
 
     def _upsert(self, key: str, value: str, description: str) -> None:
@@ -235,7 +235,7 @@ class _Database:
 
 
 def _comms() -> Any:
-    """The channel to the supervisor, which only tasks and triggers of Airflow 3 have."""
+    """Return the channel to the supervisor, which only tasks and triggers of Airflow 3 have; else None."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return getattr(runner, "SUPERVISOR_COMMS", None)
 
@@ -245,12 +245,12 @@ def _access() -> _Access:
 
 
 def uses_execution_api() -> bool:
-    """Whether Variables go through the Execution API here, whose client repeats a slow write by itself."""
+    """Return whether this process uses the Execution API for Variables, whose client repeats a slow write."""
     return _comms() is not None
 
 
 def _is_task_process() -> bool:
-    # In the triggerer and the servers every masked string would stay a pattern for as long as they run.
+    # The triggerer and the servers would keep every masked string as a pattern for as long as they run.
     comms = _comms()
     if comms is not None:
         return "Trigger" not in type(comms).__name__
@@ -258,8 +258,8 @@ def _is_task_process() -> bool:
 
 
 def _mask_secret() -> Any:
-    """Return Airflow's `mask_secret`, wherever this version keeps it."""
-    # The first of them only from common-compat 1.22 on.
+    """Return Airflow's `mask_secret`, from the module that has it in this version."""
+    # The first module has it since common-compat 1.22.
     for module in (
         "airflow.providers.common.compat.sdk",
         "airflow.sdk.log",

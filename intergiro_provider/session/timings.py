@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long each step of a renewal may take, and what must hold between these times."""
+"""The time limits of each step of a renewal, and the inequalities between them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dataclasses import dataclass
 class Timings:
     """All times of the session protocol, in seconds.
 
-    Mutual exclusion through the lease rests on the inequalities asserted here; the defaults suit a real deployment,
-    tests shrink them together.
+    The lease is exclusive only if the inequalities below hold. The defaults suit a real deployment; tests shorten all
+    times together.
 
-    :param call: longest one bank call may take, all of it.
-    :param lease_write: longest the lease write may take to be acknowledged. Airflow's API client repeats a write by
-        itself after `[workers] execution_api_retry_wait_min`; one that came sooner belongs to the only copy.
-        Infinite where Variables are written to the database directly.
-    :param lease_round: longest from reading the lease to the acknowledgement of writing it.
+    :param call: upper limit for a whole bank call.
+    :param lease_write: upper limit until the lease write is acknowledged. Airflow's API client repeats a write after
+        `[workers] execution_api_retry_wait_min`; a write that is acknowledged sooner was sent once. Infinite if
+        Variables are written to the database directly.
+    :param lease_round: upper limit from reading the lease until writing it is acknowledged.
     :param settle_lease: wait between writing the lease and reading it back.
-    :param lock_check: longest that making sure of the distributed lock may take, right before each bank call.
+    :param lock_check: upper limit for the check of the distributed lock, right before each bank call.
     :param critical: a bank call starts only within this time after the lease write was acknowledged.
-    :param takeover: how long a lease must be seen unchanged before its owner counts as dead.
-    :param settle_session: how long to look for a late store of a rotation that may have happened elsewhere.
+    :param takeover: another process takes over a lease that it has seen unchanged for this time.
+    :param settle_session: wait for another process's late write of a new token pair.
     :param wait: deadline of a whole renewal, up to its last entry into the critical section.
-    :param persist: extra time after `critical` + `call` in which storing a new session may be started.
-    :param store: longest one Variable write may take, the API client's own repetitions included.
-    :param repeat: wait before the one repetition of a refresh whose outcome is unknown.
-    :param reserve: a login is reserved only if this much of `critical` is left.
-    :param poll: shortest pause between two looks at a session or a lease of somebody else; up to twice that.
-    :param bank_verdict: how long "the bank is unavailable" holds for everybody if the bank did not say.
-    :param refused_memo: how long a refused refresh token is not presented again.
+    :param persist: time after `critical` + `call` within which the write of a new session may start.
+    :param store: upper limit for one Variable write, including the repetitions of the API client.
+    :param repeat: wait before the only repetition of a refresh whose outcome is unknown.
+    :param reserve: a login is entered in the history only if this much of `critical` is left.
+    :param poll: pause between two reads of another process's session or lease; up to twice that with jitter.
+    :param bank_pause: no task sends a request for this time after the bank was unavailable, if the bank named no time.
+    :param refused_pause: a refused refresh token is not sent again within this time.
     """
 
     call: float = 20.0
@@ -48,8 +48,8 @@ class Timings:
     repeat: float = 3.0
     reserve: float = 10.0
     poll: float = 1.0
-    bank_verdict: float = 30.0
-    refused_memo: float = 900.0
+    bank_pause: float = 30.0
+    refused_pause: float = 900.0
 
     def __post_init__(self) -> None:
         rules = {
@@ -59,7 +59,7 @@ class Timings:
             "takeover ≥ critical + lock_check + call + persist + store + 2 · lease_round": self.takeover
             >= self.critical + self.lock_check + self.call + self.persist + self.store + 2 * self.lease_round,
             "settle_session > call": self.settle_session > self.call,
-            # The time for entering a login runs from before both waits: else who has to settle never gets to log in.
+            # Entering a login includes both waits; otherwise a process that has to wait could never log in.
             "critical > settle_lease + settle_session + 2 · poll + reserve": self.critical
             > self.settle_lease + self.settle_session + 2 * self.poll + self.reserve,
             "wait > takeover + settle_lease": self.wait > self.takeover + self.settle_lease,
@@ -71,5 +71,5 @@ class Timings:
 
     @property
     def persist_until(self) -> float:
-        """Last moment to start storing a new session, in seconds after the lease write was acknowledged."""
+        """Seconds after the acknowledged lease write within which the write of a new session may start."""
         return self.critical + self.call + self.persist

@@ -18,7 +18,7 @@ from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.api.transport import SkipInterimAdapter
 from intergiro_provider.exceptions import IntergiroError, StoreUnavailable, looks_like_an_id
 from intergiro_provider.session.documents import fits_a_header
-from intergiro_provider.session.effects import Answer, Moment, Outcome
+from intergiro_provider.session.effects import BankResponse, Moment, Outcome
 
 LOGIN_REFUSALS = frozenset({400, 401, 403})
 REFRESH_REFUSALS = frozenset({400, 401, 403, 409, 410, 422})
@@ -27,15 +27,15 @@ _offsets: dict[str, float] = {}
 
 
 def note_time(origin: str, headers: Mapping[str, str]) -> float | None:
-    """Learn the bank's clock from a Date header; return its epoch seconds, None without one."""
+    """Remember the offset of the bank's clock from a Date header; return its epoch seconds, None without one."""
     at = http_date(headers.get("Date") or "")
     if at is not None:
         _offsets[origin] = at - time.time()
     return at
 
 
-class BankClient:
-    """Logs in, refreshes and probes.
+class AuthClient:
+    """Sends the requests of a renewal: login, refresh, and the probe of an access token.
 
     :param settings: where the bank is and how to talk to it.
     :param call: upper limit in seconds for a whole call.
@@ -47,17 +47,17 @@ class BankClient:
         self._call = call
         self._reload = reload
 
-    def log_in(self) -> Answer:
+    def log_in(self) -> BankResponse:
         """Exchange the API key for the first pair of tokens."""
         response = self._post("auth/login", {"api_key": self._settings.api_key})
         return self._tokens(response, LOGIN_REFUSALS)
 
-    def refresh(self, refresh_token: str) -> Answer:
+    def refresh(self, refresh_token: str) -> BankResponse:
         """Exchange the refresh token for the next pair."""
         response = self._post("auth/refresh", {"refresh_token": refresh_token})
         return self._tokens(response, REFRESH_REFUSALS)
 
-    def probe(self, access_token: str, refused_path: str) -> Answer:
+    def probe(self, access_token: str, refused_path: str) -> BankResponse:
         """Test an access token at another path than the one that refused it."""
         response = self._send(
             "GET",
@@ -65,7 +65,7 @@ class BankClient:
             params={"limit": "1"},
             headers={"Authorization": f"Bearer {access_token}"},
         )
-        if isinstance(response, Answer):
+        if isinstance(response, BankResponse):
             return response
         status = response.status_code
         if status < 300 or status == 403:
@@ -74,7 +74,7 @@ class BankClient:
             outcome = Outcome.UNAVAILABLE
         else:
             outcome = Outcome.REFUSED
-        return self._answer(outcome, response)
+        return self._result(outcome, response)
 
     def time(self, exact: bool) -> Moment:
         """Return the time by the bank's clock, if it is known.
@@ -86,10 +86,10 @@ class BankClient:
             self.reach()
         return Moment(time.time() + _offsets.get(origin, 0.0), exact=origin in _offsets)
 
-    def reach(self) -> Answer:
+    def reach(self) -> BankResponse:
         """Send a request without a token, to get the status (usually 401) and the bank's time."""
         response = self._send("GET", self._settings.probe_url(""), params={"limit": "1"}, headers={})
-        return response if isinstance(response, Answer) else self._answer(Outcome.OK, response)
+        return response if isinstance(response, BankResponse) else self._result(Outcome.OK, response)
 
     def has_current_key(self) -> bool:
         """Read the connection again; return whether it still has this origin and API key.
@@ -108,11 +108,13 @@ class BankClient:
             "be retried."
         )
 
-    def _post(self, endpoint: str, body: dict[str, str]) -> requests.Response | Answer:
+    def _post(self, endpoint: str, body: dict[str, str]) -> requests.Response | BankResponse:
         return self._send("POST", self._settings.url(endpoint), json=body, headers={})
 
-    def _send(self, method: str, url: str, *, headers: dict[str, str], **kwargs: Any) -> requests.Response | Answer:
-        """Return the whole response, or an :class:`Answer` if there is none."""
+    def _send(
+        self, method: str, url: str, *, headers: dict[str, str], **kwargs: Any
+    ) -> requests.Response | BankResponse:
+        """Return the whole response, or an :class:`BankResponse` if there is none."""
         settings = self._settings
         # requests limits each wait for bytes, but not their sum: a slow response would exceed every timeout.
         # The bank may still carry out a call that times out here.
@@ -152,22 +154,22 @@ class BankClient:
         thread.join(self._call)
         result = box[0] if box else None
         if result is None:
-            return Answer(Outcome.UNKNOWN, why=f"not within {self._call:.0f} s", origin=settings.origin)
+            return BankResponse(Outcome.UNKNOWN, why=f"not within {self._call:.0f} s", origin=settings.origin)
         if isinstance(result, requests.RequestException):
             outcome = Outcome.UNSENT if certainly_unsent(result) else Outcome.UNKNOWN
-            return Answer(outcome, why=_why(result), origin=settings.origin)
+            return BankResponse(outcome, why=_why(result), origin=settings.origin)
         return result
 
-    def _tokens(self, response: requests.Response | Answer, refusals: frozenset[int]) -> Answer:
-        if isinstance(response, Answer):
+    def _tokens(self, response: requests.Response | BankResponse, refusals: frozenset[int]) -> BankResponse:
+        if isinstance(response, BankResponse):
             return response
         status = response.status_code
         if status in refusals:
-            return self._answer(Outcome.REFUSED, response)
+            return self._result(Outcome.REFUSED, response)
         if 300 <= status < 500:
-            return self._answer(Outcome.UNAVAILABLE, response)
+            return self._result(Outcome.UNAVAILABLE, response)
         if status >= 500:
-            return self._answer(Outcome.UNKNOWN, response)
+            return self._result(Outcome.UNKNOWN, response)
         try:
             body = json.loads(response.content)  # unlike response.json(), it reads a body with a byte order mark
         except (ValueError, RecursionError):
@@ -175,16 +177,16 @@ class BankClient:
         access = body.get("access_token") if isinstance(body, dict) else None
         refresh = body.get("refresh_token") if isinstance(body, dict) else None
         if not isinstance(access, str) or not fits_a_header(access):
-            return self._answer(Outcome.UNKNOWN, response)
-        return self._answer(
+            return self._result(Outcome.UNKNOWN, response)
+        return self._result(
             Outcome.OK,
             response,
             access_token=access,
             refresh_token=refresh if isinstance(refresh, str) else "",
         )
 
-    def _answer(self, outcome: Outcome, response: requests.Response, **tokens: str) -> Answer:
-        return Answer(
+    def _result(self, outcome: Outcome, response: requests.Response, **tokens: str) -> BankResponse:
+        return BankResponse(
             outcome,
             status=response.status_code,
             at=note_time(self._settings.origin, response.headers),
