@@ -4,7 +4,7 @@
 The path of a page::
 
     workers.Workers              a thread takes a window from windows.Windows
-    pull.Pull._pull_window       asks for the pages of the window
+    pull.Pull._pull_window       requests the pages of the window
     pages.iter_pages             the paginator: follows the cursor and checks each page
     pull.Pull._page              adds the window's bounds to the query; waits and repeats after a 429
     the client's `page_getter`   authenticates, sends, retries (in api/client.py)

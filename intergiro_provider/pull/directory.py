@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _UPLOAD_BLOCK = 8 << 20  # bytes that an object store's client buffers per open file; the default of some is 50 MiB
 _LOCK_WAIT = 60.0  # seconds; the lock is held for a few renames
 _LOCK_POLL = 0.05
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # such as FAT, SMB and some FUSE file systems
 
 
 @contextmanager
@@ -193,7 +194,7 @@ class Directory:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file; None if there is no such file."""
-        self._fs.invalidate_cache(self._root)  # some clients look for the file in their last listing
+        self._fs.invalidate_cache(self._root)  # some clients search the file in their last listing
         try:
             with self._explained("reading", name):
                 content: bytes = self._fs.cat_file(self._path(name))
@@ -218,13 +219,37 @@ class Directory:
         with self._existing(), self._explained("writing", name):
             self._fs.pipe_file(self._path(name), content)
 
-    def write_new(self, name: str, content: bytes) -> None:
-        """Create a small file; on an object store in one step.
+    def write_new(self, name: str, content: bytes, temporary: str) -> None:
+        """Create a small file in one step, which one of several processes can do. It needs no locks.
 
+        :param temporary: the name of a temporary file of this process alone, for a local file system.
         :raises FileExistsError: the file exists.
         """
-        with self._existing(), self._explained("writing", name):
-            self._fs.pipe_file(self._path(name), content, mode="create")
+        if not self.local:
+            with self._existing(), self._explained("writing", name):
+                self._fs.pipe_file(self._path(name), content, mode="create")
+            return
+        sink = self.create(temporary)
+        try:
+            sink.write(content)
+            sink.close()
+            with self._explained("writing", name):
+                try:
+                    os.link(self._path(temporary), self._path(name))
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    self._write_exclusively(name, content)
+        finally:
+            sink.abort()
+            self.delete(temporary)
+        self._sync_entries()
+
+    def _write_exclusively(self, name: str, content: bytes) -> None:
+        with open(self._path(name), "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
     def replace(self, name: str, content: bytes, temporary: str) -> None:
         """Replace a small file so that a reader finds the old content or the new content, and nothing in between.

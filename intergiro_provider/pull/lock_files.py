@@ -24,41 +24,51 @@ MAX_AGE = timedelta(hours=24)
 """An older lock file is stale, no matter which process wrote it."""
 
 
-def content(owner: str) -> bytes:
+def content(owner: str, started: datetime) -> bytes:
     """Return the content of a lock file of this process.
 
     :param owner: names the task instance, the same in each attempt; empty if there is none.
+    :param started: when this attempt began. The name of the pull has the time of the first attempt.
     """
-    return json.dumps({"owner": owner, "host": _this_host(), "pid": os.getpid()}).encode()
+    holder = {"owner": owner, "host": _this_host(), "pid": os.getpid(), "started": started.isoformat()}
+    return json.dumps(holder).encode()
 
 
 def describe(stored: bytes) -> str:
-    """Return who wrote a lock file, for a message."""
+    """Return the task or process that wrote a lock file, for a message."""
     holder = _read(stored)
     host = str(holder.get("host", "?")).partition("/")[0]
     return str(holder.get("owner") or f"process {holder.get('pid', '?')} on {host}")
 
 
-def is_stale(pull_id: str, stored: bytes, own_pull_id: str, owner: str) -> bool:
+def is_stale(pull_id: str, stored: bytes, owner: str, began: datetime) -> bool:
     """Return whether the pull that wrote a lock file has ended.
 
     :param pull_id: the pull that wrote it.
     :param stored: its content.
-    :param own_pull_id: the pull that asks.
-    :param owner: the owner of the pull that asks, as in :func:`content`.
+    :param owner: the owner of the pull that checks the lock file, as in :func:`content`.
+    :param began: when the attempt that checks the lock file began.
     """
-    started = names.start_of(pull_id)
-    if started is None:
+    named = names.start_of(pull_id)
+    if named is None:
         return False
     if _is_incomplete(stored):
         return True  # written under the directory's lock, or with one PUT: the pull was killed while it wrote it
     holder = _read(stored)
-    if owner and holder.get("owner") == owner and pull_id < own_pull_id:
+    started = _started(holder) or named
+    if owner and holder.get("owner") == owner and started < began:
         return True  # Airflow runs one attempt of a task instance at a time
     pid = holder.get("pid")
     if holder.get("host") == _this_host() and isinstance(pid, int) and not _is_running(pid):
         return True
     return datetime.now(UTC) - started > MAX_AGE
+
+
+def _started(holder: dict[str, object]) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(holder.get("started"))).astimezone(UTC)
+    except (ValueError, OverflowError):  # another program has written it
+        return None
 
 
 def _is_incomplete(stored: bytes) -> bool:

@@ -14,9 +14,12 @@ _PUBLISHED = re.compile(rf"part-\d+-({_ID})\.(?:jsonl|jsonl\.gz|jsonl\.zst|parqu
 _UNPUBLISHED = re.compile(rf"_part-\d+-({_ID})\..+\.tmp|_manifest-({_ID})\.tmp|_checkpoint-({_ID})\.(?:json|tmp)")
 
 
-def new_pull_id() -> str:
-    """Return a unique name for a pull. Names of pulls sort by the time at which the pulls began."""
-    return f"{datetime.now(UTC):{_ID_TIME}}-{uuid.uuid4().hex[:8]}"
+def new_pull_id(began: datetime | None = None) -> str:
+    """Return a unique name for a pull. Names of pulls sort by the time at which the pulls began.
+
+    :param began: when the pull began: the time of its oldest page. None: now.
+    """
+    return f"{began or datetime.now(UTC):{_ID_TIME}}-{uuid.uuid4().hex[:8]}"
 
 
 def start_of(pull_id: str) -> datetime | None:
@@ -69,7 +72,7 @@ def pull_of_lock_file(name: str) -> str | None:
 
 
 def pull_of(name: str) -> str | None:
-    """Return the pull of a part, a checkpoint or a temporary file; None for every other file, which we never touch."""
+    """Return the pull of a part, a checkpoint or a temporary file; None for other files, which a pull never changes."""
     match = _PUBLISHED.fullmatch(name) or _UNPUBLISHED.fullmatch(name)
     return next(filter(None, match.groups())) if match else None
 

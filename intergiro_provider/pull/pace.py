@@ -43,7 +43,7 @@ LONGEST_IN_A_ROW = 300.0
 
 
 class TooManyRequests(Exception):
-    """The bank answered 429, and the pull repeats the request itself.
+    """The bank returned 429, and the pull repeats the request itself.
 
     :param seconds: how long to wait before that.
     """
@@ -150,7 +150,7 @@ class Pace:
             if self._turn.limit_number == self._limit_number:
                 if self.limit > 1:
                     self._set_limit(self._former[0] if self._former else self.limit // 2)
-                    self._log.info("The bank answered 429. The pull reduces its requests to %d at once.", self.limit)
+                    self._log.info("The bank returned 429. The pull reduces its requests to %d at once.", self.limit)
                     self._is_refused = True
                 elif not self._is_limited:
                     self._log.info("The bank limits requests (429). The pull continues as fast as the bank allows.")

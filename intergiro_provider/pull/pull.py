@@ -78,7 +78,7 @@ class PullRequest:
 
 
 class PullStopped(BaseException):
-    """Ends a pull at once. A BaseException, so that no error handling on its way takes it for a failure."""
+    """Stops a pull at once. A BaseException, so that no error handler treats it as a failure."""
 
 
 class Pull:
@@ -87,7 +87,8 @@ class Pull:
     :param get_page: takes a query and returns the bank's page for it. Threads call it side by side.
     :param target: where the result goes.
     :param checkpointer: finds the checkpoint of an earlier attempt, and writes those of this one; None: no checkpoints.
-    :param after_failure: called after the threads were told to end; waits for what must not be interrupted.
+    :param after_failure: called after a failure, when the threads are ending; waits for a renewal, which must not be
+        interrupted.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Pull:
         self._workers.stop()
 
     def on_response(self, status: int, retry_after: float | None) -> None:
-        """Take note of a response, before the client decides whether to repeat the request.
+        """Record a response, before the client decides whether to repeat the request.
 
         :raises TooManyRequests: it is a 429, and the pull repeats the request itself.
         """
@@ -190,7 +191,7 @@ class Pull:
         )  # fmt: skip
         self._save_checkpoint()
 
-    # A page's path: a worker pulls a window, the window's pages come from the paginator, the paginator asks the client.
+    # The path of a page: a worker pulls a window with the paginator, which requests the pages from the client.
 
     def _pull_window(self, window: Window) -> None:
         """Pull one window into its parts; a worker calls this."""
@@ -222,7 +223,7 @@ class Pull:
         if last_id is not None:
             query["starting_after"] = last_id
         while True:
-            for page in iter_pages(lambda asked: self._page(window, asked), query):
+            for page in iter_pages(lambda query: self._page(window, query), query):
                 yield page
                 if window.restarts:
                     break

@@ -7,6 +7,7 @@ object, and some forms of a time. It has no type for JSON text. Such lines are r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -46,10 +47,10 @@ def wrapped(lines: bytes) -> bytes:
     return b"".join(head + line + b"}\n" for line in lines.split(b"\n")[:-1])
 
 
-def rewritten(lines: bytes, columns: dict[str, Type]) -> bytes:
+def rewritten(lines: bytes, columns: Mapping[str, Type]) -> bytes:
     """Return the same records in a form that fits their columns. If a name is there twice, the last value counts, as in
-    most JSON readers."""
-    record = StructOf(columns)
+    most JSON readers. Fields without a type stay as they are."""
+    record = StructOf(dict(columns))
     return b"".join(_rewrite(line, record) + b"\n" for line in lines.split(b"\n")[:-1])
 
 
@@ -59,7 +60,9 @@ def _rewrite(value: bytes, type_: Type) -> bytes:
     match type_:
         case StructOf(fields):
             inner = _decode_object(value)
-            return _encode({name: msgspec.Raw(_rewrite(bytes(each), fields[name])) for name, each in inner.items()})
+            return _encode(
+                {name: msgspec.Raw(_rewrite(bytes(each), fields.get(name, Kind.NULL))) for name, each in inner.items()}
+            )
         case ListOf(element):
             return _encode([msgspec.Raw(_rewrite(bytes(each), element)) for each in _decode_list(value)])
         case Kind.JSON | Kind.INT128:

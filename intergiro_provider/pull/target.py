@@ -28,6 +28,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError
@@ -53,10 +54,12 @@ class Target:
 
     def __init__(self, directory: Directory, owner: str = "") -> None:
         self.pull_id = names.new_pull_id()
+        """The name of the pull. A resumed pull gets the time of its first attempt in it: see :meth:`begin`."""
         self.resumed: Checkpoint | None = None
         """The checkpoint of an earlier attempt, whose parts belong to this pull now."""
         self._directory = directory
         self._owner = owner
+        self._started = datetime.now(UTC)
         self._previous: str | None = None  # the pull whose manifest was there at the beginning
         self._has_begun = self._committed = False
         self._in_flight = False  # whether a PUT of the manifest may still be carried out
@@ -66,15 +69,20 @@ class Target:
         """Write the lock file, delete the files of stale pulls, and return the manifest that is there.
 
         :param earlier: the checkpoint of an earlier attempt of the same task. Its parts become this pull's parts, if
-            all of them are there: see :attr:`resumed`.
+            all of them are there: see :attr:`resumed`. Then the pull is as old as its oldest page.
         :raises IntergiroValueError: the path is a file, or another program has written the manifest there.
         """
         self._directory.make()
         self._has_begun = True
-        with self._directory.lock():  # so that an incomplete lock file always means that its pull was killed
-            self._directory.write(names.lock_file(self.pull_id), lock_files.content(self._owner))
         if earlier is not None:
+            fresh, self.pull_id = self.pull_id, names.new_pull_id(earlier.began)
+            self._write_lock_file()
             self.resumed = self._take_over(earlier)
+            if self.resumed is None:
+                self._directory.delete(names.lock_file(self.pull_id))
+                self.pull_id = fresh
+        if self.resumed is None:
+            self._write_lock_file()
         found = self._sweep()
         self._previous = found.pull_id if found else None
         return found
@@ -251,6 +259,10 @@ class Target:
                 "`path`. Give each its own. The result there is unchanged."
             )
 
+    def _write_lock_file(self) -> None:
+        with self._directory.lock():  # so that an incomplete lock file always means that its pull was killed
+            self._directory.write(names.lock_file(self.pull_id), lock_files.content(self._owner, self._started))
+
     def _has_lock_file(self) -> bool:
         return self._directory.read(names.lock_file(self.pull_id)) is not None
 
@@ -294,7 +306,7 @@ class Target:
         stored = self._directory.read(name)
         if stored is None:
             return False  # the pull has just ended
-        if lock_files.is_stale(pull_id, stored, self.pull_id, self._owner):
+        if lock_files.is_stale(pull_id, stored, self._owner, self._started):
             self._delete(name)
             self._stale_pulls.add(pull_id)
             return False
