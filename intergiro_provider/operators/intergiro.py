@@ -209,7 +209,7 @@ def _decoded(response: requests.Response, endpoint: str) -> Any:
     except (ValueError, RecursionError):  # "from None": the exception holds the response
         kind = response.headers.get("Content-Type", "no content type")
         raise IntergiroResponseError(
-            f"{endpoint} answered {response.status_code} with a body that is not JSON ({kind}). To return something "
+            f"{endpoint} returned {response.status_code} with a body that is not JSON ({kind}). To return something "
             "else than decoded JSON, use `response_filter`."
         ) from None
 

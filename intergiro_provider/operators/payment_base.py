@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the payment operators share: where a payment stands, its record, and arguments that Airflow must not store.
+"""The base of the payment operators: identity and record of a payment, and arguments that Airflow must not store.
 
-A light module, as the operators are.
+Each parse of a DAG file that uses the operators imports this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
-    from intergiro_provider.payments.keys import Position
+    from intergiro_provider.payments.keys import PaymentIdentity
     from intergiro_provider.payments.plan import Payment
     from intergiro_provider.payments.record import Record
 
 log = logging.getLogger(__name__)
 
+NOT_NONE_IF_GIVEN = ("payment_key", "record_path", "currency")
+"""Optional arguments that must not render to None: without them, less is checked."""
+NOT_GIVEN: Any = ...
+"""The default of `approved_plan`. None is refused: an upstream task may have returned it by mistake."""
+
 
 class Hidden:
-    """A rendered argument that Airflow must not store with the task's rendered fields."""
+    """Holds a rendered argument that Airflow must not store with the task's rendered fields."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -38,25 +43,25 @@ class Hidden:
 
 
 def hidden_field(name: str) -> Any:
-    """Return a template field whose rendered value is kept out of Airflow's database."""
+    """Return a descriptor for a template field, which keeps the rendered value out of Airflow's database."""
 
     def read(operator: Any) -> Any:
         return vars(operator).get(f"_{name}_given")
 
     def write(operator: Any, value: Any) -> None:
-        rendered = "_is_made" in vars(operator) and value is not None and not isinstance(value, Hidden)
+        rendered = "_is_initialized" in vars(operator) and value is not None and not isinstance(value, Hidden)
         vars(operator)[f"_{name}_given"] = Hidden(value) if rendered else value
 
     return property(read, write)
 
 
-def shown(value: Any) -> Any:
-    """Return the value of an argument that may be hidden."""
+def unhidden(value: Any) -> Any:
+    """Return the value of an argument, which may be in a :class:`Hidden`."""
     return value.value if isinstance(value, Hidden) else value
 
 
 class PaymentOperator(BaseOperator):
-    """What both operators share: where the payment stands, and its record."""
+    """The base of both payment operators."""
 
     ui_color = "#f3e3e6"
     operator_extra_links: Any = (IntergiroPortalLink(),)
@@ -64,111 +69,151 @@ class PaymentOperator(BaseOperator):
     payment_key: Any
     payment_scope: str
     record_path: Any
+    only_plan: bool
+    approved_plan: Any
+    _not_none: list[str]
     intergiro_conn_id: str
 
-    def _check_scope(self) -> None:
+    def _check(self, **durations: Any) -> None:
+        """Check the arguments that are not templated.
+
+        :param durations: arguments that must be a timedelta.
+        :raises IntergiroValueError: names the argument and the remedy.
+        """
+        for name in ("only_plan", "wait_for_consent"):
+            value = getattr(self, name, False)
+            if not isinstance(value, bool):
+                argument = "dry_run" if name == "only_plan" else name
+                raise IntergiroValueError(
+                    f"`{argument}` is {value!r}. It must be True or False; templates are not rendered there."
+                )
+        for name, value in durations.items():
+            if not isinstance(value, timedelta) or value < timedelta(0):
+                raise IntergiroValueError(f"`{name}` is {value!r}. It must be a timedelta that is not negative.")
+        self._not_none = [name for name in NOT_NONE_IF_GIVEN if getattr(self, name, None) is not None]
+        if self.approved_plan is NOT_GIVEN:
+            self.approved_plan = None
+        else:
+            self._not_none.append("approved_plan")
         if self.payment_scope != "run":
             from intergiro_provider.payments.keys import check_scope
 
             check_scope(self.payment_key, self.payment_scope, self.record_path)
 
-    def _position(self, context: Context) -> Position:
-        from intergiro_provider.payments.keys import Position, check_payment_key
+    def _check_rendered(self) -> None:
+        """Check that no template or XCom has rendered to None. The task would pay without the argument.
+
+        :raises IntergiroValueError: names the argument.
+        """
+        if lost := [name for name in self._not_none if getattr(self, name) is None]:
+            raise IntergiroValueError(
+                f"`{lost[0]}` is given, but its value is None. Nothing was sent. Check the template or the task that "
+                "it comes from."
+            )
+
+    def _identity(self, context: Context) -> PaymentIdentity:
+        """Return what identifies the payment.
+
+        :raises IntergiroValueError: there is no context, or a mapped task needs a `payment_key`.
+        """
+        from intergiro_provider.payments.keys import PaymentIdentity, check_payment_key
 
         ti: Any = context.get("ti")
         if ti is None:
             raise IntergiroValueError(
-                f"The task {self.task_id} can pay only as a task of a DAG run: it has no context."
+                f"The task {self.task_id} has no Airflow context. Nothing was sent. Run it as a task of a DAG run."
             )
         key = check_payment_key(self.payment_key)
         map_index = getattr(ti, "map_index", -1)
         if key is None and map_index is not None and map_index >= 0 and not has_fixed_order(self, context):
             raise IntergiroValueError(
-                f"The mapped task {self.task_id} has no `payment_key`. Its items come from another task, whose next "
-                "run may bring them in another order, and then an item could be paid twice. Set `payment_key` to what "
-                "identifies an item, such as an invoice id. Nothing was sent."
+                f"The mapped task {self.task_id} has no `payment_key`. Its items come from another task. If that task "
+                "runs again and returns them in another order, an item could be paid twice. Nothing was sent. Set "
+                "`payment_key` to a value that identifies an item, such as an invoice id."
             )
-        return Position(
+        return PaymentIdentity(
             str(ti.dag_id), str(ti.task_id), str(ti.run_id), -1 if map_index is None else int(map_index), key,
             self.payment_scope,
         )  # fmt: skip
 
-    def _record(self, hook: IntergiroHook, position: Position, suffix: str = "") -> Record:
+    def _record(self, hook: IntergiroHook, identity: PaymentIdentity, suffix: str = "") -> Record:
         from intergiro_provider.payments.keys import record_name
         from intergiro_provider.payments.record import Record
         from intergiro_provider.pull.directory import Directory
 
-        name = record_name(hook.settings.origin, self.intergiro_conn_id, position) + suffix
+        name = record_name(hook.settings.origin, self.intergiro_conn_id, identity) + suffix
         if self.record_path is None:
             return Record(None, name)
         path = object_path(self.record_path, "`record_path`")
         return Record(Directory(path.fs, path.path), name)
 
-    def _described(self, position: Position, context: Context, approved_by: Any, approved_plan: Any) -> dict[str, Any]:
-        """Return what the record says about where the payment comes from."""
+    def _task_fields(self, identity: PaymentIdentity, context: Context, approved_by: Any) -> dict[str, Any]:
+        """Return the fields of the record that name the task, its try and the approver."""
         ti: Any = context["ti"]
         return {
-            "dag_id": position.dag_id,
-            "task_id": position.task_id,
-            "run_id": position.run_id,
-            "map_index": position.map_index,
+            "dag_id": identity.dag_id,
+            "task_id": identity.task_id,
+            "run_id": identity.run_id,
+            "map_index": identity.map_index,
             "try_number": getattr(ti, "try_number", None),
-            "payment_key": position.payment_key,
-            "payment_scope": position.scope,
+            "payment_key": identity.payment_key,
+            "payment_scope": identity.scope,
             "conn_id": self.intergiro_conn_id,
             "approved_by": approved_by,
-            "approved_plan": approved_plan,
+            "approved_plan": self.approved_plan,
         }
 
 
 def has_fixed_order(operator: BaseOperator, context: Context) -> bool:
-    """Return whether the items of a mapped task stand in the DAG file."""
+    """Return whether the items of a mapped task are literals in the DAG file, so that their order is fixed."""
     dag: Any = context.get("dag")
     try:
         mapped = dag.get_task(operator.task_id)
         values = mapped._get_specified_expand_input().value
         if mapped.get_closest_mapped_task_group() is not None:
             return False
-    except Exception:  # an unmapped task in a mapped group, or no DAG at hand: nothing is known about the order
+    except Exception:  # an unmapped task in a mapped group, or no DAG in the context: the order is unknown
         return False
     items = list(values.values()) if isinstance(values, Mapping) else [values]
-    return all(isinstance(item, (list, tuple, dict)) and not _refers(item) for item in items)
+    return all(isinstance(item, (list, tuple, dict)) and not _has_xcoms(item) for item in items)
 
 
-def _refers(value: Any) -> bool:
-    """Return whether a literal holds results of other tasks."""
+def _has_xcoms(value: Any) -> bool:
+    """Return whether a literal contains results of other tasks."""
     if isinstance(value, Mapping):
-        return any(map(_refers, value.values()))
+        return any(map(_has_xcoms, value.values()))
     if isinstance(value, (list, tuple)):
-        return any(map(_refers, value))
+        return any(map(_has_xcoms, value))
     return hasattr(value, "resolve")
 
 
-def earlier_since(context: Context, shared: Any = False) -> datetime | None:
-    """Return when an earlier try of this task instance may have begun; None in its first try.
+def possibly_sent_since(context: Context, shared: Any = False) -> datetime | None:
+    """Return the earliest time at which an earlier attempt may have sent the payment; None: there was no such attempt.
 
-    :param shared: another task of the run may have begun the same payment.
+    :param shared: whether another task of the run may send the same payment.
     """
     ti: Any = context["ti"]
     if not shared and int(getattr(ti, "try_number", 1) or 1) <= 1:
         return None
     run: Any = context.get("dag_run")
     names = ["start_date"]
-    if getattr(run, "clear_number", 1) != 0:  # a clear sets a new start
+    if getattr(run, "clear_number", 1) != 0:  # a clear changes the start date
         names += ["run_after", "logical_date", "execution_date"]
     moments = [moment for name in names if isinstance(moment := getattr(run, name, None), datetime)]
     return min(moments, default=datetime.now(UTC) - timedelta(days=7))
 
 
-def remembered_key(context: Context, name: str, key: str) -> tuple[str, bool]:
-    """Return the key of the task instance's first try, which Airflow keeps from 3.3 on, even when the API key changes.
+def key_of_first_try(context: Context, name: str, key: str) -> tuple[str, bool]:
+    """Return the idempotency key of the task instance's first try. Airflow 3.3 and later stores it.
 
-    :param name: the payment's, see :func:`.keys.record_name`.
+    The key of a later try differs if the connection's API key has changed.
+
+    :param name: the payment's name, see :func:`.keys.record_name`.
     :param key: the key that this try has computed.
-    :return: the key, and whether no earlier try has sent another one.
+    :return: the key, and whether it is certain that no earlier try has sent another key.
     """
     store: Any = context.get("task_state_store")
-    is_first = earlier_since(context) is None
+    is_first = possibly_sent_since(context) is None
     if store is None:
         return key, is_first
     try:
@@ -176,15 +221,15 @@ def remembered_key(context: Context, name: str, key: str) -> tuple[str, bool]:
             return stored, True
         if is_first:
             store.set(f"intergiro_payment_{name}", key)
-    except Exception as error:  # a retry then takes its key for one that may have changed
-        log.warning("The idempotency key could not be kept in Airflow's state store: %s.", type(error).__name__)
+    except Exception as error:  # a retry then assumes that the key may have changed
+        log.warning("The idempotency key could not be stored in Airflow's task state store: %s.", type(error).__name__)
     return key, is_first
 
 
-def in_currency_of_account(hook: IntergiroHook, payment: Payment) -> Payment:
-    """Return the payment with the currency of its account, which must be the stated one.
+def with_account_currency(hook: IntergiroHook, payment: Payment) -> Payment:
+    """Return the payment with the currency of its account.
 
-    :raises IntergiroValueError: the account has another currency.
+    :raises IntergiroValueError: the account does not exist, or has another currency than the payment.
     """
     from dataclasses import replace
 
@@ -201,25 +246,27 @@ def in_currency_of_account(hook: IntergiroHook, payment: Payment) -> Payment:
     if payment.currency not in (None, currency):
         raise IntergiroValueError(
             f"`currency` is {payment.currency!r}, but the account is in {currency}. Nothing was sent. Correct one of "
-            "them: the bank takes the amount in the account's currency."
+            "them. The bank interprets the amount in the account's currency."
         )
     return replace(payment, currency=currency)
 
 
-def check_api(hook: IntergiroHook, api: str, instead: str) -> None:
-    """Refuse a connection for the other API.
+def check_api(hook: IntergiroHook, api: str, other_operator: str) -> None:
+    """Check that the connection is for this API.
 
-    :raises IntergiroValueError: names the operator for it.
+    :param other_operator: the operator for the other API, for the message.
+    :raises IntergiroValueError: the connection is for the other API.
     """
-    if hook.settings.api != api:
+    names = {"3d": "banking as a service", "2d": "business banking"}
+    if (given := hook.settings.api) != api:
         raise IntergiroValueError(
-            f"The connection {hook.intergiro_conn_id!r} is for the {hook.settings.api} API, and this operator needs "
-            f"`api` {api!r}. Use another connection, or {instead}. Nothing was sent."
+            f"The connection {hook.intergiro_conn_id!r} has `api` {given!r} ({names[given]}), but this operator needs "
+            f"{api!r} ({names[api]}). Nothing was sent. Use a connection for that API, or use {other_operator}."
         )
 
 
-def decoded(value: Any) -> Any:
-    """Return an argument that a template has rendered to JSON, or to a dict's repr, as the dict."""
+def decode(value: Any) -> Any:
+    """Return the value of a string that a template has rendered to JSON or to a Python literal; otherwise `value`."""
     if not isinstance(value, str):
         return value
     import ast
@@ -234,8 +281,9 @@ def decoded(value: Any) -> Any:
 
 
 def object_path(location: Any, name: str) -> Any:
-    """Return a place on an object store or a local disk.
+    """Return a path on an object store or a local disk.
 
+    :param name: the argument's name in a message.
     :raises IntergiroValueError: it is not a URL and not an absolute path.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -243,6 +291,7 @@ def object_path(location: Any, name: str) -> Any:
     text = str(location).strip()
     if "://" not in text and not text.startswith("/"):
         raise IntergiroValueError(
-            f"{name} is {text[:40]!r}; it must be a URL such as s3://conn_id@bucket/directory, or an absolute path."
+            f"{name} is neither a URL nor an absolute path. Nothing was sent. Give one of them, such as "
+            "s3://conn_id@bucket/directory."
         )
     return ObjectStoragePath(text)

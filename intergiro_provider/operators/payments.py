@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pay through Intergiro, each payment once.
+"""Operators that pay through Intergiro, each payment once.
 
-A light module: it is imported at every parse of every DAG file that uses it, so what makes requests is imported when
-the task runs.
+Each parse of a DAG file that uses the operators imports this module, so the modules that send requests are imported
+when the task runs.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from intergiro_provider.exceptions import IntergiroConsentRequired, IntergiroValueError, PaymentRejected
 from intergiro_provider.links.intergiro import IntergiroConsentLink, IntergiroPortalLink
 from intergiro_provider.operators.payment_base import (
+    NOT_GIVEN,
     PaymentOperator,
     check_api,
-    decoded,
-    earlier_since,
+    decode,
     hidden_field,
-    in_currency_of_account,
+    key_of_first_try,
     object_path,
-    remembered_key,
-    shown,
+    possibly_sent_since,
+    unhidden,
+    with_account_currency,
 )
 from intergiro_provider.retry_policy import set_retry_policy
 from intergiro_provider.tracebacks import message_only
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from intergiro_provider.hooks.intergiro import IntergiroHook
-    from intergiro_provider.payments.keys import Position
+    from intergiro_provider.payments.keys import PaymentIdentity
     from intergiro_provider.payments.plan import Payment
     from intergiro_provider.payments.single import SinglePayment
 
 
 class IntergiroPaymentOperator(PaymentOperator):
-    """Pay somebody, or move money between accounts of one holder, through the 3d API.
+    """Pay a payee, or move money between accounts of one holder, through the 3d API (banking as a service).
 
     .. code-block:: python
 
@@ -51,33 +52,34 @@ class IntergiroPaymentOperator(PaymentOperator):
             record_path="s3://audit@payments/records",
         )
 
-    The payment is made once, however often the task is tried or cleared: every attempt sends the same idempotency key.
-    The key is made from the DAG, the task, the map index and the run, or from `payment_key`.
+    The payment is made once, however often the task is tried or cleared. Every attempt sends the same idempotency key,
+    which is made from the DAG, the task, the map index and the run, or from `payment_key`.
 
-    Returns ``{payment_id, key, status, amount, currency, sha256}``, or with `dry_run` the plan
+    The result is ``{payment_id, key, status, amount, currency, sha256}``. With `dry_run` it is the plan,
     ``{count, totals, sha256}``.
 
     :param operation: ``pay`` or ``move``.
     :param account_id: the account that pays. (templated)
     :param amount: an int in minor units (cents), or a Decimal with `currency`. (templated)
     :param reference: text for the payee. (templated)
-    :param currency: ISO 4217 code of the account's currency, which is checked before anything is sent. None: the
-        amount is in minor units of whatever the account's currency is. (templated)
-    :param counterparty: for ``pay``: ``{"name", "iban", "bic"}`` or ``{"name", "account_id"}``, or JSON text of it; not
-        stored with the task's rendered fields. (templated)
+    :param currency: ISO 4217 code of the account's currency. If the account has another currency, nothing is sent.
+        None: the amount is in minor units of the account's currency, which is not checked. (templated)
+    :param counterparty: for ``pay``: ``{"name", "iban", "bic"}`` or ``{"name", "account_id"}``, or a JSON string of it.
+        Not stored with the task's rendered fields. (templated)
     :param target_account_id: for ``move``: the account that receives. (templated)
-    :param payment_key: what identifies the payment, such as an invoice id; None: the task instance. (templated)
+    :param payment_key: identifies the payment, such as an invoice id; None: the task instance does. (templated)
     :param payment_scope: where `payment_key` is unique: ``run``, ``dag`` or ``ever``; the last two need `record_path`.
     :param record_path: directory for the write-ahead record, an ObjectStoragePath URL; None: no record. (templated)
-    :param key_trusted_for: how long after the first request the bank recognizes a repeated key. From `settle` before
-        its end on, the payment is looked up before it is sent again. Up to `settle`, such as ``timedelta(0)``: the key
-        is never trusted, and `record_path` is needed.
+    :param key_trusted_for: how long after the first request the bank recognizes a repeated key. When less than `settle`
+        of that time is left, the task looks the payment up before it sends it again. With ``timedelta(0)``, or any
+        value up to `settle`, the key is never trusted, and `record_path` is required.
     :param settle: how long after a request its payment may still appear in the bank's list.
-    :param wait_for_consent: defer until a person has given consent, where the bank asks for it (412).
-    :param consent_poll_interval: seconds between two looks at the consent.
-    :param dry_run: send nothing, return the plan.
-    :param approved_plan: the ``sha256`` of the plan that was approved; another plan is refused. (templated)
-    :param approved_by: who approved it, for the record. (templated)
+    :param wait_for_consent: if the bank requires a person's consent (status 412), defer until it is given.
+    :param consent_poll_interval: seconds between two requests for the consent's status.
+    :param dry_run: send nothing, and return the plan.
+    :param approved_plan: the ``sha256`` of the approved plan; another plan, or None, is refused. Without this argument,
+        no approval is needed. (templated)
+    :param approved_by: the person who approved the plan, for the record. (templated)
     :param intergiro_conn_id: the connection. (templated)
     """
 
@@ -107,7 +109,7 @@ class IntergiroPaymentOperator(PaymentOperator):
         wait_for_consent: bool = False,
         consent_poll_interval: float = 10.0,
         dry_run: bool = False,
-        approved_plan: str | None = None,
+        approved_plan: Any = NOT_GIVEN,
         approved_by: Any = None,
         intergiro_conn_id: str = "intergiro_default",
         **kwargs: Any,
@@ -131,13 +133,17 @@ class IntergiroPaymentOperator(PaymentOperator):
         self.approved_plan = approved_plan
         self.approved_by = approved_by
         self.intergiro_conn_id = intergiro_conn_id
-        self._check_scope()
+        self._check(settle=settle, key_trusted_for=key_trusted_for)
+        if not isinstance(consent_poll_interval, (int, float)) or consent_poll_interval <= 0:
+            raise IntergiroValueError(
+                f"`consent_poll_interval` is {consent_poll_interval!r}. It must be seconds above 0."
+            )
         if isinstance(amount, float):
             from intergiro_provider.payments.amounts import minor_units
 
             minor_units(amount, None)
         set_retry_policy(self)
-        self._is_made = True
+        self._is_initialized = True
 
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
@@ -149,33 +155,34 @@ class IntergiroPaymentOperator(PaymentOperator):
     ) -> dict[str, Any]:
         """Make the payment.
 
-        :param first_sent: when its first request left, if the task goes on after a wait for consent.
-        :param key: which idempotency key it had.
-        :param decision: how that wait ended.
+        :param first_sent: when the first request was sent, if the task resumes after a wait for consent; else None.
+        :param key: the idempotency key of that request; empty: none was sent.
+        :param decision: how that wait ended, see :class:`.IntergiroConsentTrigger`; empty: there was no wait.
         """
         from intergiro_provider.hooks.intergiro import IntergiroHook
-        from intergiro_provider.payments.plan import check_approval, plan_of, totals_of
+        from intergiro_provider.payments.plan import check_approval, plan_summary, totals_of
 
+        self._check_rendered()
         payment = self._payment()
         check_approval(self.approved_plan, payment.digest)
         if self.record_path is None and self.key_trusted_for <= self.settle:
             raise IntergiroValueError(
-                f"`record_path` is None and `key_trusted_for` ({self.key_trusted_for}) is not above `settle` "
-                f"({self.settle}), so that the key is never trusted. Then only a record keeps two processes from "
-                "sending one payment twice. Nothing was sent. Set `record_path`."
+                f"`record_path` is None, but `key_trusted_for` ({self.key_trusted_for}) is not longer than `settle` "
+                f"({self.settle}). So the idempotency key is never trusted, and only a record can prevent a second "
+                "payment. Nothing was sent. Set `record_path`."
             )
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="POST")
         check_api(hook, "3d", "IntergiroBulkPaymentOperator")
         if payment.currency or self.only_plan:
-            payment = in_currency_of_account(hook, payment)
+            payment = with_account_currency(hook, payment)
         if self.only_plan:
-            return plan_of(1, totals_of([(payment.currency, payment.amount)]), payment.digest)
-        position = self._position(context)
-        single = self._single(hook, payment, position, context, first_sent, key)
+            return plan_summary(1, totals_of([(payment.currency, payment.amount)]), payment.digest)
+        identity = self._identity(context)
+        single = self._single_payment(hook, payment, identity, context, first_sent, key)
         try:
-            result = self._decided(single, decision) if decision in ("refused", "expired") else single.make()
+            result = self._without_consent(single, decision) if decision in ("refused", "expired") else single.make()
         except IntergiroConsentRequired as error:
-            # A person who has come back may still have to decide; otherwise waiting again would change nothing.
+            # A person who has returned may not have decided yet. After any other end, waiting again is useless.
             if not self.wait_for_consent or decision not in ("", "returned"):
                 raise
             self._wait_for_consent(error, single, context)
@@ -186,49 +193,53 @@ class IntergiroPaymentOperator(PaymentOperator):
         from intergiro_provider.payments.plan import read_payment
 
         return read_payment(
-            self.operation, self.account_id, self.amount, shown(self.reference), self.currency,
-            decoded(shown(self.counterparty)), self.target_account_id,
+            self.operation, self.account_id, self.amount, unhidden(self.reference), self.currency,
+            decode(unhidden(self.counterparty)), self.target_account_id,
         )  # fmt: skip
 
-    def _single(
-        self, hook: IntergiroHook, payment: Payment, position: Position, context: Context,
+    def _single_payment(
+        self, hook: IntergiroHook, payment: Payment, identity: PaymentIdentity, context: Context,
         first_sent: datetime | None, key: str,
     ) -> SinglePayment:  # fmt: skip
         from intergiro_provider.payments.keys import idempotency_key
         from intergiro_provider.payments.single import Policy, SinglePayment
 
         ti: Any = context["ti"]
-        record = self._record(hook, position)
-        computed = idempotency_key(hook.settings.key, position)
-        remembered, is_remembered = remembered_key(context, record.name, computed)
+        record = self._record(hook, identity)
+        computed = idempotency_key(hook.settings.key, identity)
+        first_key, is_certain = key_of_first_try(context, record.name, computed)
         policy = Policy(
             key_trusted_for=self.key_trusted_for,
             settle=self.settle,
             last_try=int(getattr(ti, "try_number", 1) or 1) > int(getattr(ti, "max_tries", 0) or 0),
-            # Without a record, another task of the run may have sent what has the same `payment_key`.
-            earlier_since=first_sent or earlier_since(context, shared=self.record_path is None and self.payment_key),
-            may_have_another_key=not is_remembered and not record.is_kept,
+            # Without a record, another task of the run may have sent the payment with the same `payment_key`.
+            possibly_sent_since=first_sent
+            or possibly_sent_since(context, shared=self.record_path is None and self.payment_key),
+            key_may_differ=not is_certain and not record.is_kept,
         )
         return SinglePayment(
             hook.client,
             payment,
-            key or remembered,  # the API key may have changed during a wait
+            key or first_key,  # the API key may have changed during a wait
             record,
             policy,
-            self._described(position, context, self.approved_by, self.approved_plan),
+            self._task_fields(identity, context, self.approved_by),
         )
 
-    def _decided(self, single: SinglePayment, decision: str) -> dict[str, Any]:
-        """Return the payment if the bank has made it although the consent was refused or has expired."""
+    def _without_consent(self, single: SinglePayment, decision: str) -> dict[str, Any]:
+        """Return the result if the bank has made the payment although the consent was refused or has expired.
+
+        :raises PaymentRejected: it has not.
+        """
         if result := single.find():
             return result
         raise PaymentRejected(
             f"The consent for payment {single.key} {'was refused' if decision == 'refused' else 'has expired'}, and "
-            "the bank shows no payment. To ask for consent again, clear this task: it sends the same key."
+            "the bank shows no payment. To request consent again, clear this task: it sends the same key."
         )
 
     def _wait_for_consent(self, error: IntergiroConsentRequired, single: SinglePayment, context: Context) -> NoReturn:
-        """Go on in the triggerer until the person has decided."""
+        """Defer the task until the person has decided."""
         from intergiro_provider.triggers.payments import IntergiroConsentTrigger
 
         if not error.consent_id:
@@ -256,16 +267,16 @@ class IntergiroPaymentOperator(PaymentOperator):
         consent_id: str = "",
         key: str = "",
     ) -> dict[str, Any]:
-        """Look for the payment, which the bank may have made when consent was given; if it is not there, send it."""
-        from intergiro_provider.payments.record import parsed
-        from intergiro_provider.triggers.payments import forget_return
+        """Look up the payment, which the bank may have made on consent. If it is not there, send it."""
+        from intergiro_provider.payments.record import parse_time
+        from intergiro_provider.triggers.payments import delete_return
 
-        forget_return(consent_id)
-        return self._pay(context, parsed(first_sent), key, (event or {}).get("decision", "unknown"))
+        delete_return(consent_id)
+        return self._pay(context, parse_time(first_sent), key, (event or {}).get("decision", "unknown"))
 
 
 class IntergiroBulkPaymentOperator(PaymentOperator):
-    """Hand in SEPA payments in EUR from one account, through the 2d API. A person approves them in the portal.
+    """Submit SEPA payments in EUR through the 2d API (business banking). A person approves them in the portal.
 
     .. code-block:: python
 
@@ -276,24 +287,27 @@ class IntergiroBulkPaymentOperator(PaymentOperator):
             record_path="s3://audit@payments/records",
         )
 
-    More than 1,000 items are split into batches, by a plan that is written before anything is sent and that does not
-    depend on the items' order. The bank knows no idempotency key for batches: one whose outcome is hidden is looked up
-    by the `correlation_ids` of its items, and the task fails with OutcomeUnknown where that decides nothing.
+    More than 1,000 items are split into batches. The split does not depend on the order of the items, and is recorded
+    before anything is sent. The bank supports no idempotency key for batches. If the outcome of a batch is unknown, the
+    task looks it up by the `correlation_ids` of its items. If the outcome is still unknown, it fails with
+    OutcomeUnknown.
 
-    Returns ``{key, count, totals, sha256, batches}``, or with `dry_run` the plan ``{count, totals, sha256}``.
+    The result is ``{key, count, totals, sha256, batches}``. With `dry_run` it is the plan, ``{count, totals, sha256}``.
 
     :param account_id: the account that pays. (templated)
-    :param items: dicts of `counterparty` (``{"name", "iban", "bic"}``), `amount` (an int in cents, or text or Decimal
-        beside ``"currency": "EUR"``), `reference`, and if wanted `correlation_id`; or the URL of a file of JSON lines
-        of them. Not stored with the task's rendered fields. (templated)
+    :param items: dicts of `counterparty` (``{"name", "iban", "bic"}``), `amount` (an int in cents; with
+        ``"currency": "EUR"`` also a Decimal or a string), `reference`, and optionally `correlation_id`. Or the URL of a
+        file with one item as JSON per line. Not stored with the task's rendered fields. (templated)
     :param record_path: directory for the write-ahead record, an ObjectStoragePath URL. (templated)
-    :param payment_key: what identifies the bulk payment, such as a payroll's id; None: the task instance. (templated)
+    :param payment_key: identifies the bulk payment, such as a payroll id; None: the task instance does. (templated)
     :param payment_scope: where `payment_key` is unique: ``run``, ``dag`` or ``ever``.
     :param settle: how long after a request its payments may still appear in the bank's list.
-    :param resend_after: how long after a request a batch of which the bank shows nothing is sent again; None: never.
-    :param dry_run: send nothing, return the plan.
-    :param approved_plan: the ``sha256`` of the plan that was approved; another plan is refused. (templated)
-    :param approved_by: who approved it, for the record. (templated)
+    :param resend_after: how long after a request a batch is sent again if the bank shows none of its items; None:
+        never.
+    :param dry_run: send nothing, and return the plan.
+    :param approved_plan: the ``sha256`` of the approved plan; another plan, or None, is refused. Without this argument,
+        no approval is needed. (templated)
+    :param approved_by: the person who approved the plan, for the record. (templated)
     :param intergiro_conn_id: the connection. (templated)
     """
 
@@ -313,7 +327,7 @@ class IntergiroBulkPaymentOperator(PaymentOperator):
         settle: timedelta = timedelta(minutes=10),
         resend_after: timedelta | None = None,
         dry_run: bool = False,
-        approved_plan: str | None = None,
+        approved_plan: Any = NOT_GIVEN,
         approved_by: Any = None,
         intergiro_conn_id: str = "intergiro_default",
         **kwargs: Any,
@@ -330,47 +344,51 @@ class IntergiroBulkPaymentOperator(PaymentOperator):
         self.approved_plan = approved_plan
         self.approved_by = approved_by
         self.intergiro_conn_id = intergiro_conn_id
-        self._check_scope()
+        self._check(settle=settle, **({} if resend_after is None else {"resend_after": resend_after}))
         set_retry_policy(self)
-        self._is_made = True
+        self._is_initialized = True
 
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
-        """Hand the items in, or return the plan."""
+        """Submit the items, or return the plan."""
         from intergiro_provider.hooks.intergiro import IntergiroHook
         from intergiro_provider.payments.batches import read_plan
         from intergiro_provider.payments.bulk import BulkPayment
         from intergiro_provider.payments.keys import idempotency_key
         from intergiro_provider.payments.plan import check_approval
 
-        plan = read_plan(self.account_id, self._given())
+        self._check_rendered()
+        plan = read_plan(self.account_id, self._read_items())
         check_approval(self.approved_plan, plan.digest)
         if self.only_plan:
             return plan.summary()
         if self.record_path is None:
-            raise IntergiroValueError("`record_path` is None; a bulk payment needs it. Nothing was sent.")
+            raise IntergiroValueError(
+                "`record_path` is None, but a bulk payment needs a record. Nothing was sent. Set it to a directory."
+            )
         hook = IntergiroHook(intergiro_conn_id=self.intergiro_conn_id, method="POST")
         check_api(hook, "2d", "IntergiroPaymentOperator")
-        position = self._position(context)
+        identity = self._identity(context)
         result = BulkPayment(
             hook.client,
             plan,
-            idempotency_key(hook.settings.key, position),
-            self._record(hook, position),
-            self._record(hook, position, "-plan"),
+            idempotency_key(hook.settings.key, identity),
+            self._record(hook, identity),
+            self._record(hook, identity, "-plan"),
             self.settle,
             self.resend_after,
-            self._described(position, context, self.approved_by, self.approved_plan),
+            self._task_fields(identity, context, self.approved_by),
+            possibly_sent_since(context),
         ).make()
-        self.log.info("%d items are handed in, in %d batches.", result["count"], len(result["batches"]))
+        self.log.info("%d items were submitted in %d batches.", result["count"], len(result["batches"]))
         return result
 
-    def _given(self) -> Any:
-        """Return the items, read from their file if that is what is given."""
+    def _read_items(self) -> Any:
+        """Return the items; if `items` is the URL of a file, read the file."""
         from intergiro_provider.payments.batches import read_lines
 
-        given = decoded(shown(self.items))
+        given = decode(unhidden(self.items))
         if not isinstance(given, str):
             return given
-        # Airflow 2.11's files cannot be iterated over.
+        # In Airflow 2.11, a file of ObjectStoragePath cannot be iterated.
         return list(read_lines(object_path(given, "`items`").read_bytes().split(b"\n")))

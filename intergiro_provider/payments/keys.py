@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Idempotency keys: the same for every attempt of one payment, different for any two payments.
 
-A key is made from where the payment stands in Airflow, or from the user's `payment_key`; never from the body.
+A key is made from the task instance in Airflow, or from the user's `payment_key`, and never from the request body.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SCOPES = ("run", "dag", "ever")
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where a payment stands: the task instance, or the user's key within its scope.
+class PaymentIdentity:
+    """What makes a payment one payment: the task instance, or the user's key within its scope.
 
-    :param map_index: of a mapped task; -1 for one that is not mapped.
-    :param payment_key: the user's own name for the payment, such as an invoice id; None: the task instance is it.
+    :param map_index: the index in a mapped task; -1 if the task is not mapped.
+    :param payment_key: the user's name for the payment, such as an invoice id; None: the task instance identifies it.
     :param scope: where `payment_key` is unique: in the ``run``, in the ``dag``, or ``ever``.
     """
 
@@ -35,37 +35,38 @@ class Position:
     scope: str = "run"
 
     def parts(self) -> list[Any]:
-        """Return what the key is made from."""
+        """Return the values that the key is made from."""
         if self.payment_key is None:
             return ["task", self.dag_id, self.task_id, self.map_index, self.run_id]
         within = {"run": [self.dag_id, self.run_id], "dag": [self.dag_id], "ever": []}[self.scope]
         return ["key", self.scope, *within, self.payment_key]
 
 
-def idempotency_key(fingerprint: str, position: Position) -> str:
-    """Return the key that the bank sees, a UUID.
+def idempotency_key(fingerprint: str, identity: PaymentIdentity) -> str:
+    """Return the idempotency key for the bank, a UUID.
 
-    :param fingerprint: of the bank's origin and the API key: two companies never share a key.
+    :param fingerprint: a hash of the bank's origin and the API key, so that two companies never share a key.
     """
-    return _uuid([fingerprint, *position.parts()])
+    return _uuid([fingerprint, *identity.parts()])
 
 
-def record_name(origin: str, conn_id: str, position: Position) -> str:
-    """Return the name of the payment's record. It survives a new API key, the idempotency key does not."""
-    return _uuid([origin, conn_id, *position.parts()])
+def record_name(origin: str, conn_id: str, identity: PaymentIdentity) -> str:
+    """Return the name of the payment's record. Unlike the idempotency key, it does not depend on the API key."""
+    return _uuid([origin, conn_id, *identity.parts()])
 
 
-def correlation_id(batch_key: str, content: Mapping[str, Any], occurrence: int) -> str:
+def correlation_id(bulk_key: str, content: Mapping[str, Any], occurrence: int) -> str:
     """Return the id of an item in a bulk payment.
 
+    :param bulk_key: the key of the bulk payment.
     :param content: the item as it is sent.
-    :param occurrence: 0 for the first of several items with the same content.
+    :param occurrence: number of earlier items with the same content; 0 for the first.
     """
-    return _uuid([batch_key, content, occurrence])
+    return _uuid([bulk_key, content, occurrence])
 
 
 def check_scope(payment_key: Any, scope: Any, record_path: Any) -> None:
-    """Refuse a scope that cannot be kept.
+    """Check that the scope is known and has the arguments that it needs.
 
     :raises IntergiroValueError: names the argument and the remedy.
     """
@@ -75,28 +76,29 @@ def check_scope(payment_key: Any, scope: Any, record_path: Any) -> None:
         return
     if payment_key is None:
         raise IntergiroValueError(
-            f"`payment_scope` is {scope!r} without `payment_key`. Set `payment_key` to what identifies the payment, "
-            "such as an invoice id."
+            f"`payment_scope` is {scope!r} without `payment_key`. Set `payment_key` to a value that identifies the "
+            "payment, such as an invoice id."
         )
     if record_path is None:
         raise IntergiroValueError(
-            f"`payment_scope` is {scope!r} without `record_path`. Only a record tells this run whether an earlier run "
-            "has sent the payment: set `record_path` to a directory that every run can reach."
+            f"`payment_scope` is {scope!r} without `record_path`. Only a record shows whether an earlier run has sent "
+            "the payment. Set `record_path` to a directory that every run can reach."
         )
 
 
 def check_payment_key(value: Any) -> str | None:
-    """Return the user's key as text.
+    """Return the user's key as a string; None if there is none.
 
-    :raises IntergiroValueError: it is empty, or rendered to nothing.
+    :raises IntergiroValueError: it is empty, ``"None"``, or neither a string nor an int.
     """
     if value is None:
         return None
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     if not text or text == "None":
+        shown = repr(value) if isinstance(value, (str, float, bool)) else f"a value of type {type(value).__name__}"
         raise IntergiroValueError(
-            f"`payment_key` is {value!r}. It must be a text that identifies the payment, such as an invoice id: "
-            "check the template that it comes from."
+            f"`payment_key` is {shown}. It must be a string that identifies the payment, such as an invoice id. "
+            "Nothing was sent. Check the template that it comes from."
         )
     return text
 

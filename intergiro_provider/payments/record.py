@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The write-ahead record of a payment: one JSON file, durable before the request leaves, and the audit record after.
+"""The write-ahead record of a payment: one JSON file, written durably before the request, and kept as audit record.
 
-States: ``planned`` → ``sent`` → ``confirmed`` | ``refused`` | ``unknown``. A record that says ``sent`` belongs to a
-request whose outcome nobody has written down: its process was killed, or is still waiting.
+States: ``planned`` → ``sent`` → ``confirmed`` | ``rejected`` | ``refused`` | ``unknown``. ``refused``: the bank
+returned an error status, and made no payment. ``rejected``: the bank made a payment, and then rejected it. ``sent``:
+no outcome is stored. The process was killed, or still waits for the response.
 
-Two processes that work on one payment exclude each other: every write names the revision that it replaces. On a local
-file system a lock on the directory makes that strict. On an object store, where only the creation of a file is strict,
-each revision after the first is a file of its own, beside a copy of the newest.
+If two processes change one record, one of them fails: each write names the revision that it replaces. Object stores
+have no locks, and locks on a network file system may work only within one host. Creating a file is exclusive
+everywhere, so each revision after the first is a file of its own, beside a copy of the newest revision.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,23 +26,29 @@ if TYPE_CHECKING:
     from intergiro_provider.pull.directory import Directory
 
 VERSION = 1
-OPEN = ("sent", "unknown")
+NEEDS_CONSENT = "consent required"
+"""Outcome of a request that the bank may carry out later, when a person gives consent."""
+UNRESOLVED = ("sent", "unknown")
 """States in which the bank may have carried the payment out."""
+LISTS = {"payment": "attempts", "bulk": "batches", "bulk plan": "items"}
+"""The list that each kind of record holds."""
 
 
 class Record:
     """The record of one payment, or of one bulk payment with all its batches.
 
-    :param directory: where records lie; None: nothing is kept beyond this object.
-    :param name: the payment's, see :func:`.keys.record_name`.
-    :param now: the clock.
+    :param directory: the directory of the file; None: the content is kept in memory only.
+    :param name: the payment's name, see :func:`.keys.record_name`.
+    :param now: returns the current time; None: the system clock.
+    :raises IntergiroValueError: the file is not a complete record.
+    :raises StorageError: the file cannot be read.
     """
 
     def __init__(self, directory: Directory | None, name: str, now: Callable[[], datetime] | None = None) -> None:
         self._directory, self.name, self._file = directory, name, f"payment-{name}.json"
         self._now = now or (lambda: datetime.now(UTC))
         self.content: dict[str, Any] = {}
-        """What the record holds; empty if there is none."""
+        """The fields of the record; empty if there is none."""
         if directory is not None:
             directory.make()
             self.content = self._load()
@@ -59,10 +67,10 @@ class Record:
         return str(self.content.get("state", ""))
 
     def save(self, **changes: Any) -> None:
-        """Change fields and make the record durable.
+        """Change fields, and write the record durably.
 
-        :raises IntergiroError: another process has changed it meanwhile.
-        :raises StorageError: it could not be written; nothing may be sent then.
+        :raises IntergiroError: another process has changed the record. Retriable.
+        :raises StorageError: the record could not be written. No request may be sent then.
         """
         revision = self.content.get("revision", 0)
         content = {
@@ -70,36 +78,29 @@ class Record:
             "provider_version": __version__,
         }  # fmt: skip
         if self._directory is not None:
-            self._write(self._directory, revision, json.dumps(content, indent=1).encode())
+            self._write(self._directory, revision, json.dumps(content, indent=1, default=str).encode())
         self.content = content
 
     def time(self) -> str:
-        """The present, as a record holds times."""
+        """Return the current time in ISO 8601, as the record stores times."""
         return self._now().isoformat(timespec="milliseconds")
 
     def _write(self, directory: Directory, revision: int, content: bytes) -> None:
-        temporary = f".{self._file}.tmp"
-        if directory.local:
-            with directory.lock():
-                if self._load().get("revision", 0) != revision:
-                    raise self._taken()
-                directory.replace(self._file, content, temporary)
-            return
+        temporary = f".{self._file}.{uuid.uuid4().hex}.tmp"
         try:
-            directory.write_new(self._revision(revision + 1), content)
+            directory.write_new(self._revision_file(revision + 1), content, temporary)
         except FileExistsError:
-            raise self._taken() from None
+            raise self._changed_by_another() from None
         if revision:
             directory.replace(self._file, content, temporary)
 
-    def _taken(self) -> IntergiroError:
+    def _changed_by_another(self) -> IntergiroError:
         return IntergiroError(
-            f"Another process works on the same payment: it has changed {self}. This one has sent nothing since, and "
-            "the task can be retried. Give each payment its own `payment_key` or task."
+            f"Another process works on the same payment: it has changed {self}. This task has sent no request since, "
+            "and can be retried. If two tasks use one `payment_key`, give each its own."
         )
 
-    def _revision(self, number: int) -> str:
-        """Name the file of a revision on an object store."""
+    def _revision_file(self, number: int) -> str:
         return self._file if number == 1 else f"{self._file}.{number}"
 
     def _load(self) -> dict[str, Any]:
@@ -107,39 +108,48 @@ class Record:
         stored = directory.read(self._file) if directory else None
         if directory is None or stored is None:
             return {}
-        content = self._read(stored)
-        # The copy may be older than the newest revision: its process was killed, or another one overtook it.
-        while not directory.local and (newer := directory.read(self._revision(content["revision"] + 1))) is not None:
-            content = self._read(newer)
+        content = self._decode(stored)
+        # The copy can be older than the newest revision: a process was killed between its two writes, or overtaken.
+        while (newer := directory.read(self._revision_file(content["revision"] + 1))) is not None:
+            content = self._decode(newer)
         return content
 
-    def _read(self, stored: bytes) -> dict[str, Any]:
+    def _decode(self, stored: bytes) -> dict[str, Any]:
         content: Any = None
         with suppress(ValueError):
             content = json.loads(stored)
-        if not isinstance(content, dict) or content.get("version") != VERSION:
+        if not isinstance(content, dict) or content.get("version") != VERSION or not _is_complete(content):
             raise IntergiroValueError(
-                f"{self} is not a payment record of this version. Nothing was sent. Look at the file: as long as it "
-                "cannot be read, nobody knows whether the payment was made."
+                f"{self} is not a complete payment record of version {VERSION}. Nothing was sent now, but an earlier "
+                "task may have paid. Restore the file. If you cannot, look for the payment in the Intergiro customer "
+                "portal. If it is there, mark this task as success. If not, delete all files of the record and clear "
+                "this task."
             )
         return content
 
 
-def parsed(moment: Any) -> datetime | None:
-    """Read a time of a record or of the bank; None if it is not one."""
+def _is_complete(content: Mapping[str, Any]) -> bool:
+    """Return whether the fields are there without which a payment could be made twice."""
+    required = {"revision": int, "key": str, "sha256": str, LISTS.get(str(content.get("kind")), "kind"): list}
+    return all(isinstance(content.get(name), kind) for name, kind in required.items())
+
+
+def parse_time(text: Any) -> datetime | None:
+    """Return a time of a record or of the bank; None if the value is not an ISO 8601 time. Without an offset: UTC."""
     try:
-        value = datetime.fromisoformat(moment)
+        value = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def last_under_way(attempts: Iterable[Mapping[str, Any]], began: datetime) -> datetime:
-    """Return when the newest of these requests may last have been on its way.
+def last_in_flight(attempts: Iterable[Mapping[str, Any]], began: datetime) -> datetime:
+    """Return the latest time at which one of these requests may have been in flight.
 
-    A request may leave long after its record, for instance after a login. One whose end nobody wrote down belongs to a
-    process that was killed before this one began.
+    A request may be sent long after its record was written, for example after a login. If an attempt has no stored
+    end, its process was killed before this one began. If it needed consent, it may have been carried out until then.
 
-    :param began: when this process began with the payment.
+    :param began: when this process began to work on the payment.
     """
-    return max((parsed(attempt.get("ended_at")) or began for attempt in attempts), default=began)
+    ends = (began if each.get("outcome") == NEEDS_CONSENT else parse_time(each.get("ended_at")) for each in attempts)
+    return max((end or began for end in ends), default=began)

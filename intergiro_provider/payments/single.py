@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A single payment, made once.
 
-Before a request leaves, the record says so. After a request whose outcome is hidden, the payment is looked up before
-the same request, with the same key, is sent again. While the key is trusted, the look-up is a precaution: the bank
-recognizes the key. When it is not, the look-up decides, and takes place only `settle` after the last request, since a
-payment can appear late. For the same reason, the key is trusted no longer than `settle` before the bank may forget it.
+The record is written before the request. If the outcome of a request is unknown, the payment is looked up before the
+request is sent again, with the same idempotency key. While the key is trusted, the look-up is a precaution, because
+the bank recognizes the key. Afterwards the look-up decides. It then waits until `settle` after the last request, since
+a payment can appear late. For the same reason, trust in the key ends `settle` before the bank may forget the key.
 """
 
 from __future__ import annotations
@@ -32,47 +32,49 @@ from intergiro_provider.exceptions import (
 )
 from intergiro_provider.payments import look_up
 from intergiro_provider.payments.plan import Payment
-from intergiro_provider.payments.record import OPEN, Record, last_under_way, parsed
-from intergiro_provider.payments.sending import answered_object, check_prompt
+from intergiro_provider.payments.record import NEEDS_CONSENT, UNRESOLVED, Record, last_in_flight, parse_time
+from intergiro_provider.payments.sending import decode_payment, refuse_delayed
 from intergiro_provider.pull.pages import Page, read_page
 
 log = logging.getLogger(__name__)
 
-SENDS = 3
-"""Requests in one try of a task at most, while their outcome is hidden."""
+MAX_REQUESTS = 3
+"""The most requests in one try of a task, while their outcome is unknown."""
 FIRST_PAUSE = 1.0
-"""Seconds before the second; they grow fourfold."""
+"""Seconds before the second request. Each further pause is four times as long."""
 LONGEST_PAUSE = 60.0
-CLOCK_WRONG = timedelta(days=1)
-"""By how much the bank's clock, or its time zone, may be wrong where the look-up decides."""
+"""The longest pause in seconds that the bank can ask for."""
+LARGEST_CLOCK_SKEW = timedelta(days=1)
+"""How wrong the bank's clock or time zone may be where the look-up decides."""
 LOOK_BACK = timedelta(days=7)
-"""How far back a payment is looked for when the bank says that it has one under the key of a first request."""
+"""How far back to look for a payment if the bank returns 409 to the first request with its key."""
 
 
 @dataclass
 class Policy:
-    """How far the bank is trusted.
+    """How far the bank and the idempotency key are trusted.
 
     :param key_trusted_for: how long after the first request the bank recognizes a repeated key.
-    :param settle: how long after a request its payment may still appear.
-    :param last_try: whether nobody tries again after this.
-    :param earlier_since: earliest moment of an earlier attempt that no record tells of; None: there was none.
-    :param may_have_another_key: whether an earlier try may have sent another key, made from a former API key.
+    :param settle: how long after a request its payment may still appear in the bank's list.
+    :param last_try: whether Airflow does not retry the task after this try.
+    :param possibly_sent_since: the earliest time at which an attempt without a record may have sent the payment; None:
+        there was no such attempt.
+    :param key_may_differ: whether an earlier try may have sent another key, made from an earlier API key.
     """
 
     key_trusted_for: timedelta = timedelta(hours=24)
     settle: timedelta = timedelta(minutes=10)
     last_try: bool = True
-    earlier_since: datetime | None = None
-    may_have_another_key: bool = False
+    possibly_sent_since: datetime | None = None
+    key_may_differ: bool = False
 
 
 @dataclass
 class SinglePayment:
     """Makes one payment.
 
-    :param key: the idempotency key of a payment that no record names one for.
-    :param described: fields for the record, such as where the payment stands in Airflow.
+    :param key: the idempotency key, if the record does not hold one.
+    :param task_fields: fields for the record that name the task, its try and the approver.
     """
 
     client: IntergiroClient
@@ -80,220 +82,233 @@ class SinglePayment:
     key: str
     record: Record
     policy: Policy = field(default_factory=Policy)
-    described: Mapping[str, Any] = field(default_factory=dict)
+    task_fields: Mapping[str, Any] = field(default_factory=dict)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], None] = time.sleep
     began: datetime = field(init=False)
 
     def find(self) -> dict[str, Any] | None:
-        """Return what is known of the payment if the bank has made it; None if it has not. Nothing is sent."""
-        self._take_up()
+        """Return the result of the payment if the bank has made it, otherwise None. Send only GET requests."""
+        self._open_record()
         if self.record.state == "confirmed":
-            return self._confirmed_earlier()
-        found = self._look()
-        return self._adopt(found) if found else None
+            return self._recorded_result()
+        found = self._look_up()
+        return self._confirm_found(found) if found else None
 
     def make(self) -> dict[str, Any]:
-        """Make sure that the payment happened; return what is known of it, without account data.
+        """Make sure that the payment is made once, and return its result, without account data.
 
         :raises PaymentMismatch: the key belongs to another payment.
-        :raises PaymentRejected: the bank has rejected it.
+        :raises PaymentRejected: the bank has rejected the payment.
         :raises IntergiroConsentRequired: a person has to give consent.
-        :raises OutcomeUnknown: it may have been made, and must not be sent again.
-        :raises IntergiroError: it was not made, or sending the same key again is safe; the task can be retried.
+        :raises OutcomeUnknown: the payment may have been made, and must not be sent again.
+        :raises IntergiroError: the payment was not made, or the same key can be sent again. The task can be retried.
         """
-        self._take_up()
-        if self.record.state == "confirmed" or (self.record.state == "refused" and self.record.content["payment_id"]):
-            return self._confirmed_earlier()
-        if self._is_open() and (found := self._look()):
-            return self._adopt(found)
-        for number in range(1, SENDS + 1):
+        self._open_record()
+        if self.record.state in ("confirmed", "rejected"):
+            return self._recorded_result()
+        if self._is_unresolved() and (found := self._look_up()):
+            return self._confirm_found(found)
+        for number in range(1, MAX_REQUESTS + 1):
             try:
                 return self._send()
-            except _Hidden as hidden:
-                error = hidden.error
-                if number == SENDS:
+            except _NoUsableResponse as failure:
+                error = failure.error
+                if number == MAX_REQUESTS:
                     break
                 self.sleep(_pause(number, error))
-                if found := self._look():
-                    return self._adopt(found)
+                if found := self._look_up():
+                    return self._confirm_found(found)
         if self.policy.last_try:
-            raise self._unknown(f"{SENDS} requests, the last with {_shown(error)}")
+            raise self._outcome_unknown(f"{MAX_REQUESTS} requests, the last with {_status_of(error)}")
         raise error
 
-    def _take_up(self) -> None:
-        """Begin a record, or go on with the one that is there."""
+    def _open_record(self) -> None:
+        """Start a record, or continue the existing one."""
         self.began = self.now()
         content = self.record.content
         if not content:
+            since = self.policy.possibly_sent_since
             self.record.save(
                 kind="payment", state="planned", key=self.key, endpoint=self.payment.endpoint,
                 amount=self.payment.amount, currency=self.payment.currency, sha256=self.payment.digest,
                 counterparty=self.payment.masked, planned_at=self.record.time(), attempts=[], payment_id=None,
-                earlier_since=self.policy.earlier_since and self.policy.earlier_since.isoformat(), **self.described,
+                possibly_sent_since=since and since.isoformat(), **self.task_fields,
             )  # fmt: skip
             return
-        self.key = content["key"]  # of the first attempt: the connection may have got a new API key since
+        self.key = content["key"]  # the key of the first attempt: the connection's API key may have changed since
         if content["sha256"] == self.payment.digest:
             return
-        if self.record.state in ("confirmed", *OPEN):
+        if self.record.state in ("confirmed", *UNRESOLVED):
             raise look_up.mismatch(
-                self.key, content.get("payment_id"), "was planned with another amount, account, reference or payee"
+                self.key, content.get("payment_id"), "has another amount, account, reference or payee"
             )
         self.record.save(
             sha256=self.payment.digest, amount=self.payment.amount, currency=self.payment.currency,
-            counterparty=self.payment.masked, state="planned", **self.described,
+            counterparty=self.payment.masked, state="planned", **self.task_fields,
         )  # fmt: skip
 
-    def _is_open(self) -> bool:
-        """Whether an earlier attempt may have been carried out."""
-        return self.record.state in OPEN or (not self._attempts() and self._earlier_since() is not None)
+    def _is_unresolved(self) -> bool:
+        """Return whether the bank may have carried out an earlier attempt."""
+        return self.record.state in UNRESOLVED or (not self._attempts() and self._possibly_sent_since() is not None)
 
-    def _earlier_since(self) -> datetime | None:
-        """Earliest moment of a request that was sent before the record began."""
-        return parsed(self.record.content.get("earlier_since"))
+    def _possibly_sent_since(self) -> datetime | None:
+        """Return the earliest time at which an attempt without a record may have sent the payment; None: no such."""
+        return parse_time(self.record.content.get("possibly_sent_since"))
 
     def _attempts(self) -> list[dict[str, Any]]:
         attempts: list[dict[str, Any]] = self.record.content["attempts"]
         return attempts
 
     def first_sent(self) -> datetime:
-        """When the first request left, at the earliest."""
-        times = [moment for attempt in self._attempts() if (moment := parsed(attempt.get("sent_at")))]
-        if (earlier := self._earlier_since()) is not None:
+        """Return the earliest time at which a request may have been sent; now, if there was none."""
+        times = [moment for attempt in self._attempts() if (moment := parse_time(attempt.get("sent_at")))]
+        if (earlier := self._possibly_sent_since()) is not None:
             times.append(earlier)
         return min(times, default=self.now())
 
-    def _is_trusted(self, first: datetime) -> bool:
-        """Whether the bank still knows the key when a request that leaves now is carried out, at the latest."""
+    def _key_is_trusted(self, first: datetime) -> bool:
+        """Return whether the bank still knows the key if it carries out a request `settle` from now."""
         return self.now() + self.policy.settle - first < self.policy.key_trusted_for
 
-    def _look(self) -> dict[str, Any] | None:
-        """Look the payment up before it is sent again; None: it may be sent again.
+    def _look_up(self) -> dict[str, Any] | None:
+        """Look for the payment before it is sent again; return its transaction, or None if it may be sent again.
 
-        :raises OutcomeUnknown: it may not.
+        :raises OutcomeUnknown: the payment may have been made, and must not be sent again.
         """
         first = self.first_sent()
-        trusted = self._is_trusted(first)
+        trusted = self._key_is_trusted(first)
         if not trusted:
-            self._settle()
+            self._wait_to_settle()
         try:
-            # Where the key is trusted, a bank that does not answer now need not be waited for.
+            # While the key is trusted, a failed look-up is not retried: the payment can be sent again without it.
             fetch = self._fetch_once if trusted else self.client.page_getter("transactions", read_page)
-            found = look_up.find_payment(fetch, self.payment, self.key, first if trusted else first - CLOCK_WRONG)
+            since = first if trusted else first - LARGEST_CLOCK_SKEW
+            found = look_up.find_payment(fetch, self.payment, self.key, since)
         except IntergiroError as error:
-            if not trusted or self.policy.may_have_another_key or isinstance(error, PaymentMismatch):
+            if not trusted or self.policy.key_may_differ or isinstance(error, PaymentMismatch):
                 raise
             log.warning(
-                "The look-up of payment %s failed; while its key is trusted, it is sent again. %s", self.key, error
+                "The look-up of payment %s failed. The payment is sent again, because the bank still recognizes its "
+                "idempotency key. %s", self.key, error,
+            )  # fmt: skip
+            found = look_up.LookUp()
+        if found.payment is None and trusted and not self._key_is_trusted(first):
+            return self._look_up()  # during the look-up, the trust in the key has ended
+        if found.payment is None and found.other_key and self.policy.key_may_differ:
+            raise self._outcome_unknown(
+                f"the transactions {', '.join(found.other_key[:5])} are equal to it but have other keys, and an "
+                "earlier try had another key if the connection's API key has changed"
             )
-            found = look_up.Found()
-        if found.payment is None and trusted and not self._is_trusted(first):
-            return self._look()  # the look-up took so long that the key is not trusted any more
-        if found.payment is None and found.others and self.policy.may_have_another_key:
-            raise self._unknown(
-                f"the transactions {', '.join(found.others[:5])} are equal to it under other keys, and an earlier try "
-                "had another key if the connection's API key has changed"
+        if found.payment is None and found.without_key and not trusted:
+            raise self._outcome_unknown(
+                f"the transactions {', '.join(found.without_key[:5])} are equal to it and show no key"
             )
-        if found.payment is None and found.similar and not trusted:
-            raise self._unknown(f"the transactions {', '.join(found.similar[:5])} are equal to it and show no key")
         return found.payment
 
     def _fetch_once(self, query: Mapping[str, Any]) -> Page:
         return read_page(self.client.request("GET", "transactions", dict(query), options={"retry": False}).content)
 
-    def _settle(self) -> None:
-        """Wait until a payment of the last request would have appeared."""
-        # Without a record, an earlier try may have sent it a moment ago.
-        sent = last_under_way(self._attempts(), self.began)
+    def _wait_to_settle(self) -> None:
+        """Wait until the payment of the last request must have appeared."""
+        # An earlier try without a record may have sent a request just before this one began.
+        sent = last_in_flight(self._attempts(), self.began)
         seconds = (sent + self.policy.settle - self.now()).total_seconds()
         if seconds > 0:
-            log.info("Looking for payment %s in %.0f s, when a late one would have appeared.", self.key, seconds)
+            log.info("Payment %s can appear late. The look-up starts in %.0f s.", self.key, seconds)
             self.sleep(seconds)
 
     def _send(self) -> dict[str, Any]:
         """Send the request once.
 
-        :raises _Hidden: its outcome is not known.
+        :raises _NoUsableResponse: its outcome is unknown.
         """
-        repeated = self._is_open()
-        attempt = {"sent_at": self.record.time(), "outcome": "sent"}
+        repeated = self._is_unresolved()
+        self.client.authenticate()
+        sent_at = self.record.time()
+        attempt = {"sent_at": sent_at, "outcome": "sent", "sent_by": {**self.task_fields}}
         self.record.save(state="sent", attempts=[*self._attempts(), attempt])
-        check_prompt(attempt["sent_at"], self.now(), f"payment {self.key}")
+        check = refuse_delayed(sent_at, self.now, f"payment {self.key}")
         body = {"request_id": self.key, **self.payment.body}
         try:
             response = self.client.request(
-                "POST", self.payment.endpoint, body, options={"retry": False, "check_response": False}
-            )
+                "POST", self.payment.endpoint, body,
+                options={"retry": False, "check_response": False, "before_send": check},
+            )  # fmt: skip
         except (BankUnavailable, IntergiroResponseError) as error:
             if isinstance(error, IntergiroResponseError) or error.may_have_arrived:
-                raise self._hidden(error) from None
-            self._note("not sent", "sent" if repeated else "planned")
+                raise self._no_usable_response(error) from None
+            self._save_outcome("not sent", "sent" if repeated else "planned")
             raise
         except IntergiroError:
-            self._note("not sent", "sent" if repeated else "planned")
+            self._save_outcome("not sent", "sent" if repeated else "planned")
             raise
-        return self._read(response, repeated)
+        return self._handle_response(response, repeated)
 
-    def _read(self, response: requests.Response, repeated: bool) -> dict[str, Any]:
-        """Conclude from a response."""
+    def _handle_response(self, response: requests.Response, repeated: bool) -> dict[str, Any]:
         status = response.status_code
         if 200 <= status < 300:
-            answer = answered_object(response)
-            if answer is None:
-                raise self._hidden(IntergiroResponseError(f"status {status} with a body that is not a payment"), status)
-            return self._conclude(answer, "answered", status)
+            transaction = decode_payment(response)
+            if transaction is None:
+                error: IntergiroError = IntergiroResponseError(f"status {status} with a body that is not a payment")
+                raise self._no_usable_response(error, status)
+            return self._finish(transaction, "response received", status)
         error = error_of(response)
         if status in (425, 429):
-            self._note("not carried out", "sent" if repeated else "planned", status)
+            self._save_outcome("not carried out", "sent" if repeated else "planned", status)
             raise error
         if status == 408 or status >= 500 or status < 400:
-            raise self._hidden(error, status)
+            raise self._no_usable_response(error, status)
         if isinstance(error, IntergiroConsentRequired):
-            self._note("consent required", "sent", status)
+            self._save_outcome(NEEDS_CONSENT, "sent", status)
             raise error
         if status == 409 or repeated:
-            return self._refused_repetition(status, repeated)
-        self._note("refused", "refused", status)
+            return self._handle_refused_key(status, repeated)
+        self._save_outcome("refused", "refused", status)
         raise error
 
-    def _refused_repetition(self, status: int, repeated: bool) -> dict[str, Any]:
-        """Conclude from a refusal that may be about the key and not about the payment."""
-        self._note("refused", "unknown", status)
+    def _handle_refused_key(self, status: int, repeated: bool) -> dict[str, Any]:
+        """Look up the payment after a refusal that may concern the key, and not the payment."""
+        self._save_outcome("refused", "unknown", status)
         since = self.first_sent() if repeated else self.now() - LOOK_BACK
         fetch = self.client.page_getter("transactions", read_page)
         found = look_up.find_payment(fetch, self.payment, self.key, since).payment
-        if found is None and len(self._attempts()) > 1:
-            self._settle()
+        if found is None and (repeated or len(self._attempts()) > 1):  # an earlier request may still be in flight
+            self._wait_to_settle()
             found = look_up.find_payment(fetch, self.payment, self.key, since).payment
         if found is not None:
-            return self._adopt(found)
-        if status == 409 and len(self._attempts()) == 1:
-            raise look_up.mismatch(self.key, None, "the bank does not take for this one (status 409)")
-        raise self._unknown(f"the request was sent again, and refused with status {status}", status)
+            return self._confirm_found(found)
+        if status == 409 and not repeated and len(self._attempts()) == 1:
+            raise look_up.mismatch(self.key, None, "the bank does not accept as this one (status 409)")
+        raise self._outcome_unknown(f"the request was sent again, and refused with status {status}", status)
 
-    def _adopt(self, transaction: dict[str, Any]) -> dict[str, Any]:
-        log.info("Payment %s was made by an earlier request.", self.key)
-        return self._conclude(transaction, "found")
+    def _confirm_found(self, transaction: dict[str, Any]) -> dict[str, Any]:
+        log.info("An earlier request has made payment %s.", self.key)
+        return self._finish(transaction, "found by look-up")
 
-    def _conclude(self, transaction: dict[str, Any], how: str, status: int | None = None) -> dict[str, Any]:
-        if look_up.differences(self.payment, transaction):
-            self._note("another payment", "unknown", status, look_up.shown_id(transaction))
+    def _finish(self, transaction: dict[str, Any], outcome: str, status: int | None = None) -> dict[str, Any]:
+        """Store the outcome of a transaction, and return the result of the payment.
+
+        :param outcome: how the transaction became known.
+        :param status: the status code of the response; None for a look-up.
+        """
+        if look_up.differences(self.payment, transaction, self.key):
+            self._save_outcome("another payment", "unknown", status, look_up.shown_id(transaction))
         look_up.check_same(self.payment, transaction, self.key)
         payment_id, bank_status = look_up.shown_id(transaction), str(transaction.get("status") or "")
         rejected = bank_status.lower() in look_up.REJECTED
-        self._note(how, "refused" if rejected else "confirmed", status, payment_id, bank_status)
+        self._save_outcome(outcome, "rejected" if rejected else "confirmed", status, payment_id, bank_status)
         if rejected:
             raise self._rejected(payment_id, bank_status)
         return self._result(transaction)
 
-    def _confirmed_earlier(self) -> dict[str, Any]:
-        """Return what the record says, unless the bank has rejected the payment since."""
+    def _recorded_result(self) -> dict[str, Any]:
+        """Return the result that the record holds, unless the bank has rejected the payment since."""
         payment_id = self.record.content.get("payment_id")
         try:
-            transaction = answered_object(self.client.request("GET", f"transactions/{payment_id}")) or {}
+            transaction = decode_payment(self.client.request("GET", f"transactions/{payment_id}")) or {}
         except IntergiroError as error:
-            log.warning("Payment %s is confirmed by its record. Its present status is not known: %s", self.key, error)
+            log.warning("The record confirms payment %s, but its current status is not known: %s", self.key, error)
             transaction = {}
         bank_status = str(transaction.get("status") or self.record.content.get("bank_status") or "")
         if bank_status.lower() in look_up.REJECTED:
@@ -311,30 +326,30 @@ class SinglePayment:
             "sha256": self.payment.digest,
         }
 
-    def _note(
+    def _save_outcome(
         self, outcome: str, state: str, status: int | None = None, payment_id: str | None = None, bank_status: str = ""
     ) -> None:
-        """Write down what became of the last attempt."""
+        """Store the outcome of the last attempt, and the state of the payment."""
         attempts = [*self._attempts()]
         if attempts and attempts[-1]["outcome"] == "sent":
             ended = {"outcome": outcome, "status_code": status, "ended_at": self.record.time()}
             attempts[-1] = {**attempts[-1], **ended}
         self.record.save(state=state, attempts=attempts, payment_id=payment_id, bank_status=bank_status)
 
-    def _hidden(self, error: IntergiroError, status: int | None = None) -> _Hidden:
-        self._note("hidden", "unknown", status)
-        return _Hidden(error)
+    def _no_usable_response(self, error: IntergiroError, status: int | None = None) -> _NoUsableResponse:
+        self._save_outcome("unknown", "unknown", status)
+        return _NoUsableResponse(error)
 
     def _rejected(self, payment_id: str, status: str) -> PaymentRejected:
         return PaymentRejected(
-            f"Intergiro has rejected payment {self.key} (transaction {payment_id}, status {status}). Clearing the task "
-            "sends the same key and changes nothing. Correct the cause, then start a new run or set another "
-            "`payment_key`.",
+            f"Intergiro has rejected payment {self.key} (transaction {payment_id}, status {status}). If you clear the "
+            "task, it sends the same key, and the payment stays rejected. Correct the cause, then start a new run or "
+            "set another `payment_key`.",
             payment_id,
         )
 
-    def _unknown(self, happened: str, status: int | None = None) -> OutcomeUnknown:
-        since = (self.first_sent() - look_up.CLOCKS).isoformat(timespec="seconds")
+    def _outcome_unknown(self, happened: str, status: int | None = None) -> OutcomeUnknown:
+        since = (self.first_sent() - look_up.CLOCK_SKEW).isoformat(timespec="seconds")
         return OutcomeUnknown(
             f"POST /{self.client.settings.version}/{self.payment.endpoint}",
             happened,
@@ -342,13 +357,16 @@ class SinglePayment:
             "the amount and the reference.",
             key=self.key,
             status_code=status,
-            then="If it is there, mark this task as success. If not, clear this task: it looks again, then sends the "
-            "same key.",
+            then="If the payment is there, mark this task as success. If not, clear this task: it looks the payment up "
+            "again, then sends the same key.",
         )
 
 
-class _Hidden(Exception):
-    """A request whose outcome is not known."""
+class _NoUsableResponse(Exception):
+    """The outcome of a request is unknown.
+
+    :param error: what happened instead of a usable response.
+    """
 
     def __init__(self, error: IntergiroError) -> None:
         super().__init__()
@@ -356,10 +374,11 @@ class _Hidden(Exception):
 
 
 def _pause(number: int, error: IntergiroError) -> float:
+    """Return the seconds to wait after request `number`; longer, if the bank asks for it."""
     own = FIRST_PAUSE * 4.0 ** (number - 1) * random.uniform(0.5, 1.0)  # noqa: S311
     return max(own, min(float(getattr(error, "retry_after", None) or 0.0), LONGEST_PAUSE))
 
 
-def _shown(error: IntergiroError) -> str:
+def _status_of(error: IntergiroError) -> str:
     status = getattr(error, "status_code", None)
     return f"status {status}" if status else "no usable response"

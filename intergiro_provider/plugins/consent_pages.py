@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of :mod:`.consents`: start a consent and come back from it. Only for people who may edit the DAG."""
+"""The pages of :mod:`.consents`, which start a consent and to which the person returns. They require edit rights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from intergiro_provider.exceptions import IntergiroError
-from intergiro_provider.links.intergiro import CONSENT_KEY
+from intergiro_provider.links.intergiro import CONSENT_KEY, airflow_url, consent_path
 from intergiro_provider.triggers.payments import consent_variable
 
 TASK = "/consents/{dag_id}/{run_id}/{task_id}/{map_index}"
@@ -33,15 +33,15 @@ Allowed = Depends(requires_access_dag(method="PUT", access_entity=DagAccessEntit
 def build() -> FastAPI:
     """Return the application."""
     app = FastAPI(title="Intergiro", openapi_url=None, docs_url=None, redoc_url=None)
-    # `response_model=None`: these return pages, whose types FastAPI must not read as models.
-    app.get(TASK, dependencies=[Allowed], response_model=None)(ask)
+    # `response_model=None`: otherwise FastAPI uses the return types as models.
+    app.get(TASK, dependencies=[Allowed], response_model=None)(show)
     app.post(TASK, dependencies=[Allowed], response_model=None)(start)
     app.get(f"{TASK}/returned", dependencies=[Allowed], response_model=None)(returned)
     return app
 
 
 def consent_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[str, Any]:
-    """Return the consent and the connection that the task has stored. Nothing is taken from the request."""
+    """Return the consent and the connection id that the task has stored in an XCom."""
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -55,15 +55,15 @@ def consent_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[s
         ).first()  # fmt: skip
         content = XComModel.deserialize_value(row) if row is not None else None
     if not isinstance(content, dict) or not content.get("consent_id"):
-        raise HTTPException(404, "This task waits for no consent.")
+        raise HTTPException(404, "This task does not wait for a consent.")
     return content
 
 
 Consent = Annotated[dict[str, Any], Depends(consent_of)]
 
 
-def ask(dag_id: str, task_id: str, consent: Consent) -> HTMLResponse:
-    """Show what the consent is for, and a button that starts it."""
+def show(dag_id: str, task_id: str, consent: Consent) -> HTMLResponse:
+    """Show the DAG, the task and the expiry of the consent, and a button that starts it."""
     expires = consent.get("expires_at") or "the bank does not say"
     facts = {"DAG": dag_id, "Task": task_id, "Open until": expires}
     listed = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in facts.items())
@@ -74,25 +74,30 @@ def ask(dag_id: str, task_id: str, consent: Consent) -> HTMLResponse:
     return _page("Consent to a payment", body)
 
 
-def start(request: Request, consent: Consent) -> RedirectResponse | HTMLResponse:
+def start(
+    request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, consent: Consent
+) -> RedirectResponse | HTMLResponse:
     """Start the consent at the bank, and redirect there."""
     from intergiro_provider.hooks.intergiro import IntergiroHook
 
+    # A proxy may not pass on the scheme, host and path that the browser uses.
     back = f"{str(request.url).partition('?')[0]}/returned"
+    if (url := airflow_url()).startswith(("https://", "http://")):
+        back = f"{url.rstrip('/')}{consent_path(dag_id, run_id, task_id, map_index)}/returned"
     hook = IntergiroHook(str(consent.get("conn_id")), method="POST")
     try:
-        answer = hook.run(f"consents/{consent['consent_id']}", {"return_url": back}).json()
-        target = str(answer["method"]["redirect_url"])
+        content = hook.run(f"consents/{consent['consent_id']}", {"return_url": back}).json()
+        target = str(content["method"]["redirect_url"])
     except (IntergiroError, KeyError, TypeError, ValueError) as error:
-        reason = str(error) if isinstance(error, IntergiroError) else "The bank's response names no page."
+        reason = str(error) if isinstance(error, IntergiroError) else "The bank's response contains no page."
         return _page("The consent could not be started", f"<p>{html.escape(reason)}</p>", 502)
     if not target.startswith(("https://", "http://")):
-        return _page("The consent could not be started", "<p>The bank's response names no page.</p>", 502)
+        return _page("The consent could not be started", "<p>The bank's response contains no page.</p>", 502)
     return RedirectResponse(target, 303, headers=HEADERS)
 
 
 def returned(consent: Consent) -> HTMLResponse:
-    """Record that the person has returned. The task then reads the decision from the bank."""
+    """Store that the person has returned. The task then reads the decision from the bank."""
     from airflow.models.variable import Variable
 
     Variable.set(consent_variable(str(consent["consent_id"])), "returned")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages in Airflow's UI (3.1 and later) that lead a person to the bank to give consent to a payment.
+"""Pages in Airflow's UI (3.1 and later) that send a person to the bank's page, to give consent to a payment.
 
-The address of the bank's page holds a token. It is asked for when the person clicks, goes into the redirect, and is
-stored nowhere. A light module: every process that loads plugins imports it.
+The URL of the bank's page contains a token. It is requested when the person clicks, and used only for the redirect. It
+is never stored. Every process that loads plugins imports this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _app: Any = None
 
 
 async def pages(scope: Any, receive: Any, send: Any) -> None:
-    """Serve the pages; they are built at the first request."""
+    """Serve the pages. The application is created at the first request."""
     global _app
     if _app is None:
         from intergiro_provider.plugins.consent_pages import build

@@ -17,7 +17,9 @@ from intergiro_provider.triggers.polling import delay_after, get, in_thread
 DEFAULT_LIFETIME = timedelta(hours=1)
 """How long to wait for a consent if the bank does not say when it expires."""
 LAST_CHANCE = timedelta(seconds=60)
-"""If the bank does not show a consent, the payment is sent again this long before the consent expires."""
+"""If the bank does not show the status of a consent, the wait ends this long before the consent expires."""
+CLOCK_SKEW = timedelta(minutes=15)
+"""How far the bank's clock may be behind ours. A consent that the bank shows as pending gets this much more time."""
 DECISIONS = {
     **dict.fromkeys(("approved", "given", "granted", "accepted", "authorized", "completed", "consumed"), "approved"),
     **dict.fromkeys(("refused", "rejected", "denied", "declined", "cancelled", "canceled", "revoked"), "refused"),
@@ -35,13 +37,13 @@ class IntergiroConsentTrigger(BaseTrigger):
 
     The event is ``{"decision": …}``, with one of these values:
 
-    * ``approved``, ``refused``, ``expired``: the bank shows the decision
+    * ``approved``, ``refused``, ``expired``: the bank shows this status
     * ``returned``: the person has returned from the bank's page
-    * ``unknown``: the consent is about to expire, and the bank does not show it
+    * ``unknown``: the consent is about to expire, and the bank does not show a status that the provider knows
 
-    :param consent_id: the consent.
-    :param expires_at: when it expires, in ISO 8601; None if the bank did not say.
-    :param poll_interval: seconds between two polls.
+    :param consent_id: the id of the consent.
+    :param expires_at: when the consent expires, in ISO 8601; None: the bank did not say.
+    :param poll_interval: seconds between two requests.
     :param intergiro_conn_id: the connection.
     """
 
@@ -69,18 +71,19 @@ class IntergiroConsentTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and yield one event."""
-        from intergiro_provider.payments.record import parsed
+        from intergiro_provider.payments.record import parse_time
 
         began = datetime.now(UTC)
-        expires = parsed(self.expires_at) or began + DEFAULT_LIFETIME
+        expires = parse_time(self.expires_at) or began + DEFAULT_LIFETIME
         last_chance = expires - min(LAST_CHANCE, (expires - began) / 4)
-        readable, errors = True, 0
+        readable, is_known, errors = True, True, 0
         while True:
             decision = None
             seconds = self.poll_interval
             try:
                 if readable:
-                    decision = await in_thread(self.intergiro_conn_id, self._status)
+                    status = await in_thread(self.intergiro_conn_id, self._status)
+                    decision, is_known = DECISIONS.get(status), status in (*DECISIONS, "pending")
                 decision = decision or await in_thread(
                     self.intergiro_conn_id, functools.partial(_returned, self.consent_id)
                 )
@@ -96,35 +99,35 @@ class IntergiroConsentTrigger(BaseTrigger):
                 errors += 1
                 seconds = delay_after(errors, error)
                 self.log.warning("Polling again in %.0f s, after error %d in a row: %s", seconds, errors, error)
-            now = datetime.now(UTC)
-            if decision is None and now >= (expires if readable else last_chance):
-                decision = "expired" if now >= expires else "unknown"
+            bank_decides = readable and is_known
+            now, until = datetime.now(UTC), expires + CLOCK_SKEW if bank_decides else last_chance
+            if decision is None and now >= until:
+                decision = "expired" if bank_decides else "unknown"
             if decision is not None:
                 yield TriggerEvent({"decision": decision})  # type: ignore[no-untyped-call]
                 return
-            left = ((expires if readable else last_chance) - now).total_seconds()
-            await asyncio.sleep(max(0.0, min(seconds, left)))
+            await asyncio.sleep(max(0.0, min(seconds, (until - now).total_seconds())))
 
-    def _status(self) -> str | None:
-        """Return the bank's decision about the consent; None while it is pending."""
-        answer = get(self.intergiro_conn_id, f"consents/{self.consent_id}", None).json()
-        described = answer.get("consent", answer) if isinstance(answer, dict) else {}
-        return DECISIONS.get(str(described.get("status", "")).lower()) if isinstance(described, dict) else None
+    def _status(self) -> str:
+        """Return the status of the consent in lower case; empty if the bank shows none."""
+        content = get(self.intergiro_conn_id, f"consents/{self.consent_id}", None).json()
+        consent = content.get("consent", content) if isinstance(content, dict) else {}
+        return str(consent.get("status", "")).lower() if isinstance(consent, dict) else ""
 
 
 def _returned(consent_id: str) -> str | None:
-    """Return ``returned`` if the page in Airflow's UI has stored that the person has returned, otherwise None."""
+    """Return ``returned`` if the person has returned to the page in Airflow's UI, otherwise None."""
     return "returned" if _variables().get(consent_variable(consent_id), None) else None
 
 
-def forget_return(consent_id: str) -> None:
-    """Delete what the page has stored, so that the next wait does not end with it."""
+def delete_return(consent_id: str) -> None:
+    """Delete the Variable that the page has stored, so that a second wait does not end at once."""
     if _returned(consent_id):
         _variables().delete(consent_variable(consent_id))
 
 
 def _variables() -> Any:
-    """Return Airflow's class Variable that works in this process."""
+    """Return the class Variable of Airflow that works in this process."""
     from intergiro_provider.session.store import uses_execution_api
 
     if uses_execution_api():
