@@ -130,7 +130,7 @@ def _conn_fields() -> dict[str, dict[str, Any]]:
         "max_logins_per_hour": _field(
             "Logins per hour",
             "integer",
-            "More logins than this in an hour are refused, so that the bank's fraud prevention is not tripped. "
+            "More logins than this in an hour are refused, so that the bank's fraud prevention does not block the key. "
             "Empty: 3. A normal hour needs one.",
             minimum=1,
             maximum=1000,

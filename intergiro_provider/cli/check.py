@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`check`: is this deployment set up correctly? Each finding comes from one function."""
+"""`check`: whether this deployment is set up correctly. Each finding comes from one function."""
 
 from __future__ import annotations
 

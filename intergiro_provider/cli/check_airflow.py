@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `check` finds out about Airflow: versions, encryption, and how fast Variables are."""
+"""The findings of `check` about Airflow: versions, encryption, and the speed of Variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AIRFLOW_3 = not airflow_version.startswith("2.")
 
 
 def versions() -> Finding:
-    """Which versions run here."""
+    """Return the versions of Airflow, the provider and Python."""
     return Finding(
         "versions",
         "ok",
@@ -33,7 +33,7 @@ def versions() -> Finding:
 
 
 def fernet_key() -> Finding:
-    """Whether Airflow encrypts Variables and connections."""
+    """Check whether Airflow encrypts Variables and connections."""
     from airflow.models.crypto import get_fernet
 
     try:
@@ -57,7 +57,7 @@ _NEW_FERNET_KEY = (
 
 
 def variables() -> Finding:
-    """Whether a Variable can be written and read here, and how fast. It uses a Variable of its own, and deletes it."""
+    """Check whether a Variable can be written and read here, and how fast; use and delete a separate Variable."""
     store = VariableStore(Codec("", ""), f"intergiro_check_{secrets.token_hex(4)}")
     try:
         store.write("logins", LoginHistory())  # the first one includes connecting, which a task does once
@@ -71,7 +71,7 @@ def variables() -> Finding:
             "variables",
             "error",
             "A Variable that was just written cannot be read back.",
-            "The metadata database must not answer reads from a replica that lags behind.",
+            "The metadata database must not serve reads from a replica that lags behind.",
         )
     limit = TIMINGS.lease_round
     state = by_time(reading + writing, limit)
@@ -85,9 +85,11 @@ def variables() -> Finding:
 
 
 def execution_api() -> Finding:
-    """How fast the API server responds. Tasks of Airflow 3 reach the Variables through it."""
+    """Check how fast the API server responds, through which tasks of Airflow 3 access Variables."""
     if not AIRFLOW_3:
-        return Finding("execution_api", "ok", "Tasks of this Airflow reach the Variables in the database directly.")
+        return Finding(
+            "execution_api", "ok", "Tasks of this Airflow version access Variables in the database directly."
+        )
     import requests
 
     url = _execution_api_url()
@@ -95,7 +97,7 @@ def execution_api() -> Finding:
     try:
         with requests.Session() as session:
             session.get(f"{url}/health", timeout=TIMINGS.lease_round)
-            answer, took = timed(lambda: session.get(f"{url}/health", timeout=TIMINGS.lease_round))
+            response, took = timed(lambda: session.get(f"{url}/health", timeout=TIMINGS.lease_round))
     except requests.RequestException as error:
         return Finding(
             "execution_api",
@@ -104,14 +106,14 @@ def execution_api() -> Finding:
             "through it.",
             "If tasks run on this machine, set [core] execution_api_server_url and check that the API server is up.",
         )
-    if answer.status_code >= 300:
+    if response.status_code >= 300:
         return Finding(
             "execution_api",
             "warning",
-            f"{where} responds with {answer.status_code} at the path of the Execution API.",
+            f"{where} responds with {response.status_code} at the path of the Execution API.",
             "Check [core] execution_api_server_url.",
         )
-    # What a task writes must be acknowledged before its client sends it again; see `_timings` of the hook.
+    # A write must be acknowledged before the client repeats it; see `_timings` of the hook.
     limit = min(0.8 * conf.getfloat("workers", "execution_api_retry_wait_min", fallback=1.0), TIMINGS.lease_round)
     state = by_time(took, limit)
     return Finding(
@@ -131,7 +133,7 @@ def _execution_api_url() -> str:
 
 
 def connection_test(_: Target) -> Finding:
-    """Whether *Test connection* is enabled."""
+    """Check whether *Test connection* is enabled."""
     setting = conf.get("core", "test_connection", fallback="Disabled")
     if setting.strip().lower() == "enabled":
         return Finding(

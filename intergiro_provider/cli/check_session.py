@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `check` looks at in a connection and its session."""
+"""The findings of `check` about a connection and its session."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ON_ONE_HOST = frozenset({"LocalExecutor", "SequentialExecutor", "DebugExecutor"}
 
 
 def connection(at: Target) -> Finding:
-    """Where the connection comes from and where it leads."""
+    """Check the connection's settings; say where the connection is stored and which host it names."""
     settings, where = at.settings, _origin_of_connection(at.conn_id)
     chosen = settings.origin == HOSTS[settings.api, settings.environment]
-    api = f"{settings.api}, {settings.environment}" if chosen else f"{settings.api}, a host of its own"
+    api = f"{settings.api}, {settings.environment}" if chosen else f"{settings.api}, a custom host"
     found = f"{at.conn_id} comes from {where} and leads to {settings.origin} ({api})."
     if at.conn_type != "intergiro":
         return Finding("connection", "error", f"{found} Its type is {at.conn_type!r}.", "Set its type to intergiro.")
@@ -48,7 +48,7 @@ def _origin_of_connection(conn_id: str) -> str:
 
 
 def sharing(at: Target) -> Finding:
-    """Which other connections hold the same API key, and whether they share the session in the same way."""
+    """Check the other connections with the same API key: whether they share the session and its lock."""
     found = deployment(at)
     same = found.sharing(at)
     wrong = [other.conn_id for other in same if other.settings.lock_conn_id != at.settings.lock_conn_id]
@@ -87,16 +87,16 @@ def sharing(at: Target) -> Finding:
 
 
 def former_sessions(at: Target) -> Finding:
-    """Whether sessions of API keys are stored that no connection holds any more. They do no harm."""
+    """List stored sessions whose API key no connection holds any more. They do no harm."""
     found = deployment(at)
     return Finding("former_sessions", "ok", former_text(found), "To delete: `session prune`." if found.former else None)
 
 
 def shadowing(at: Target) -> Finding:
-    """Whether something hides the session's Variables."""
+    """Check whether an environment variable or a secrets backend hides the session's Variables."""
     hidden = {key: backend for slot in SLOTS if (backend := hidden_by(key := at.store.key(slot))) is not None}
     if not hidden:
-        return Finding("shadowing", "ok", f"Nothing here hides {at.store.name} or the two Variables beside it.")
+        return Finding("shadowing", "ok", f"Nothing here hides {at.store.name}, its lease or its login history.")
     return Finding(
         "shadowing",
         "error",
@@ -106,7 +106,7 @@ def shadowing(at: Target) -> Finding:
 
 
 def session(at: Target) -> Finding:
-    """Whether what is stored can be used, and how the last renewal ended."""
+    """Check whether the stored session can be used, and how the last renewal ended."""
     state = session_state(at)
     if state["problems"]:
         more = f" There are {len(state['problems'])} such problems in all." if len(state["problems"]) > 1 else ""
@@ -117,16 +117,16 @@ def session(at: Target) -> Finding:
         if stored is not None
         else f"No session is stored in {at.store.name}; the next task logs in."
     )
-    # The bank may be back, and the budget has a finding of its own; these two stay until a person acts.
-    lasting = lease.get("verdict") in ("key", "shadowed")
-    if not lasting and not (lease.get("verdict") in ("bank", "limited") and lease["verdict_until"]):
+    # Other failures end by themselves, and the login budget has its own finding. These two require an action.
+    lasting = lease.get("release_reason") in ("key", "shadowed")
+    if not lasting and not (lease.get("release_reason") in ("bank", "limited") and lease["blocked_until"]):
         return Finding("session", "ok", text)
     detail = f" ({lease['detail']})" if lease["detail"] else ""
     return Finding(
         "session",
         "error" if lasting else "warning",
-        f"The last renewal failed: {REASONS[lease['verdict']]}{detail}. {text}",
-        REMEDIES[lease["verdict"]],
+        f"The last renewal failed: {REASONS[lease['release_reason']]}{detail}. {text}",
+        REMEDIES[lease["release_reason"]],
     )
 
 
@@ -139,7 +139,7 @@ REMEDIES = {
 
 
 def logins(at: Target) -> Finding:
-    """Whether the next login would be allowed."""
+    """Check whether the next login would be allowed."""
     found = session_state(at)["logins"]
     if found["counted"] is None:
         return Finding("logins", "error", "The login history cannot be read.", "See `session show`.")
@@ -155,10 +155,10 @@ def logins(at: Target) -> Finding:
 
 
 def lock(at: Target) -> Finding:
-    """Whether the distributed lock can be acquired, and whether one is needed."""
+    """Check whether the distributed lock can be acquired, and whether a lock is needed."""
     executors = [name.rsplit(".", 1)[-1] for name in conf.get("core", "executor").replace(":", ",").split(",")]
     executor = ", ".join(executors)
-    # Not the session's own lock: a renewal under way would have to wait.
+    # Another lock than the session's: a renewal in progress would have to wait for it.
     distributed = at.lock(f"{at.store.name}_check")
     if distributed is None:
         if ON_ONE_HOST.issuperset(executors):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The function of each command. Each imports what it needs when it is run."""
+"""The functions of the commands. Each imports its modules when it runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands, their arguments and their help.
 
-Airflow 3.2 and later imports this module at every start of `airflow`. So it imports nothing, and a command's function
-is imported when the command runs.
+Airflow 3.2 and later imports this module at every start of `airflow`. So it imports nothing heavy, and a command's
+function is imported when the command runs.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def get_intergiro_cli_commands() -> list[CLICommand]:
     force = argument(
         ("-f", "--force"),
         action="store_true",
-        help="Reset even if a renewal seems to be under way, whose tokens are lost then, or if no login is left",
+        help="Reset even if a renewal seems to be in progress (its tokens are lost), or if no login is left",
     )
     login = argument(
         ("--login",),
         action="store_true",
-        help="Also try the API key by a login. The bank counts this login; its tokens are not kept",
+        help="Also log in, to test the API key. The bank counts this login; its tokens are not stored",
     )
     session = GroupCommand(
         name="session",
@@ -49,14 +49,14 @@ def get_intergiro_cli_commands() -> list[CLICommand]:
                 help="Show the stored session",
                 description="Show the stored session: the connections that share it, its generation and age,\n"
                 "who wrote it, the logins of the last hour, the lease and the lock. Also list the\n"
-                "sessions of former API keys. No token is shown, and the bank is not asked.",
+                "sessions of former API keys. It shows no token and sends nothing to the bank.",
                 func=lazy_load_command(_COMMANDS + "session_show"),
                 args=(conn_id, output),
             ),
             ActionCommand(
                 name="renew",
-                help="Ask the bank, and renew the session if it answers 401",
-                description="Request one record of a list, which is not shown. If the bank answers 401, renew\n"
+                help="Test the session at the bank, and renew it after a 401",
+                description="Request one record of a list, which is not shown. If the bank returns 401, renew\n"
                 "the session as a task does: within the login budget and under the same locks.\n"
                 "If no session is stored, log in.",
                 func=lazy_load_command(_COMMANDS + "session_renew"),

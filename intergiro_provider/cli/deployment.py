@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connections and the stored sessions of this deployment, as far as they can be listed.
+"""Find the connections and the stored sessions of this deployment.
 
 Airflow lists the connections in its database and in the environment, but not those in a secrets backend. Each stored
 session holds the ids of the connections that used it, so these are looked up by id as well.
@@ -29,10 +29,10 @@ _LISTED = {"EnvironmentVariablesBackend"}
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What one connection shares this deployment with.
+    """The connections and sessions found beside one connection.
 
     :param others: the other Intergiro connections that can be read.
-    :param unread: ids of Intergiro connections that cannot be read, so that nobody knows which session they use.
+    :param unread: ids of Intergiro connections that cannot be read, so that their sessions are unknown.
     :param unlisted: names of the secrets backends, whose connections cannot be listed.
     :param former: sessions that none of these connections uses, with the ids of those that did.
     """
@@ -49,7 +49,7 @@ class Deployment:
 
 def deployment(at: Target) -> Deployment:
     """Look at every connection and every stored session."""
-    # First the sessions: one that is made from now on is not among them, so it cannot be taken for a former one.
+    # Read the sessions first: a session created later must not be mistaken for a former one.
     stored = _stored_sessions()
     in_database, in_environment = _in_database(), _in_environment()
     listed = {conn_id for conn_id, kind in in_database.items() if kind == "intergiro"}
@@ -61,7 +61,7 @@ def deployment(at: Target) -> Deployment:
                 others.append(target(conn_id))
         except IntergiroError:
             unread.append(conn_id)
-    # The environment does not tell upper case from lower.
+    # Names in the environment are in upper case.
     others = [other for other in others if other.conn_id.upper() != at.conn_id.upper()]
     used = {other.store.name for other in (at, *others)}
     return Deployment(
@@ -73,7 +73,7 @@ def deployment(at: Target) -> Deployment:
 
 
 def former_text(found: Deployment) -> str:
-    """Return the sessions of former keys for people, with what is not known about them."""
+    """Return text about the sessions of former keys, and about what could not be listed."""
     named = [f"{name} (used by {', '.join(ids)})" if ids else name for name, ids in found.former.items()]
     text = f"Sessions of former API keys: {', '.join(named)}." if named else "No session of a former API key is stored."
     if found.unlisted and named:
@@ -117,14 +117,14 @@ def _holds(connection: Any, api_key: str) -> bool:
     try:
         return api_key in (connection.password, connection.login) or api_key in (connection.extra or "")
     except Exception:
-        # Of somebody else, and encrypted with another Fernet key, say.
+        # Not ours, and encrypted with another Fernet key, for example.
         return False
 
 
 def _stored_sessions() -> dict[str, tuple[str, ...]]:
-    """Every stored session, with the ids of the connections that used it.
+    """Return every stored session, with the ids of the connections that used it.
 
-    A login history alone is one only when none of its logins counts any more, so that it can be deleted.
+    A login history without a session is listed when none of its logins counts any more, so that it can be deleted.
     """
     keys = _keys()
     names = {match[1] for key in keys if (match := _STORED.fullmatch(key))}
@@ -143,7 +143,7 @@ def _used_by(name: str) -> tuple[str, ...]:
             document = msgspec.json.decode(row.get_val() or "null", type=dict[str, Any])
         return tuple(msgspec.convert(document["connections"], type=list[str]))
     except Exception:
-        # Deleted meanwhile, edited, or encrypted with another Fernet key.
+        # Deleted in the meantime, edited, or encrypted with another Fernet key.
         return ()
 
 
@@ -157,7 +157,7 @@ def _keys() -> list[str]:
 
 
 def _in_database() -> dict[str, str]:
-    """Type of each connection in the database, by its id."""
+    """Return the type of each connection in the database, by its id."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -169,7 +169,7 @@ def _in_database() -> dict[str, str]:
 
 
 def _row(conn_id: str) -> Any:
-    """The connection as it is in the database; None where it cannot be read."""
+    """Return the connection from the database; None if it cannot be read."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -194,7 +194,7 @@ def _read(conn_id: str) -> Any:
     try:
         return IntergiroHook.get_connection(conn_id)
     except Exception:
-        # Of somebody else, who has to correct it.
+        # Another connection, which its owner has to correct.
         return None
 
 
@@ -203,9 +203,9 @@ def _type_of(conn_id: str) -> str | None:
 
 
 def _is_in_a_backend(conn_id: str) -> bool:
-    """Whether a connection is in the environment or in a secrets backend.
+    """Return whether a connection is in the environment or in a secrets backend.
 
-    :raises StoreUnavailable: if a backend cannot be asked.
+    :raises StoreUnavailable: a backend cannot be read.
     """
     for backend in backends_before_the_database():
         try:
@@ -213,6 +213,6 @@ def _is_in_a_backend(conn_id: str) -> bool:
                 return True
         except Exception as error:
             raise StoreUnavailable(
-                f"{type(backend).__name__} cannot be asked for the connection {conn_id} ({type(error).__name__})."
+                f"{type(backend).__name__} cannot be searched for the connection {conn_id} ({type(error).__name__})."
             ) from None
     return False

@@ -16,10 +16,10 @@ from intergiro_provider.exceptions import IntergiroError
 class Finding:
     """One line of the result.
 
-    :param what: what was looked at; stable.
-    :param state: ok; warning: works, and could be better; error: tasks fail, or a secret is not safe.
-    :param finding: what was found.
-    :param remedy: what to do about it; None: nothing.
+    :param what: name of the check; stable.
+    :param state: ok; warning: it works but could be better; error: tasks fail, or a secret is not safe.
+    :param finding: the result of the check.
+    :param remedy: what to do next; None: nothing.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def looked_at(what: str, look: Callable[[], Finding]) -> Finding:
-    """Return the finding, or one about the failure to look."""
+    """Run a check and return its finding; if the check fails, a finding about that."""
     try:
         return look()
     except IntergiroError as error:
@@ -40,14 +40,14 @@ def looked_at(what: str, look: Callable[[], Finding]) -> Finding:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result, and the seconds that it took."""
+    """Call a function; return its result and the seconds that it took."""
     began = time.monotonic()
     result = work()
     return result, time.monotonic() - began
 
 
 def by_time(took: float, limit: float) -> Literal["ok", "warning", "error"]:
-    """Compare a time with its limit: a warning from half of it, since a busy hour may take twice as long."""
+    """Compare a time with its limit. From half the limit it is a warning: a busy hour may take twice as long."""
     return "error" if took > limit else "warning" if took > limit / 2 else "ok"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends: its result on standard output, everything else on standard error, and an exit status."""
+"""The output of a command: its result on standard output, everything else on standard error, and an exit status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from intergiro_provider.exceptions import IntergiroError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command found.
+    """The result of a command.
 
     :param data: for scripts; printed as JSON.
     :param text: for people.
@@ -32,7 +32,7 @@ class Result:
 
 
 def command(work: Callable[[Namespace], Result]) -> Callable[[Namespace], None]:
-    """Make a command of a function: print its result, or its error in one line, and set the exit status."""
+    """Decorate the function of a command: print its result, or its error in one line, and set the exit status."""
 
     @functools.wraps(work)
     def run(args: Namespace) -> None:
@@ -50,17 +50,17 @@ def command(work: Callable[[Namespace], Result]) -> Callable[[Namespace], None]:
 
 @contextlib.contextmanager
 def _nothing_else_on_stdout() -> Iterator[None]:
-    """Send what loggers and libraries write to standard output to standard error.
+    """Redirect standard output to standard error for loggers and libraries.
 
-    Each version of Airflow logs to another place, and some loggers keep the file that they were made with. So this
-    replaces the file descriptor. Airflow's `suppress_logs_and_warning` would drop the log of a renewal altogether.
+    Each version of Airflow logs to another place, and some loggers keep the file that they opened. So this replaces
+    the file descriptor. Airflow's `suppress_logs_and_warning` would drop the log of a renewal.
     """
     sys.stdout.flush()
     try:
         number, kept = sys.stdout.fileno(), os.dup(sys.stdout.fileno())
         os.dup2(sys.stderr.fileno(), number)
     except (OSError, ValueError):
-        # Not real files, as under a test runner.
+        # These are not real files, for example under a test runner.
         yield
         return
     try:
@@ -81,7 +81,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
         grid.add_column(no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    # Brackets and colons in the text are no markup.
+    # Brackets and colons in the text are not markup.
     console = AirflowConsole(markup=False, highlight=False, emoji=False)
     with console.capture() as captured:
         console.print(grid)

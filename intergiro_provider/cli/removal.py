@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`session reset` and `session prune`: what deletes sessions."""
+"""`session reset` and `session prune`: delete sessions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from intergiro_provider.session.documents import Lease, LoginHistory, Slot, Toke
 
 
 def reset(conn_id: str, confirmed: bool, force: bool) -> Result:
-    """Delete the session, after a person has confirmed it.
+    """Delete the session after confirmation.
 
-    :raises IntergiroValueError: if nobody confirmed it, a renewal is under way, or no login would be allowed.
+    :raises IntergiroValueError: it was not confirmed, a renewal is in progress, or no login would be allowed.
     """
     at = target(conn_id)
     _confirm(
@@ -31,7 +31,7 @@ def reset(conn_id: str, confirmed: bool, force: bool) -> Result:
         f"{_logins_left(session_state(at))}",
         confirmed,
     )
-    state = session_state(at)  # the answer may have taken minutes
+    state = session_state(at)  # the confirmation may have taken minutes
     if state["session"] is not None and state["logins"]["next_at"] and not force:
         raise IntergiroValueError(
             "The login budget is used up, so without this session tasks fail until "
@@ -44,8 +44,8 @@ def reset(conn_id: str, confirmed: bool, force: bool) -> Result:
         text += " The next task logs in within seconds."
     else:
         text += (
-            f" But a renewal by {holder} was under way, or its process has died. If it is still running, it may store "
-            f"the session again within {TIMINGS.persist_until + TIMINGS.store:.0f} s: check with `session show`. "
+            f" But a renewal by {holder} was in progress, or its process was killed. If it is still running, it may "
+            f"store the session again within {TIMINGS.persist_until + TIMINGS.store:.0f} s: check with `session show`. "
             "Otherwise the next task logs in within seconds."
         )
     return Result(
@@ -61,10 +61,10 @@ def reset(conn_id: str, confirmed: bool, force: bool) -> Result:
 
 
 def _delete(at: Target, force: bool) -> tuple[bool, str | None]:
-    """Delete the session and free the lease; return whether there was a session, and who held the lease.
+    """Delete the session and release the lease; return whether there was a session, and the lease holder.
 
-    One transaction, in which the row of the lease is locked. A task that acquires the lease afterwards finds no session
-    when it reads again, and gives up before it asks the bank.
+    It is one transaction, which locks the row of the lease. A task that acquires the lease afterwards finds no session
+    when it reads again, and stops before it sends a request to the bank.
     """
     from airflow.models.variable import Variable
     from airflow.utils.session import create_session
@@ -81,9 +81,9 @@ def _delete(at: Target, force: bool) -> tuple[bool, str | None]:
         holder = held_by(lease, pair)
         if holder is not None and not force:
             raise IntergiroValueError(
-                f"A renewal of this session seems to be under way, by {holder}. A reset now would lose its tokens, "
+                f"A renewal of this session seems to be in progress, by {holder}. A reset now would lose its tokens, "
                 "which costs a login. Wait until it has ended. That takes seconds, and at most "
-                f"{TIMINGS.persist_until + TIMINGS.store:.0f} s. If its process has died, use --force. Nothing was "
+                f"{TIMINGS.persist_until + TIMINGS.store:.0f} s. If its process was killed, use --force. Nothing was "
                 "changed."
             )
         if stored is not None:
@@ -98,12 +98,12 @@ def _document(codec: Codec, slot: Slot, row: Any) -> Any:
     try:
         return codec.decode(slot, row.get_val() or "") if row is not None else None
     except DocumentError:
-        # A broken document is what a reset is for.
+        # A reset also removes an invalid document.
         return None
 
 
 def _freed(floor: int) -> Lease:
-    """Return a lease that was over long ago, so that the next task need not wait for a former holder's tokens.
+    """Return a lease that ended long ago, so that the next task need not wait for a former holder's tokens.
 
     :param floor: highest generation that existed; generations must go on rising.
     """
@@ -112,17 +112,17 @@ def _freed(floor: int) -> Lease:
         nonce=secrets.token_hex(8),
         holder=f"{socket.gethostname()}:{os.getpid()} (session reset)",
         floor=floor,
-        verdict="done",
+        release_reason="done",
         exact=True,
     )
 
 
 def _keep_login(at: Target) -> None:
-    """Enter the session's login into the login history, if a late write removed it: a reset must not do that."""
+    """Enter the session's login into the history again, if a late write removed it; a reset must not lose it."""
     try:
         session, history = at.store.read("session"), at.store.read("logins") or LoginHistory()
     except IntergiroError:
-        # A broken document is what a reset is for.
+        # A reset also removes an invalid document.
         return
     if not isinstance(session, TokenPair) or not isinstance(history, LoginHistory) or not session.login:
         return
@@ -141,9 +141,9 @@ def _logins_left(state: dict[str, Any]) -> str:
 
 
 def prune(conn_id: str, confirmed: bool) -> Result:
-    """Delete the sessions of former keys, after a person has confirmed it.
+    """Delete the sessions of former keys after confirmation.
 
-    :raises IntergiroValueError: if nobody confirmed it, or a connection cannot be read.
+    :raises IntergiroValueError: it was not confirmed, or a connection cannot be read.
     """
     found = deployment(target(conn_id))
     if found.unread:
@@ -172,7 +172,10 @@ def _delete_all(name: str) -> list[str]:
 
 
 def _confirm(question: str, confirmed: bool) -> None:
-    """:raises IntergiroValueError: unless a person answers yes."""
+    """Ask for confirmation.
+
+    :raises IntergiroValueError: the reply is not yes.
+    """
     if confirmed:
         return
     if not sys.stdin.isatty():

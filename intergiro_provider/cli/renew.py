@@ -16,9 +16,9 @@ from intergiro_provider.session.effects import Outcome, Renewed
 
 
 def renew(conn_id: str) -> Result:
-    """Ask the bank, and renew the session if it answers 401.
+    """Test the session at the bank, and renew it after a 401.
 
-    :raises IntergiroError: whichever says best why there is no session.
+    :raises IntergiroError: there is no session. The class says why.
     """
     at = target(conn_id)
     with _said_once():
@@ -29,17 +29,17 @@ def _renew(at: Target) -> Renewed:
     shared = IntergiroHook(at.conn_id).shared_session(at.settings)
     renewed = shared.obtain()
     if renewed.how != "logged_in":
-        answer = at.bank.probe(renewed.pair.access_token, "")
-        if answer.status == 401:
+        response = at.bank.probe(renewed.pair.access_token, "")
+        if response.status == 401:
             renewed = shared.renew(renewed.pair, urlsplit(at.settings.probe_url("")).path)
-        elif answer.outcome is Outcome.OK:
+        elif response.outcome is Outcome.OK:
             renewed = Renewed(renewed.pair, "alive")
         else:
-            said = f"it answered {answer.status}" if answer.status else f"no answer came: {answer.why}"
+            said = f"it returned {response.status}" if response.status else f"there was no response: {response.why}"
             raise BankUnavailable(
-                f"The bank did not tell whether it accepts the session ({said}), so it was not renewed. Nothing is "
-                "lost. The command can be repeated.",
-                retry_after=answer.retry_after,
+                f"The bank did not say whether it accepts the session ({said}), so it was not renewed. Nothing is "
+                "lost. Repeat the command.",
+                retry_after=response.retry_after,
             )
     return renewed
 

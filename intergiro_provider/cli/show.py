@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`session show`: what is stored, without asking the bank."""
+"""`session show`: show what is stored, without a request to the bank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from intergiro_provider.cli.target import TIMINGS, target
 
 
 def show(conn_id: str) -> Result:
-    """Return what is stored. The bank is not asked."""
+    """Return what is stored, without a request to the bank."""
     at = target(conn_id)
     state, found = session_state(at), deployment(at)
     shared = [other.conn_id for other in found.sharing(at)]
@@ -45,7 +45,7 @@ def _session_text(session: dict[str, Any] | None, problems: bool) -> str:
     if session is None:
         return "not known, see below" if problems else "none stored; the next task logs in"
     by = f", written by {session['written_by']}" if session["written_by"] else ""
-    return f"generation {session['generation']}{by}\nTo ask the bank whether it accepts the session: `session renew`."
+    return f"generation {session['generation']}{by}\nTo test it at the bank: `session renew`."
 
 
 def _logins_text(logins: dict[str, Any]) -> str:
@@ -64,14 +64,14 @@ def _lease_text(lease: dict[str, Any] | None) -> str:
     by = f" by {lease['holder']}" if lease["holder"] else ""
     if lease["state"] == "held":
         return (
-            f"held{by}: a renewal is under way, or its process has died. A task that needs the session takes over "
+            f"held{by}: a renewal is in progress, or its process was killed. A task that needs the session takes over "
             f"after it has seen no change for {TIMINGS.takeover:.0f} s."
         )
-    if lease["verdict"] in (None, "done"):
+    if lease["release_reason"] in (None, "done"):
         return f"free; last acquired{by}"
     detail = f" ({lease['detail']})" if lease["detail"] else ""
-    until = f"; not tried again before {_people(lease['verdict_until'])}" if lease["verdict_until"] else ""
-    return f"free; the last renewal{by} failed: {REASONS[lease['verdict']]}{detail}{until}"
+    until = f"; not tried again before {_people(lease['blocked_until'])}" if lease["blocked_until"] else ""
+    return f"free; the last renewal{by} failed: {REASONS[lease['release_reason']]}{detail}{until}"
 
 
 def _lock_text(lock: dict[str, Any]) -> str:

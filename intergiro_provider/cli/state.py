@@ -19,13 +19,14 @@ REASONS = {
     "budget": "the login budget was used up",
     "key": "the bank refused the API key",
     "shadowed": "an environment variable or a secrets backend hides the session's Variables",
-    "limited": "the bank answered 429",
+    "limited": "the bank returned 429",
     "free": "it ended without a new token pair",
     "done": "",
 }
-"""What a verdict in a lease means."""
+"""The meaning of each `release_reason` of a lease."""
 UNKNOWN_LEASE = {
-    "state": "unknown", "generation": None, "holder": None, "verdict": None, "verdict_until": None, "detail": None
+    "state": "unknown", "generation": None, "holder": None, "release_reason": None, "blocked_until": None,
+    "detail": None,
 }  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def _logins(history: LoginHistory | None, session: TokenPair | None, allowed: in
 def _lease_state(lease: Lease, session: TokenPair | None) -> str:
     if lease.gen < (session.gen if session is not None else 0) or (session is None and lease.gen > 0):
         return "void"
-    return "free" if lease.verdict is not None else "held"
+    return "free" if lease.release_reason is not None else "held"
 
 
 def held_by(lease: Lease | None, session: TokenPair | None) -> str | None:
@@ -102,14 +103,14 @@ def _lease(lease: Lease | None, session: TokenPair | None, now: float) -> dict[s
     if lease is None:
         return None
     state = _lease_state(lease, session)
-    # A verdict about another token pair says nothing about this one.
-    applies = state == "free" and lease.about == (session.nonce if session is not None else "")
+    # The reason does not apply to another token pair.
+    applies = state == "free" and lease.pair_nonce == (session.nonce if session is not None else "")
     return {
         "state": state,
         "generation": lease.gen,
         "holder": lease.holder or None,
-        "verdict": lease.verdict if applies else None,
-        "verdict_until": moment(lease.verdict_until) if applies and lease.verdict_until > now else None,
+        "release_reason": lease.release_reason if applies else None,
+        "blocked_until": moment(lease.blocked_until) if applies and lease.blocked_until > now else None,
         "detail": (lease.detail or None) if applies else None,
     }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection that a command is about, and where its session is stored."""
+"""The connection of a command, and the store of its session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.auth_client import AuthClient
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.exceptions import IntergiroError, IntergiroValueError, StoreUnavailable
 from intergiro_provider.hooks.intergiro import IntergiroHook
@@ -20,7 +20,7 @@ from intergiro_provider.session.store import VariableStore
 from intergiro_provider.session.timings import Timings
 
 TIMINGS = Timings()
-"""The timings that every task obeys."""
+"""The timings that every task uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Target:
     store: VariableStore
 
     @property
-    def bank(self) -> BankClient:
+    def bank(self) -> AuthClient:
         """Return what sends requests to the bank."""
-        return BankClient(self.settings, TIMINGS.call, lambda: self.settings)
+        return AuthClient(self.settings, TIMINGS.call, lambda: self.settings)
 
     def lock(self, name: str) -> DistributedLock | None:
         """Return the distributed lock of this name, without contacting its service; None if there is none."""
@@ -75,7 +75,7 @@ def target(conn_id: str) -> Target:
 
 
 def backends_before_the_database() -> Iterator[Any]:
-    """Yield the secrets backends that Airflow asks before its database, the environment included."""
+    """Yield the environment and the secrets backends, which Airflow searches before its database."""
     from airflow.configuration import ensure_secrets_loaded
     from airflow.secrets.metastore import MetastoreBackend
 
@@ -87,7 +87,7 @@ def backends_before_the_database() -> Iterator[Any]:
 def hidden_by(variable: str) -> str | None:
     """Return the name of the backend that hides the Variable in the database; None if none does.
 
-    :raises StoreUnavailable: if a secrets backend cannot be asked.
+    :raises StoreUnavailable: a secrets backend cannot be read.
     """
     for backend in backends_before_the_database():
         name = type(backend).__name__
@@ -95,7 +95,7 @@ def hidden_by(variable: str) -> str | None:
             found = backend.get_variable(key=variable)
         except Exception as error:
             raise StoreUnavailable(
-                f"{name}, which Airflow asks before its database, cannot be asked for {variable} "
+                f"{name}, which Airflow reads before its database, cannot be searched for {variable} "
                 f"({type(error).__name__}). It may hide the session."
             ) from None
         if found is not None:

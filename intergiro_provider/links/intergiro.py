@@ -77,8 +77,8 @@ class IntergiroConsentLink(BaseOperatorLink):
         if ti is None:
             return
         ti.xcom_push(key=CONSENT_KEY, value={"consent_id": consent_id, "expires_at": expires_at, "conn_id": conn_id})
-        place = [ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)]
-        ti.xcom_push(key=cls._key, value="/".join(["/intergiro/consents", *(quote(part, safe="") for part in place)]))
+        path = consent_path(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+        ti.xcom_push(key=cls._key, value=urlsplit(airflow_url()).path.rstrip("/") + path)
 
 
 class IntergiroPortalLink(BaseOperatorLink):
@@ -94,6 +94,20 @@ class IntergiroPortalLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the portal's URL, the same for every task."""
         return PORTAL
+
+
+def airflow_url() -> str:
+    """Return the address of Airflow's UI as configured (``[api] base_url``), or an empty text."""
+    from airflow.providers.common.compat.sdk import conf
+
+    return str(conf.get("api", "base_url", fallback="") or "")
+
+
+def consent_path(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
+    """Return the path of the page on which a person starts a task's consent, below the address of Airflow's UI."""
+    return "/".join(
+        ["/intergiro/consents", *(quote(str(part), safe="") for part in (dag_id, run_id, task_id, map_index))]
+    )
 
 
 def console_url(path: ObjectStoragePath) -> str:

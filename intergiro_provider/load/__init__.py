@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load what a pull has written into a table: manifest → staging table → merge → `_intergiro_loads`.
+"""Load the result of a pull into a table: manifest → staging table → merge → `_intergiro_loads`.
 
 :mod:`.source` reads the files, :mod:`.steps` has the steps that all engines share, and :mod:`.postgres` and
 :mod:`.duck` each hold one engine. Account data go into the table only: no message, log line or result holds a value.
@@ -21,9 +21,9 @@ def open_warehouse(
     on_new_field: str = "add",
     lock_timeout: float = 300.0,
 ) -> Warehouse:
-    """Return what loads into a table; for the parameters see :class:`.IntergiroToSqlOperator`.
+    """Return the warehouse to load into; for the parameters see :class:`.IntergiroToSqlOperator`.
 
-    :raises IntergiroValueError: a parameter cannot be, or the engine's package is missing.
+    :raises IntergiroValueError: a parameter is not valid, or the engine's package is missing.
     """
     from intergiro_provider.exceptions import IntergiroValueError
     from intergiro_provider.load.target import Target

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Amounts as people write them: minor units and the currency's exponent → a decimal number, in a view."""
+"""The view with decimal amounts, computed from minor units and the currency's exponent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGITS = 4
 
 
 def create_currencies(warehouse: Warehouse) -> None:
-    """Create the table of currencies, where it is missing; rows that are there stay as they are."""
+    """Create the table of currencies if it is missing; existing rows stay unchanged."""
     table, text, whole = (
         warehouse.target.beside(CURRENCIES),
         warehouse.types[Kind.STRING],
@@ -61,9 +61,9 @@ def _view(warehouse: Warehouse) -> str:
 
 
 def create_view(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
-    """Create or replace ``<table>_amounts``: the table, and each amount once more as a decimal number.
+    """Create or replace ``<table>_amounts``: the table, with each amount also as a decimal number.
 
-    Of a currency that ``intergiro_currencies`` does not have, that is NULL.
+    The decimal amount is NULL if ``intergiro_currencies`` does not have the currency.
     """
 
     found = dict(amounts_of(columns))
@@ -75,7 +75,7 @@ def create_view(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
         joins += f" LEFT JOIN {target.beside(CURRENCIES)} c{number} ON c{number}.currency = t.{quoted(currency)}"
         wide = f"CAST(t.{quoted(name)} AS NUMERIC({38 - _DIGITS - 1},0))"
         shown[f"{name}_decimal"] = f"{wide} * c{number}.unit"
-    # What the view has already comes first, so that views upon it stay as they are.
+    # Existing columns come first, so that views that depend on this one stay valid.
     order = [*(name for name in warehouse.columns(_view(warehouse)) or () if name in shown)]
     order += [name for name in shown if name not in order]
     listed = ", ".join(f"{shown[name]} AS {quoted(name)}" for name in order)
@@ -83,5 +83,5 @@ def create_view(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
 
 
 def drop_view(warehouse: Warehouse) -> None:
-    """Drop the view, which would keep a column's type from changing."""
+    """Drop the view, which would prevent a change of a column's type."""
     warehouse.execute(f"DROP VIEW IF EXISTS {_view(warehouse)}")

@@ -2,8 +2,9 @@
 """Compare the bank's balances with the transactions in the warehouse, to the minor unit.
 
 Each load of the accounts with ``history=True`` is a snapshot of their balances at the beginning of its pull. Between
-two snapshots a balance must change by the sum of what was booked in the meantime. A transaction counts from the moment
-(`updated_at`) when it got a status that counts, until it loses it; former states come from the transactions' history.
+two snapshots, a balance must change by the sum of the transactions booked in the meantime. A transaction counts from
+the time (`updated_at`) at which it got a status that counts, until it loses that status. Its earlier states come from
+the transactions' history.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Line:
     """One account between two snapshots; amounts in minor units.
 
     :param day: the UTC day in which most of the time between the snapshots lies.
-    :param booked: sum of what was booked in between. :param pending: change of the sum of what is pending.
-    :param difference: what the change of the balance has more than the transactions that were compared.
+    :param booked: sum of the transactions booked in between. :param pending: change of the sum of pending transactions.
+    :param difference: change of the balance minus the sum of the compared transactions.
     """
 
     account_id: str
@@ -45,7 +46,7 @@ class Line:
 
 
 class Comparison:
-    """One comparison of balances with transactions; for the parameters see :func:`.reconcile`."""
+    """A comparison of balances with transactions; for the parameters see :func:`.reconcile`."""
 
     def __init__(
         self,

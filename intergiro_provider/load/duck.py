@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,42 +14,36 @@ from typing import Any
 import duckdb  # type: ignore[import-not-found,unused-ignore]
 
 from intergiro_provider.exceptions import IntergiroValueError, LoadError
+from intergiro_provider.load.duck_types import STORED, TYPES, converted, filled, kind_of, sql_of
 from intergiro_provider.load.source import Source, descriptor_path
-from intergiro_provider.load.target import Target, literal, quoted
+from intergiro_provider.load.target import Target, is_fit, literal, quoted
 from intergiro_provider.load.warehouse import STAGE, Warehouse
 from intergiro_provider.pull.rows import has_text, rewritten
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf, Type
 
 log = logging.getLogger(__name__)
 
-_KINDS = {
-    "BOOLEAN": Kind.BOOLEAN,
-    "BIGINT": Kind.INT64,
-    "HUGEINT": Kind.INT128,
-    "DOUBLE": Kind.DOUBLE,
-    "TIMESTAMP WITH TIME ZONE": Kind.TIMESTAMP,
-    "VARCHAR": Kind.STRING,
-    "JSON": Kind.JSON,
-}
 _POLL = 0.1
+_CREATION = 3.0  # seconds
+_WITHOUT_VALUES = (
+    "BinderException",
+    "CatalogException",
+    "ConnectionException",
+    "DependencyException",
+    "IOException",
+    "OutOfMemoryException",
+    "PermissionException",
+)
+"""Errors whose messages name files, tables and columns, but no value of a row."""
 
 
 class Duck(Warehouse):
     """See :class:`~.warehouse.Warehouse`.
 
-    :param database: the file. :param lock_timeout: seconds to wait for another process that has it open.
+    :param database: the file. :param lock_timeout: seconds to wait for another process that has the file open.
     """
 
-    types = {  # noqa: RUF012
-        Kind.BOOLEAN: "BOOLEAN",
-        Kind.INT53: "BIGINT",
-        Kind.INT64: "BIGINT",
-        Kind.INT128: "HUGEINT",
-        Kind.DOUBLE: "DOUBLE",
-        Kind.TIMESTAMP: "TIMESTAMPTZ",
-        Kind.STRING: "VARCHAR",
-        Kind.JSON: "JSON",
-    }
+    types = TYPES
 
     def __init__(self, target: Target, database: str, lock_timeout: float) -> None:
         super().__init__(target)
@@ -82,18 +76,23 @@ class Duck(Warehouse):
             try:
                 return duckdb.connect(self._database)
             except duckdb.IOException as error:
-                if "lock" not in str(error):
+                if "Could not set lock" not in str(error) and not self._may_be_incomplete():
                     raise
             if time.monotonic() >= deadline:
                 raise LoadError(
                     f"`database`: {self._database} was in use by another process for {self._lock_timeout:g} s "
-                    "(`lock_timeout`). DuckDB allows one writer: close what has the file open, or put the tasks that "
+                    "(`lock_timeout`). DuckDB allows one writer: close the file there, or put the tasks that "
                     "use it into an Airflow pool with one slot"
                 )
             if not told:
                 log.info("%s is in use by another process; waiting.", self._database)
                 told = True
             time.sleep(_POLL)
+
+    def _may_be_incomplete(self) -> bool:
+        """Return whether another process may be creating the file, which is no valid database until then."""
+        file = Path(self._database)
+        return file.exists() and time.time() - file.stat().st_mtime < _CREATION
 
     def dataset(self) -> tuple[str, str]:
         return f"duckdb://{self._database}", f"{self.target.schema or 'main'}.{self.target.bare}"
@@ -105,7 +104,7 @@ class Duck(Warehouse):
         return int(self.execute(statement, *parameters).fetchone()[0])
 
     def columns(self, table: str) -> dict[str, Type] | None:
-        # Not by an error: that would end the transaction.
+        # A query, because an error would end the transaction.
         schema, _, name = table.replace('"', "").rpartition(".")
         there = self.execute(
             "SELECT 1 FROM information_schema.tables WHERE table_catalog = current_database() AND table_schema = ? "
@@ -116,13 +115,15 @@ class Duck(Warehouse):
         if there.fetchone() is None:
             return None
         found = self.execute(f"SELECT * FROM {table} LIMIT 0").description
-        types = ((name, _kind(type_)) for name, type_, *_ in found)
+        types = ((name, kind_of(type_)) for name, type_, *_ in found)
         return {name: kind for name, kind in types if kind is not None}
 
     def normal(self, type_: Type) -> Type:
         match type_:
             case StructOf(fields):
-                # No structure has a field without a type: it gets one when a value comes.
+                if not all(map(is_fit, fields)) or len({name.lower() for name in fields}) < len(fields):
+                    return Kind.JSON
+                # A STRUCT has no fields without a type. The field is added when it has a value.
                 kinds = {name: self.normal(inner) for name, inner in fields.items()}
                 kept: dict[str, Type] = {name: kind for name, kind in kinds.items() if kind is not Kind.NULL}
                 return StructOf(kept) if kept else Kind.NULL
@@ -131,19 +132,14 @@ class Duck(Warehouse):
                 return Kind.NULL if kind is Kind.NULL else ListOf(kind)
         return type_
 
+    def accepts(self, name: str, columns: Collection[str]) -> bool:
+        return super().accepts(name, columns) and name.lower() not in map(str.lower, columns)
+
     def sql(self, type_: Type) -> str:
-        return _sql(type_, self.types)
+        return sql_of(type_)
 
     def converted(self, column: str, had: Type, wanted: Type) -> str:
-        if self.sql(had) == self.sql(wanted):
-            return column
-        if wanted is Kind.JSON:
-            return f"to_json({column})"
-        if had is Kind.TIMESTAMP and wanted is Kind.STRING:
-            return f"strftime({column}, '%Y-%m-%dT%H:%M:%S.%fZ')"
-        if has_text(wanted):  # by way of JSON: a plain cast takes each string for the text of a JSON value
-            return f"CAST(to_json({column}) AS {self.sql(wanted)})"
-        return f"CAST({column} AS {self.sql(wanted)})"
+        return converted(column, had, wanted)
 
     def stage(self, source: Source, columns: Mapping[str, Type]) -> None:
         if not source.manifest.parts:
@@ -151,39 +147,41 @@ class Duck(Warehouse):
             return
         if source.is_parquet:
             names = ", ".join(map(literal, source.files(self._stack)))
-            # Types as the files have them, which keep JSON in strings.
             selected = ", ".join(
-                f"{self._read(name, source.fields[name], type_)} AS {quoted(name)}" for name, type_ in columns.items()
+                f"{self._read(name, source, type_)} AS {quoted(name)}" for name, type_ in columns.items()
             )
-            self.execute(f"CREATE OR REPLACE TEMP VIEW {STAGE} AS SELECT {selected} FROM read_parquet([{names}])")
+            self.execute(
+                f"CREATE OR REPLACE TEMP VIEW {STAGE} AS SELECT {selected} FROM read_parquet([{names}], "
+                # Otherwise a directory `currency=SEK` would replace the column `currency`.
+                "hive_partitioning = false)"
+            )
         else:
             self._stage_lines(source, columns)
         source.check_rows(self.execute(f"SELECT count(*) FROM {STAGE}").fetchone()[0])
 
-    def _read(self, name: str, found: Type, wanted: Type) -> str:
-        """An expression for a column of the files as the target has it."""
-        column, stored, found = quoted(name), found, self.normal(found)
-        if has_text(found) or found != stored:  # else a structure keeps fields that the table has not
-            column = f"CAST({column} AS {self.sql(found)})"
-        return self.converted(column, found, wanted)
+    def _read(self, name: str, source: Source, wanted: Type) -> str:
+        """Return an expression that converts a column of Parquet files to the target's type."""
+        found = filled(source.fields[name], wanted)
+        column = quoted(name)
+        if has_text(found) or found != source.fields[name]:
+            column = f"CAST({column} AS {sql_of(found)})"
+        return converted(column, found, wanted)
 
     def _stage_lines(self, source: Source, columns: Mapping[str, Type]) -> None:
-        found = {name: self.normal(type_) for name, type_ in source.fields.items()}
-        as_strings = has_text(StructOf(found))
-        with tempfile.TemporaryFile() as file:  # has no name, so that it ends with this process
+        # Each value is read as the type of its column, so that it does not depend on the other records of the pull.
+        as_strings = has_text(StructOf(dict(columns)))
+        with tempfile.TemporaryFile() as file:  # has no name, so it disappears with this process
             longest = 0
             for block in source.blocks():
                 longest = max(longest, len(block))
-                file.write(rewritten(block, source.fields) if as_strings else block)
+                file.write(rewritten(block, columns) if as_strings else block)
             file.flush()
-            strings = {**self.types, Kind.JSON: "VARCHAR", Kind.INT128: "VARCHAR"}
             described = ", ".join(
-                f"{literal(name)}: {literal(_sql(type_, strings))}"
-                for name, type_ in found.items()
-                if type_ is not Kind.NULL
+                f"{literal(name)}: {literal(sql_of(type_, STORED))}" for name, type_ in columns.items()
             )
             selected = ", ".join(
-                f"{self._read(name, source.fields[name], type_)} AS {quoted(name)}" for name, type_ in columns.items()
+                (f"CAST({quoted(name)} AS {sql_of(type_)}) AS " if has_text(type_) else "") + quoted(name)
+                for name, type_ in columns.items()
             )
             self.execute(
                 f"CREATE OR REPLACE TEMP TABLE {STAGE} AS SELECT {selected} "
@@ -194,7 +192,7 @@ class Duck(Warehouse):
 
     def fill(self, source: Source, columns: Mapping[str, Type]) -> bool:
         self.stage(source, columns)
-        self._refuse_repeated_ids()
+        self.refuse_repeated_ids()
         table = self.target.table
         if self.execute(f"SELECT 1 FROM {STAGE} s JOIN {table} t ON t.id = s.id LIMIT 1").fetchone() is not None:
             return False
@@ -206,7 +204,6 @@ class Duck(Warehouse):
         table = self.target.table
         names = ", ".join(map(quoted, columns))
         new = ", ".join(f"s.{quoted(name)}" if name in staged else "NULL" for name in columns)
-        self._refuse_repeated_ids()
         differs = " OR ".join(
             f"t.{quoted(name)} IS DISTINCT FROM {f's.{quoted(name)}' if name in staged else 'NULL'}"
             for name in columns
@@ -224,35 +221,8 @@ class Duck(Warehouse):
                 self.append_history(columns, rows, stamp, operation)
         return total - changed, changed
 
-    def _refuse_repeated_ids(self) -> None:
-        rows, ids = self.execute(f"SELECT count(*), count(DISTINCT id) FROM {STAGE}").fetchone()
-        if rows != ids:
-            raise LoadError(f"{self.target.name}: the pull holds {rows - ids} record(s) twice; pull the interval again")
-
     def explain(self, error: Exception) -> str | None:
-        return type(error).__name__ if isinstance(error, duckdb.Error) else None
-
-
-def _sql(type_: Type, types: Mapping[Kind, str]) -> str:
-    match type_:
-        case StructOf(fields):
-            return f"STRUCT({', '.join(f'{quoted(name)} {_sql(inner, types)}' for name, inner in fields.items())})"
-        case ListOf(element):
-            return f"{_sql(element, types)}[]"
-        case Kind():
-            return types[type_]
-
-
-def _kind(type_: Any) -> Type | None:
-    """The type of a column, as DuckDB describes it; None if it is none of ours."""
-    if type_.id == "struct":
-        fields: dict[str, Type] = {}
-        for name, inner in type_.children:
-            if (kind := _kind(inner)) is None:
-                return None
-            fields[name] = kind
-        return StructOf(fields)
-    if type_.id == "list":
-        kind = _kind(type_.children[0][1])
-        return None if kind is None else ListOf(kind)
-    return _KINDS.get(str(type_))
+        if not isinstance(error, duckdb.Error):
+            return None
+        name = type(error).__name__
+        return f"{name}: {str(error).splitlines()[0].rstrip('.')}" if name in _WITHOUT_VALUES else name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the columns of a table fit what a pull holds: add columns, and widen their types."""
+"""Adapt the columns of a table to a pull: add columns, and widen types."""
 
 from __future__ import annotations
 
@@ -18,30 +18,41 @@ log = logging.getLogger(__name__)
 def adapt(
     warehouse: Warehouse, have: dict[str, Type], fields: Mapping[str, Type]
 ) -> tuple[dict[str, Type], dict[str, Type]]:
-    """Make the table fit; return its columns, and those of them that the source fills."""
+    """Adapt the table; return its columns, and those that the source fills."""
     columns, new = dict(have), []
     staged: dict[str, Type] = {}
     for name, found in fields.items():
-        type_: Type = warehouse.normal(found)
-        if type_ is Kind.NULL:
-            continue
         if name not in have:
+            type_ = warehouse.normal(found)
+            if type_ is Kind.NULL:
+                continue
             new.append(name)
-            if not have or warehouse.target.on_new_field == "add":
-                columns[name] = staged[name] = type_
-            continue
-        if have[name] is Kind.INT64 and type_ is Kind.DOUBLE and _is_small(warehouse, name):
-            have[name] = Kind.INT53
-        wide = warehouse.normal(unite(have[name], type_))
-        if added := _added_names(have[name], wide):
-            new += [f"{name}.{each}" for each in added]
-            if warehouse.target.on_new_field != "add":
-                wide = _without_new(wide, have[name])
-        columns[name] = staged[name] = wide
+            if warehouse.target.on_new_field == "ignore" and (have or not warehouse.accepts(name, columns)):
+                continue
+            _check_name(warehouse, name, columns)
+            columns[name] = staged[name] = type_
+        elif found is not Kind.NULL:
+            if have[name] is Kind.INT64 and found is Kind.DOUBLE and _is_small(warehouse, name):
+                have[name] = Kind.INT53
+            # What has no value in this pull gets its type from the table, so that [] and {} stay what they are.
+            wide = warehouse.normal(unite(have[name], found))
+            if added := _added_names(have[name], wide):
+                new += [f"{name}.{each}" for each in added]
+                if warehouse.target.on_new_field != "add":
+                    wide = _without_new(wide, have[name])
+            columns[name] = staged[name] = wide
     if have:
         _mention(warehouse, new)
     _alter(warehouse, have, columns)
     return columns, staged
+
+
+def _check_name(warehouse: Warehouse, name: str, columns: Mapping[str, Type]) -> None:
+    if not warehouse.accepts(name, columns):
+        raise IntergiroValueError(
+            f"`table`: {warehouse.target.name} cannot have a column for the field {name!r}: the name is too long, "
+            "reserved, or differs from another one in case only. To load the other fields, set on_new_field='ignore'"
+        )
 
 
 def _mention(warehouse: Warehouse, new: list[str]) -> None:
@@ -57,7 +68,7 @@ def _mention(warehouse: Warehouse, new: list[str]) -> None:
 
 
 def _is_small(warehouse: Warehouse, column: str) -> bool:
-    """Whether a double holds every integer of a column."""
+    """Return whether a double holds every integer of a column."""
     name = quoted(column)
     limits = warehouse.execute(f"SELECT min({name}), max({name}) FROM {warehouse.target.table}").fetchone()
     return all(limit is None or abs(limit) <= 2**53 for limit in limits)
@@ -98,7 +109,7 @@ def _change_column(warehouse: Warehouse, table: str, name: str, had: Type | None
 
 
 def _added_names(had: Type, wide: Type) -> list[str]:
-    """The fields of nested objects that are new."""
+    """Return the new fields of nested objects."""
     if isinstance(had, StructOf) and isinstance(wide, StructOf):
         return [
             f"{name}.{inner}" if inner else name

@@ -55,7 +55,7 @@ def former_load(warehouse: Warehouse, source: Source) -> Loaded | None:
 
 
 def refuse_conflicts(warehouse: Warehouse, source: Source) -> None:
-    """Refuse a pull that does not belong into the table, or no longer."""
+    """Refuse a pull of another list, or one that is older than a loaded pull."""
     manifest = source.manifest
     found = warehouse.execute(
         f"SELECT pull_id, endpoint, created_from, created_to, query FROM {warehouse.target.beside(LOADS)} "
@@ -66,12 +66,12 @@ def refuse_conflicts(warehouse: Warehouse, source: Source) -> None:
         if _list_of(endpoint) != _list_of(manifest.endpoint):
             raise IntergiroValueError(
                 f"`table`: {warehouse.target.name} holds the list {_list_of(endpoint)}, and {manifest.pull_id} is a "
-                f"pull of {_list_of(manifest.endpoint)}; give each list a table of its own"
+                f"pull of {_list_of(manifest.endpoint)}; use one table per list"
             )
         if pull_id > manifest.pull_id and _overlap(source, created_from, created_to, query):
             raise IntergiroValueError(
                 f"`path`: {warehouse.target.name} already holds the newer pull {pull_id} of an overlapping interval, "
-                f"so the pull {manifest.pull_id} is not loaded. Pull the interval again to get its present state"
+                f"so the pull {manifest.pull_id} is not loaded. Pull the interval again to get its current state"
             )
 
 
@@ -89,7 +89,7 @@ def record(warehouse: Warehouse, source: Source, loaded: Loaded) -> None:
 
 
 def pulled_at(pull_id: str) -> datetime:
-    """Return when a pull began, which its id says."""
+    """Return when a pull began, from its id."""
     return datetime.strptime(pull_id.partition("-")[0], _PULL_TIME).replace(tzinfo=UTC)
 
 
@@ -98,7 +98,7 @@ def _list_of(endpoint: str) -> str:
 
 
 def _overlap(source: Source, created_from: datetime | None, created_to: datetime | None, query: str | None) -> bool:
-    """Whether a pull, as `_intergiro_loads` has it, can have records of the source."""
+    """Return whether a pull in `_intergiro_loads` can hold records of the source."""
     manifest = source.manifest
     if created_from is not None and created_to is not None and manifest.created_from and manifest.created_to:
         if not (
@@ -106,7 +106,7 @@ def _overlap(source: Source, created_from: datetime | None, created_to: datetime
             and created_from < datetime.fromisoformat(manifest.created_to)
         ):
             return False
-    # The account of a record never changes, as its status may: two pulls of different accounts have nothing in common.
+    # A record's account never changes, unlike its status: pulls of different accounts have no records in common.
     other = msgspec.json.decode(query) if query else {}
     mine, theirs = (_accounts(each) for each in (manifest.query or {}, other))
     return mine is None or theirs is None or not mine.isdisjoint(theirs)

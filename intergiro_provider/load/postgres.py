@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,6 +26,8 @@ _KINDS = {
     "jsonb": Kind.JSON,
 }
 _READ_SIZE = 1 << 16
+_MAX_NAME = 63  # bytes; PostgreSQL cuts longer names
+_SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 
 
 class Postgres(Warehouse):
@@ -51,27 +53,40 @@ class Postgres(Warehouse):
         self._lock_timeout = lock_timeout
         self._connection: Any = None
         self._cursor: Any = None
+        self._schema = target.schema or "public"
         self._without_key: Mapping[str, Type] = {}
-        """Columns of the target, while it has no key."""
+        """Columns of the target, as long as it has no primary key."""
 
     @contextmanager
     def session(self) -> Iterator[None]:
         self._connection = connection = self._hook.get_conn()
         try:
             connection.autocommit = False
-            self._cursor = connection.cursor()
+            self._cursor = _plain_cursor(connection)
+            # Another level, such as the default of a role, would not see what the load before this one has committed.
+            self.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            self._schema = self.target.schema or self._found_schema()
             with self.doing("waiting for another load of the table"):
                 milliseconds = max(1, int(self._lock_timeout * 1000))
-                self.execute(f"SET LOCAL lock_timeout = {milliseconds}")
-                self.execute("SELECT pg_advisory_xact_lock(%s)", _key(self.target.name))
+                self.execute(f"SET LOCAL lock_timeout = {milliseconds}; SET LOCAL datestyle = 'ISO'")
+                self.execute("SELECT pg_advisory_xact_lock(%s)", _key(f"{self._schema}.{self.target.bare}"))
             yield
             connection.commit()
         finally:
             connection.close()  # rolls back what is not committed
 
+    def _found_schema(self) -> str:
+        """Return the schema in which `search_path` has the table, or would create it."""
+        found = self.execute(
+            "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)), "
+            "current_schema())",
+            self.target.table,
+        )
+        return str(found.fetchone()[0])
+
     def dataset(self) -> tuple[str, str]:
         connection = self._hook.get_connection(self._hook.get_conn_id())
-        table = f"{self.target.schema or 'public'}.{self.target.bare}"
+        table = f"{self._schema}.{self.target.bare}"
         return f"postgres://{connection.host}:{connection.port or 5432}", f"{connection.schema or ''}.{table}"
 
     def execute(self, statement: str, *parameters: Any) -> Any:
@@ -82,7 +97,7 @@ class Postgres(Warehouse):
         return int(self.execute(statement, *parameters).rowcount)
 
     def lock_schema(self) -> None:
-        self.execute("SELECT pg_advisory_xact_lock(%s)", _key(f"schema {self.target.schema}"))
+        self.execute("SELECT pg_advisory_xact_lock(%s)", _key(f"schema {self._schema}"))
 
     def columns(self, table: str) -> dict[str, Type] | None:
         found = self.execute(
@@ -90,11 +105,14 @@ class Postgres(Warehouse):
             "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             table,
         ).fetchall()
-        # Columns of other types are somebody else's: they are neither filled nor changed.
+        # Columns of other types are not ours: a load neither fills nor changes them.
         return {name: _KINDS[type_] for name, type_ in found if type_ in _KINDS} if found else None
 
     def normal(self, type_: Type) -> Type:
         return Kind.JSON if isinstance(type_, (StructOf, ListOf)) else type_
+
+    def accepts(self, name: str, columns: Collection[str]) -> bool:
+        return super().accepts(name, columns) and len(name.encode()) <= _MAX_NAME and name not in _SYSTEM_COLUMNS
 
     def sql(self, type_: Type) -> str:
         return self.types.get(type_, "jsonb") if isinstance(type_, Kind) else "jsonb"
@@ -109,17 +127,27 @@ class Postgres(Warehouse):
         self._without_key = columns
 
     def _add_key(self) -> None:
-        """Add key and index to a table that this load has created: after its rows, which takes less CPU."""
+        """Add the key and the index to a new table. After the rows are inserted, this takes less CPU."""
         columns, self._without_key = self._without_key, {}
         if columns:
             self.execute(f'ALTER TABLE {self.target.table} ADD PRIMARY KEY ("id")')
         if columns.get("created_at") is Kind.TIMESTAMP:
-            # Finds an interval in a large table, at hardly any cost for a load.
+            # Finds an interval in a large table, and costs a load almost nothing.
             self.execute(f"CREATE INDEX ON {self.target.table} USING brin (created_at)")
+
+    def _has_key(self) -> bool:
+        """Return whether the table, which its owner may have changed, refuses an id that it has."""
+        found = self.execute(
+            "SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
+            "WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indimmediate "
+            "AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'id'",
+            self.target.table,
+        )
+        return found.fetchone() is not None
 
     def column(self, name: str, type_: Type) -> str:
         collated = name == "id" and type_ is Kind.STRING
-        return super().column(name, type_) + (' COLLATE "C"' if collated else "")  # compared bytewise, it is cheaper
+        return super().column(name, type_) + (' COLLATE "C"' if collated else "")  # a bytewise comparison is cheaper
 
     def stage(self, source: Source, columns: Mapping[str, Type]) -> None:
         self._add_key()
@@ -130,12 +158,14 @@ class Postgres(Warehouse):
 
     def fill(self, source: Source, columns: Mapping[str, Type]) -> bool:
         columns_without_key = self._without_key
+        if not columns_without_key and not self._has_key():
+            return False
         self.execute("SAVEPOINT empty")
         try:
             self._copy_into(self.target.table, source, columns)
             self._add_key()
         except Exception as error:
-            if _sqlstate(error) != _UNIQUE_VIOLATION:
+            if _sqlstate(error) not in (_UNIQUE_VIOLATION, _NOT_NULL_VIOLATION):
                 raise
         else:
             return True
@@ -145,7 +175,9 @@ class Postgres(Warehouse):
 
     def _copy_into(self, table: str, source: Source, columns: Mapping[str, Type]) -> None:
         names = ", ".join(map(quoted, columns))
-        statement = f"COPY {table} ({names}) FROM STDIN (FORMAT csv, QUOTE '\"', ESCAPE '\\', NULL 'null')"
+        statement = (
+            f"COPY {table} ({names}) FROM STDIN (FORMAT csv, QUOTE '\"', ESCAPE E'\\\\', NULL 'null', ENCODING 'UTF8')"
+        )
         with ExitStack() as stack:
             blocks = self._parquet(source, columns, stack) if source.is_parquet else self._lines(source, columns)
             self._copy(statement, blocks)
@@ -209,14 +241,34 @@ class Postgres(Warehouse):
         if kind.__module__.split(".")[0] not in ("psycopg", "psycopg2"):
             return None
         state = _sqlstate(error)
-        return f"{kind.__name__}, SQLSTATE {state}" if state else kind.__name__
+        if state is None:
+            reason = str(error) if kind.__name__ == "OperationalError" else ""  # of libpq, about the connection
+        elif state[:2] in _WITHOUT_VALUES:
+            reason = ". ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))  # type: ignore[attr-defined]
+        else:
+            reason = ""
+        named = f"{kind.__name__}, SQLSTATE {state}" if state else kind.__name__
+        return f"{named}: {' '.join(reason.split()).rstrip('.')}" if reason else named
 
 
-_UNIQUE_VIOLATION = "23505"
+_UNIQUE_VIOLATION, _NOT_NULL_VIOLATION = "23505", "23502"
+_WITHOUT_VALUES = ("08", "0A", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
+"""Classes of errors whose messages name tables, columns, roles and settings, but no value of a row."""
 
 
 def _sqlstate(error: Exception) -> str | None:
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
+
+def _plain_cursor(connection: Any) -> Any:
+    """Return a cursor whose rows are tuples, whatever `cursor` in the connection's extra says."""
+    if hasattr(connection, "row_factory"):
+        from psycopg.rows import tuple_row
+
+        return connection.cursor(row_factory=tuple_row)
+    from psycopg2.extensions import cursor  # type: ignore[import-untyped,unused-ignore]
+
+    return connection.cursor(cursor_factory=cursor)
 
 
 def _key(name: str) -> int:
@@ -224,7 +276,7 @@ def _key(name: str) -> int:
 
 
 class _Reader:
-    """The blocks, as psycopg2 reads a file."""
+    """A file object over the blocks, for psycopg2."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -232,7 +284,7 @@ class _Reader:
         self.error: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most so many bytes; none at the end."""
+        """Return at most this number of bytes; none at the end."""
         while self._place >= len(self._block):
             try:
                 block = next(self._blocks, None)
@@ -247,5 +299,5 @@ class _Reader:
         return bytes(piece)
 
     def readline(self, size: int = -1) -> bytes:
-        """Asked for by psycopg2, and never called."""
+        """Raise an error: psycopg2 requires this method but does not call it."""
         raise IntergiroError("COPY reads in blocks")

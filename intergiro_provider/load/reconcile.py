@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the bank's balances with the transactions in the warehouse, and report on it: for your own ``@task``."""
+"""Compare the bank's balances with the transactions in the warehouse, in a ``@task`` of your own."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def reconcile(
     :param accounts: the table of the accounts, loaded with ``history=True``.
     :param transactions: the table of the transactions. With ``history=True``, former states count, too.
     :param sql_conn_id: a connection of type ``postgres``; give this or `database`, a DuckDB file.
-    :param include_pending: whether the bank's balance includes what is pending.
-    :param booked: statuses that count. :param pending: those that count beside them with `include_pending`.
-    :param tolerance: the largest difference that is none, in minor units.
+    :param include_pending: whether the bank's balance includes pending transactions.
+    :param booked: statuses that count. :param pending: statuses that also count with `include_pending`.
+    :param tolerance: the largest difference that is ignored, in minor units.
     :param on_difference: ``fail`` or ``warn``.
     :param snapshots: how many of the latest snapshots are compared.
     :param report_path: where to write an HTML report: an ObjectStoragePath URL or an absolute path. It holds balances.

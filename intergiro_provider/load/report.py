@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reconciliation says: Markdown for the log, without balances, and an HTML page with all of it."""
+"""The report of a reconciliation: Markdown for the log, without balances, and a complete HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ svg text{font:12px system-ui,sans-serif;fill:#1b2733}svg{max-width:100%;height:a
 
 
 def markdown(lines: Sequence[Line], transactions: str, accounts: str) -> str:
-    """Return the result without balances: how many agree, and where the others are."""
+    """Return the result without balances: how many agree, and which do not."""
     differing = [line for line in lines if not line.agrees]
     if not lines:
         return (
@@ -39,7 +39,7 @@ def markdown(lines: Sequence[Line], transactions: str, accounts: str) -> str:
 
 
 def html(lines: Sequence[Line], exponents: Mapping[str, int], transactions: str, accounts: str) -> str:
-    """Return a page that needs no other file."""
+    """Return a self-contained HTML page."""
     differing = [line for line in lines if not line.agrees]
     result = (
         f"{len(differing)} of {len(lines)} balances do not agree."
@@ -87,7 +87,7 @@ def _section(title: str, lines: Sequence[Line], exponents: Mapping[str, int]) ->
 
 
 def _plot(lines: Sequence[Line], exponents: Mapping[str, int]) -> str:
-    """Return a field for each account and window: green where both agree, red where not."""
+    """Return a chart with a cell for each account and window: green if both agree, red if not."""
     windows = sorted({(line.until, line.day) for line in lines})
     names = sorted({(line.account_id, line.currency) for line in lines})
     step = _CELL + _GAP

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records as rows of CSV, for COPY with QUOTE '"', ESCAPE '\\' and NULL 'null'.
 
-Nearly all of the work is done in C: msgspec decodes a block of lines into objects, an attribute getter makes tuples of
-them, and msgspec encodes these as JSON arrays, one a line. Such an array without its brackets is a row of that CSV,
-once the escapes that only JSON knows are resolved.
+C code does nearly all of the work: msgspec decodes a block of lines into objects, an attribute getter turns these into
+tuples, and msgspec encodes the tuples as JSON arrays, one per line. Without its brackets, and with the escapes resolved
+that only JSON has, such an array is a row of this CSV.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PYTHON: dict[Type, Any] = {
     Kind.TIMESTAMP: str | None,
     Kind.STRING: str | None,
 }
-"""All others are passed on as the JSON text that they are."""
+"""Values of all other types stay JSON text."""
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 _NULL = msgspec.Raw(b"null")
@@ -57,9 +57,9 @@ def to_csv(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 class Lines:
-    """Makes CSV of JSON lines.
+    """Converts JSON lines to CSV.
 
-    :param columns: what the target's columns hold. :param found: what the records hold.
+    :param columns: types of the target's columns. :param found: types of the records' fields.
     """
 
     def __init__(self, columns: Mapping[str, Type], found: Mapping[str, Type]) -> None:
@@ -76,7 +76,7 @@ class Lines:
             self._decode = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]
             get = attrgetter(*fields)
             self._values = get if len(fields) > 1 else lambda record: (get(record),)
-        except ValueError:  # a name that msgspec does not take: with a quotation mark, say
+        except ValueError:  # a name that msgspec does not accept, such as one with a quotation mark
             self._decode = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
             decoders = [
                 (name, _text if type_ is msgspec.Raw else msgspec.json.Decoder(type_).decode)
@@ -89,7 +89,7 @@ class Lines:
     def csv(self, lines: bytes) -> bytes:
         """Return the lines as CSV.
 
-        :raises IntergiroError: a line is not what the manifest's schema says.
+        :raises IntergiroError: a line does not fit the manifest's schema.
         """
         try:
             records = self._decode(b"[" + lines.rstrip(b"\n").replace(b"\n", b",") + b"]")
@@ -114,7 +114,7 @@ def _text(raw: msgspec.Raw) -> str | None:
 
 
 def converter(found: Type, wanted: Type) -> Callable[[Any], Any] | None:
-    """Return what makes a value of Parquet, as pyarrow gives it, one for :func:`to_csv`; None where it is one.
+    """Return a function that converts pyarrow's value for :func:`to_csv`; None if no conversion is needed.
 
     :param wanted: the type of the target's column.
     """
@@ -129,13 +129,15 @@ def converter(found: Type, wanted: Type) -> Callable[[Any], Any] | None:
 
 
 def _inner(found: Type) -> Callable[[Any], Any] | None:
-    """What puts JSON in the place of strings that hold JSON text; None where there is none."""
+    """Return a function that replaces JSON text in strings with the value; None if there is no JSON text."""
     match found:
         case Kind.JSON | Kind.INT128:
             return lambda value: None if value is None else msgspec.Raw(value.encode())
         case ListOf(element):
             each = _inner(element)
             return each and (lambda value: None if value is None else [each(one) for one in value])
+        case StructOf(fields) if not fields:  # the file has the text {}
+            return _inner(Kind.JSON)
         case StructOf(fields):
             changed = {name: change for name, type_ in fields.items() if (change := _inner(type_)) is not None}
             if changed:
@@ -146,7 +148,7 @@ def _inner(found: Type) -> Callable[[Any], Any] | None:
 
 
 def parquet_rows(path: str, source: Source, columns: Mapping[str, Type]) -> Iterator[tuple[int, bytes]]:
-    """Yield the rows of a file in blocks: how many, and as CSV."""
+    """Yield the rows of a file in blocks: their number, and the CSV."""
     import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
 
     found = source.fields

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from intergiro_provider.exceptions import IntergiroError, LoadError
 from intergiro_provider.load import evolution, loads
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 def load(warehouse: Warehouse, source: Source) -> Loaded:
     """Make the table equal to the source, in one transaction.
 
-    :raises LoadError: the engine refused a statement; nothing was changed.
+    :raises LoadError: the engine refused a statement; nothing was changed, unless the step is the commit.
     """
     problem = None
     try:
@@ -34,11 +35,13 @@ def load(warehouse: Warehouse, source: Source) -> Loaded:
         explained = warehouse.explain(error)
         if explained is None:
             raise
+        failed = f"{warehouse.target.name}: {warehouse.step} failed: {explained}"
         problem = LoadError(
-            f"{warehouse.target.name}: {warehouse.step} failed: {explained}. The table is as it was before, and the "
-            "task can be retried"
+            f"{failed}. It is not known whether the load was committed. Run the task again: a pull is loaded once"
+            if warehouse.step == "committing"
+            else f"{failed}. The table is as it was before, and the task can be retried"
         )
-    if problem is not None:  # outside of the handler: no error of the engine, which quotes rows, is its context
+    if problem is not None:  # outside the handler, because the engine's error quotes rows and must not be the context
         raise problem
     return loaded
 
@@ -54,7 +57,9 @@ def _load(warehouse: Warehouse, source: Source, began: float) -> Loaded:
     with warehouse.doing("adapting the schema"):
         have, staged = evolution.adapt(warehouse, have or {}, source.fields)
         stamp = (pulled_at(manifest.pull_id).isoformat(), manifest.pull_id)
-        staged = staged or {name: type_ for name, type_ in have.items() if name == "id"}  # an empty pull
+        if "_operation" in (warehouse.columns(warehouse.target.history_table) or ()):
+            warehouse.target = replace(warehouse.target, history=True)  # otherwise this load would be missing in it
+        staged = staged or {name: type_ for name, type_ in have.items() if name == "id"}  # the pull is empty
         if warehouse.target.history and have:
             _prepare_history(warehouse, have)
     inserted = changed = vanished = 0
@@ -68,6 +73,7 @@ def _load(warehouse: Warehouse, source: Source, began: float) -> Loaded:
             source.replaced = 0
             with warehouse.doing("staging the rows"):
                 warehouse.stage(source, staged)
+                warehouse.refuse_repeated_ids()
             with warehouse.doing("deleting vanished rows"):
                 vanished = _delete_vanished(warehouse, source, have, stamp)
             with warehouse.doing("merging the rows"):
@@ -84,13 +90,13 @@ def _load(warehouse: Warehouse, source: Source, began: float) -> Loaded:
 
 
 def _is_empty(warehouse: Warehouse, source: Source, have: Mapping[str, Type]) -> bool:
-    """Whether the table has no rows in the pull's interval."""
+    """Return whether the table has no rows in the pull's interval."""
     within = _within(warehouse, source, have) or ""
     return warehouse.execute(f"SELECT 1 FROM {warehouse.target.table} t WHERE true{within} LIMIT 1").fetchone() is None
 
 
 def _within(warehouse: Warehouse, source: Source, have: Mapping[str, Type]) -> str | None:
-    """Return the condition that a row is in the pull's interval; None if the table cannot tell."""
+    """Return the SQL condition that a row is in the pull's interval; None if the table has no `created_at`."""
     manifest = source.manifest
     if manifest.created_from is None or manifest.created_to is None:
         return ""
@@ -103,7 +109,7 @@ def _within(warehouse: Warehouse, source: Source, have: Mapping[str, Type]) -> s
 
 
 def _prepare_history(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
-    """Create the history with what the table holds already."""
+    """Create the history with the existing rows of the table."""
     if warehouse.columns(warehouse.target.history_table) is not None:
         return
     text, moment = warehouse.types[Kind.STRING], warehouse.types[Kind.TIMESTAMP]
@@ -121,13 +127,14 @@ def _prepare_history(warehouse: Warehouse, columns: Mapping[str, Type]) -> None:
 
 
 def _delete_vanished(warehouse: Warehouse, source: Source, have: Mapping[str, Type], stamp: tuple[str, str]) -> int:
-    """Delete what lies in the interval and was not pulled."""
+    """Delete the rows of the interval that were not pulled."""
     if source.filters != {}:
         return 0
     within = _within(warehouse, source, have)
     if within is None:
         log.warning(
-            "%s: `created_at` is no timestamp, so records that the bank has no longer stay", warehouse.target.name
+            "%s: `created_at` is not a timestamp, so records that the bank no longer lists are not deleted",
+            warehouse.target.name,
         )
         return 0
     gone = f'NOT EXISTS (SELECT 1 FROM {STAGE} s WHERE s."id" = t."id"){within}'

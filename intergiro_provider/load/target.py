@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table to load into, what a load has done, and names in SQL."""
+"""The target table of a load, the result of a load, and SQL names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import Any
 from intergiro_provider.exceptions import IntergiroValueError
 
 ON_NEW_FIELD = ("add", "ignore", "fail")
+OWN_COLUMNS = ("_valid_from", "_pull_id", "_operation", "_is_new")
 
 _TABLE = re.compile(r"(?:([a-z_][a-z0-9_]{0,62})\.)?([a-z_][a-z0-9_]{0,47})")
+_UNFIT = re.compile(r"\0|\\u[dD]")  # NUL, and half of a surrogate pair as a manifest spells it
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load has done.
+    """The result of a load.
 
-    :param rows: records of the pull. :param vanished: rows that were deleted, because the bank no longer has them.
-    :param replaced: characters that the warehouse cannot store, and that became U+FFFD.
-    :param already: whether the pull was in the table before; then all other figures are those of that load.
+    :param rows: records of the pull. :param vanished: rows that were deleted because the bank no longer lists them.
+    :param replaced: characters that the warehouse cannot store and that became U+FFFD.
+    :param already: whether the pull had been loaded before; then the other figures are those of that load.
     """
 
     table: str
@@ -41,12 +43,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Target:
-    """A table to load into.
+    """The target table.
 
     :param name: ``table`` or ``schema.table``, in lower case.
     :param history: whether versions of rows are appended to ``<table>_history``.
     :param on_new_field: ``add``, ``ignore`` or ``fail``.
-    :raises IntergiroValueError: one of them cannot be.
+    :raises IntergiroValueError: an argument is not valid.
     """
 
     name: str
@@ -85,8 +87,13 @@ class Target:
 
     @property
     def history_table(self) -> str:
-        """The quoted name of the table with former versions."""
+        """The quoted name of the history table."""
         return self.beside(f"{self.bare}_history")
+
+
+def is_fit(name: str) -> bool:
+    """Return whether a name in a record can be the name of a column, or of a field inside of one."""
+    return bool(name) and name not in OWN_COLUMNS and _UNFIT.search(name) is None
 
 
 def quoted(name: str) -> str:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a load and a reconciliation need of a database; :mod:`.postgres` and :mod:`.duck` implement it."""
+"""The interface to a database for loads and reconciliations; :mod:`.postgres` and :mod:`.duck` implement it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from intergiro_provider.exceptions import LoadError
 from intergiro_provider.load.source import Source
-from intergiro_provider.load.target import Target, literal, quoted
+from intergiro_provider.load.target import Target, is_fit, literal, quoted
 from intergiro_provider.pull.schema import Kind, Type
 
 STAGE = "_intergiro_stage"
@@ -18,30 +19,30 @@ STAGE = "_intergiro_stage"
 class Warehouse(ABC):
     """One connection to one engine, for one load.
 
-    :param target: where to.
+    :param target: the table to load into.
     """
 
     mark = "?"
-    """What stands for a parameter in a statement."""
+    """The placeholder of a parameter in a statement."""
     types: Mapping[Kind, str]
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.step = "connecting"
-        """What is being done, for messages."""
+        """The current step, for messages."""
 
-    # What an engine has to know ---------------------------------------------------------------------------------------
+    # Each engine implements these -------------------------------------------------------------------------------------
     @abstractmethod
     def execute(self, statement: str, *parameters: Any) -> Any:
         """Run a statement; return its cursor."""
 
     @abstractmethod
     def count(self, statement: str, *parameters: Any) -> int:
-        """Run a statement that changes rows; return how many."""
+        """Run a statement that changes rows; return their number."""
 
     @abstractmethod
     def session(self) -> Any:
-        """Return a context manager: connect, begin and lock; commit, or roll back after an exception."""
+        """Return a context manager that connects, begins and locks; it commits, or rolls back after an exception."""
 
     @abstractmethod
     def dataset(self) -> tuple[str, str]:
@@ -53,7 +54,7 @@ class Warehouse(ABC):
 
     @abstractmethod
     def normal(self, type_: Type) -> Type:
-        """Return the type as this engine's columns can have it; :attr:`Kind.NULL` for no column."""
+        """Return the type that this engine's columns can have; :attr:`Kind.NULL` for no column."""
 
     @abstractmethod
     def sql(self, type_: Type) -> str:
@@ -61,44 +62,48 @@ class Warehouse(ABC):
 
     @abstractmethod
     def converted(self, column: str, had: Type, wanted: Type) -> str:
-        """Return an expression for a (quoted) column of one type as another, wider one."""
+        """Return an expression that casts a (quoted) column from one type to a wider one."""
 
     @abstractmethod
     def stage(self, source: Source, columns: Mapping[str, Type]) -> None:
-        """Fill :data:`STAGE` with what the parts hold, in these columns of the target."""
+        """Fill :data:`STAGE` with the parts, in these columns of the target."""
 
     @abstractmethod
     def fill(self, source: Source, columns: Mapping[str, Type]) -> bool:
-        """Put what the parts hold into the target, which has no rows in the pull's interval.
+        """Insert the parts into the target, which has no rows in the pull's interval.
 
-        :return: False, and the target is as before, if an id is there twice: :meth:`stage` comes next.
+        :return: False, with the target unchanged, if an id occurs twice. Then :meth:`stage` is called.
         """
 
     @abstractmethod
     def merge(self, columns: Mapping[str, Type], staged: Mapping[str, Type], stamp: tuple[str, str]) -> tuple[int, int]:
-        """Bring the staged rows into the target; return how many were inserted, and how many changed.
+        """Merge the staged rows into the target; return the numbers of inserted and changed rows.
 
-        :param columns: of the target. :param staged: those that are staged; the others become NULL.
+        :param columns: of the target. :param staged: the staged ones; the others become NULL.
         :param stamp: `_valid_from` and `_pull_id` for the history.
         """
 
     @abstractmethod
     def explain(self, error: Exception) -> str | None:
-        """Return what an error of the engine is, without any value of a row; None if it is none of the engine's."""
+        """Return the text of an engine's error, without any value of a row; None for other errors."""
 
-    # What all do alike ------------------------------------------------------------------------------------------------
+    # All engines share these ------------------------------------------------------------------------------------------
     @contextmanager
     def doing(self, step: str) -> Iterator[None]:
-        """Name a step for messages."""
+        """Set the current step, for messages."""
         self.step = step
         yield
 
     def values(self, number: int) -> str:
-        """Return so many marks of parameters."""
+        """Return this number of placeholders."""
         return ", ".join([self.mark] * number)
 
     def lock_schema(self) -> None:  # noqa: B027 - an engine with one writer needs no more
-        """Exclude others who would create the same tables."""
+        """Exclude other processes that would create the same tables."""
+
+    def accepts(self, name: str, columns: Collection[str]) -> bool:
+        """Return whether a table with these columns can have a new one with this name."""
+        return is_fit(name)
 
     def create(self, table: str, columns: Mapping[str, Type]) -> None:
         """Create the target."""
@@ -106,8 +111,24 @@ class Warehouse(ABC):
         self.execute(f"CREATE TABLE {table} ({described})")
 
     def column(self, name: str, type_: Type) -> str:
-        """Return how a column is declared."""
+        """Return the declaration of a column."""
         return f"{quoted(name)} {self.sql(type_)}"
+
+    def refuse_repeated_ids(self) -> None:
+        """Check the staged rows.
+
+        :raises LoadError: an id is there twice, or is missing.
+        """
+        rows, ids, distinct = self.execute(
+            f"SELECT count(*), count(id), (SELECT count(*) FROM (SELECT DISTINCT id FROM {STAGE} WHERE id IS NOT NULL) "
+            f"d) FROM {STAGE}"
+        ).fetchone()
+        if ids < rows:
+            raise LoadError(f"{self.target.name}: the pull holds {rows - ids} record(s) without an id; pull again")
+        if distinct < rows:
+            raise LoadError(
+                f"{self.target.name}: the pull holds {rows - distinct} record(s) twice; pull the interval again"
+            )
 
     def append_history(
         self, columns: Mapping[str, Type], rows: str, stamp: tuple[str, str], operation: str, before: str = ""

@@ -41,7 +41,8 @@ class IntergiroToSqlOperator(BaseOperator):
     :param sql_conn_id: a connection of type ``postgres``. Give this or `database`. (templated)
     :param database: the absolute path of a DuckDB file, which is created if it is missing. (templated)
     :param history: also append each new version of a row to ``<table>_history``, with ``_valid_from`` (when the pull
-        began), ``_pull_id`` and ``_operation`` (``insert``, ``update``, ``delete``).
+        began), ``_pull_id`` and ``_operation`` (``insert``, ``update``, ``delete``). A table that has a history
+        keeps it.
     :param on_new_field: what to do about a field that the table has no column for: ``add`` the column, ``ignore`` the
         field, or ``fail``.
     :param lock_timeout: seconds to wait for another load of the table or, with DuckDB, for another process that has
