@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One list, pulled whole."""
+"""Pull a complete list."""
 
 import dagster as dg
 

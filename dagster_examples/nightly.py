@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every night the transactions and accounts of the day before, checked, and a backfill as one run."""
+"""Pull and check the transactions and accounts of the previous day every night; a backfill is one run."""
 
 import dagster as dg
 

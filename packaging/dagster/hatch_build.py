@@ -22,7 +22,7 @@ AIRFLOWS = (
     *("hooks", "operators", "transfers", "sensors", "triggers", "links", "cli", "payments", "plugins"),
     *("__main__.py", "get_provider_info.py", "retry_policy.py"),
 )
-"""What of ``intergiro_provider`` is not copied: the rooms that know Airflow, and those that only they use."""
+"""Packages of ``intergiro_provider`` that are not copied: those that use Airflow, and those that only they use."""
 
 
 class Copies(BuildHookInterface[Any]):

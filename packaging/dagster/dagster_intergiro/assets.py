@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Assets of lists: the decorator, the specs, and how a list becomes an asset."""
+"""Assets of lists: the decorator, the specs, and the translator from lists to assets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def intergiro_assets(
     checks: bool = False,
     **arguments: Any,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Make assets of lists. The function runs :meth:`.IntergiroResource.run`.
+    """Create assets from lists. The function runs :meth:`.IntergiroResource.run`.
 
     .. code-block:: python
 
@@ -78,10 +78,10 @@ def intergiro_assets(
         def bank(context: AssetExecutionContext, intergiro: IntergiroResource):
             yield from intergiro.run(context)
 
-    :param specs: the lists, or what :func:`build_intergiro_asset_specs` has made of them.
-    :param partitions_def: a time window's partition holds the records that were created in it.
+    :param specs: the lists, or the result of :func:`build_intergiro_asset_specs`.
+    :param partitions_def: a time-window partition holds the records that were created in its window.
     :param backfill_policy: None: one run pulls a whole range of partitions.
-    :param translator: makes the specs of the lists.
+    :param translator: creates the specs of the lists.
     :param checks: whether to read each result back and check it: hashes, unique ids, times.
     :param arguments: further arguments of ``multi_asset``: ``name``, ``group_name``, ``retry_policy``, ``pool``, …
     """
@@ -101,7 +101,7 @@ def intergiro_assets(
 
 
 def _check_partitions(pull: IntergiroPull, definition: PartitionsDefinition[Any] | None) -> None:
-    """Refuse partitions that would each hold the whole list, and bounds beside those of a partition."""
+    """Refuse partitions that would each hold the whole list, and bounds in addition to those of a partition."""
     if isinstance(definition, MultiPartitionsDefinition):
         raise IntergiroValueError(
             f"`partitions_def` of the pull of {pull.endpoint!r} has several dimensions; only time windows, or "
@@ -111,7 +111,7 @@ def _check_partitions(pull: IntergiroPull, definition: PartitionsDefinition[Any]
         if pull.created_from is not None:
             raise IntergiroValueError(
                 f"`created_from` of the pull of {pull.endpoint!r} is given, and `partitions_def`, whose partitions "
-                "have bounds of their own. Leave one of them out."
+                "have their own bounds. Leave one of them out."
             )
     elif PARTITION not in f"{pull.endpoint} {list(pull.query.values())}":
         raise IntergiroValueError(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the session's documents can be kept: named texts, and a lock that admits one process of all hosts at a time.
+"""The places that can store the session's documents: named texts, and a lock for one process of all hosts.
 
-Three places: the storage of the Dagster instance (the default), a directory, and a table in PostgreSQL. None of them
-has a compare-and-swap that all of them have, so a process that renews the session holds the lock.
+Three places: the storage of the Dagster instance (the default), a directory, and a table in PostgreSQL. They have
+no compare-and-swap in common, so a process that renews the session holds the lock.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Cells(ABC):
 
     @abstractmethod
     def set(self, key: str, text: str) -> None:
-        """Store a text, whatever is there."""
+        """Store a text, and replace an existing one."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove a text; fine if there is none."""
+        """Delete a text, if it exists."""
 
     @abstractmethod
     def lock(self, key: str) -> FileLock | EngineLock:
-        """Return a lock of this name, to be used once."""
+        """Return a lock with this name, for a single use."""
 
 
 class InstanceCells(Cells):
@@ -69,7 +69,7 @@ class InstanceCells(Cells):
         self._file = internals.sqlite_file(instance)
         self._engine = internals.postgres_engine(instance)
         if not internals.has_key_values(instance):
-            raise _unfit("this Dagster instance does not let code use its key-value storage (Dagster+ does not)")
+            raise _unfit("this Dagster instance does not let code use its key-value storage (as in Dagster+)")
         if self._file is None and self._engine is None:
             raise _unfit("the storage of this Dagster instance is neither SQLite nor PostgreSQL, and gives no lock")
 
@@ -92,7 +92,7 @@ class InstanceCells(Cells):
 
 
 class FileCells(Cells):
-    """Texts in the files of a directory of this user's, all with mode 0600."""
+    """Texts in files of a directory that only this user can read (mode 0600)."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"the directory {folder}")
@@ -135,7 +135,7 @@ class FileCells(Cells):
 
 
 class FileLock(LockFile):
-    """``flock`` on a file that is never deleted; the kernel releases it when its holder ends, however it ends.
+    """``flock`` on a file that is never deleted; the kernel releases it when its holder ends, even after SIGKILL.
 
     :param path: the file.
     """
@@ -147,9 +147,9 @@ class FileLock(LockFile):
         self._place = place
 
     def check(self) -> None:
-        """Make sure that it is held.
+        """Check that the lock is held.
 
-        :raises StoreUnavailable: the file was replaced meanwhile.
+        :raises StoreUnavailable: the file was replaced in the meantime.
         """
         if self._descriptor is None or not self._is_file(self._descriptor):
             raise StoreUnavailable(
@@ -204,7 +204,7 @@ def open_cells(session_store: str | None, instance: DagsterInstance | None) -> C
 
 
 def state_directory() -> Path:
-    """Return the directory of this user's state, where sessions are kept that no Dagster instance keeps."""
+    """Return the state directory of this user, for sessions that no Dagster instance stores."""
     home = os.environ.get("XDG_STATE_HOME") or ""
     base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
     return base / "dagster-intergiro"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asset checks of a result, made by reading its files back: hashes and row counts, unique ids, times."""
+"""Asset checks that read the files of a result: hashes and row counts, unique ids, times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intergiro_provider.pull.manifest import Manifest, Part
 
 CHECKS = {
     "manifest_hashes": "Every file has the bytes, the SHA-256 and the rows that the manifest names.",
-    "unique_ids": "No id comes twice in a partition.",
+    "unique_ids": "No id occurs twice in a partition.",
     "times_within_partition": "Every `created_at` lies within the interval that was pulled.",
 }
 SHOWN = 10
@@ -30,14 +30,14 @@ def check_specs(key: AssetKey) -> list[AssetCheckSpec]:
 
 
 class Problems:
-    """What the checks have found in the results of a run."""
+    """The findings of the checks in the results of a run."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {name: [] for name in CHECKS}
         self._rows = 0
 
     def look_at(self, directory: Directory, manifest: Manifest, partition: str | None) -> None:
-        """Read a result back. Files are named in what is found, and ids, but no other data."""
+        """Read a result and check it. The findings name files and ids, and no other data."""
         where = f"{partition}: " if partition is not None else ""
         bounds = None
         if manifest.created_from is not None and manifest.created_to is not None:
@@ -66,7 +66,7 @@ class Problems:
         yield from _heads(part.path, content)
 
     def results(self, key: AssetKey) -> Sequence[AssetCheckResult]:
-        """Return what the checks say of an asset."""
+        """Return the check results of an asset."""
         return [
             AssetCheckResult(
                 asset_key=key,

@@ -31,7 +31,7 @@ from dagster_intergiro.resource import IntergiroResource
 
 
 class IntergiroScaffoldParams(BaseModel):
-    """What ``dg scaffold defs`` may be told."""
+    """The options of ``dg scaffold defs``."""
 
     endpoint: str = Field(default="transactions", description="The list to begin with.")
     path: str = Field(default="/tmp/intergiro/transactions", description="Directory of its files.")  # noqa: S108
@@ -39,7 +39,7 @@ class IntergiroScaffoldParams(BaseModel):
 
 
 class IntergiroScaffolder(Scaffolder[IntergiroScaffoldParams]):
-    """Writes the YAML to begin with."""
+    """Writes the initial YAML."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[IntergiroScaffoldParams]:
@@ -60,9 +60,9 @@ class IntergiroScaffolder(Scaffolder[IntergiroScaffoldParams]):
 @scaffold_with(IntergiroScaffolder)
 @dataclass
 class IntergiroComponent(Component, Resolvable):
-    """Lists of the Intergiro API as assets: files that appear whole, with one bank session for all runs.
+    """Lists of the Intergiro API as assets: complete files, with one bank session for all runs.
 
-    No key is written here: `api_key_env` names the environment variable that holds it, at run time.
+    The YAML holds no key: `api_key_env` names the environment variable that holds it at run time.
     """
 
     pulls: Annotated[Sequence[IntergiroPull], Resolver.default(description="The lists, and where their files go.")]
@@ -97,7 +97,7 @@ class IntergiroComponent(Component, Resolvable):
 
     @property
     def translator(self) -> DagsterIntergiroTranslator:
-        """Makes the specs of the assets; override it in a subclass."""
+        """Create the specs of the assets; override it in a subclass."""
         return DagsterIntergiroTranslator()
 
     def build_defs(self, context: ComponentLoadContext) -> Definitions:

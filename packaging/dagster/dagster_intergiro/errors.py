@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors as Dagster understands them: final ones are not retried, transient ones when the bank allows it."""
+"""Convert errors for Dagster: it does not retry final ones, and retries transient ones when the bank allows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dagster_intergiro import internals
 from intergiro_provider.exceptions import IntergiroError, is_final, seconds_to_wait
 
 LONGEST_WAIT = 900.0
-"""Seconds for which a step waits for its retry; it occupies its process meanwhile."""
+"""The longest wait of a step for its retry, in seconds; the step occupies its process during the wait."""
 RETRIES = 3
 """Of a step without a retry policy."""
 PAUSE = 30.0
@@ -22,11 +22,11 @@ PAUSE = 30.0
 
 @contextmanager
 def dagster_errors(context: AssetExecutionContext | OpExecutionContext) -> Iterator[None]:
-    """Raise errors of this package in the form that Dagster acts on.
+    """Raise errors of this package as Dagster's events.
 
-    :raises Failure: of a final error, and of one after which the bank wants to be left alone for more than 15 minutes.
+    :raises Failure: for a final error, and if the bank asks for a wait of more than 15 minutes.
         Dagster does not retry the step, whatever its retry policy is.
-    :raises RetryRequested: of a transient error. The step's retry policy says how often and when; the step waits at
+    :raises RetryRequested: for a transient error. The step's retry policy says how often and when; the step waits at
         least as long as the bank asks for.
     """
     try:

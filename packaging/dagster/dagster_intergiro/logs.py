@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to the session, in the log of the run that needs it."""
+"""Log the renewals of the session in the run that needs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SESSION_LOGGER = "intergiro_provider.session"
 
 
 class RunLogHandler(logging.Handler):
-    """Hands records of the session's logger to the log of a run.
+    """Forwards records of the session's logger to the log of a run.
 
     :param log: the run's.
     """
@@ -25,7 +25,7 @@ class RunLogHandler(logging.Handler):
         self._pass_on = threading.local()
 
     def attach(self) -> None:
-        """Begin; the logger's level is lowered to INFO where nobody has set one."""
+        """Start; set the logger's level to INFO, unless it has one."""
         logger = logging.getLogger(SESSION_LOGGER)
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an asset pulls, and how a pull runs in a step: where its files go, how it resumes, what the UI is told."""
+"""The description of a pull, its target directory, and the state with which a retried step resumes."""
 
 # Without `annotations` of __future__: Dagster reads the types of a Resolvable's fields.
 
@@ -19,15 +19,15 @@ from intergiro_provider.pull.directory import Directory
 
 PARTITION = "{partition}"
 STATE_NAME = "_dagster.json"
-"""File in the directory of a result, while a step is at work or has failed: what a retry of it needs to know."""
+"""File in the directory of a result while a step runs or after it has failed: the state for its retry."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntergiroPull(Resolvable):
     """A list of the bank, as an asset: what to pull, and where to put the files.
 
-    Of a partitioned asset, each partition has a directory of its own: `{partition}` in `path` stands for its key;
-    without it, the key is appended. Time-window partitions are pulled by `created_at`. For other partitions, use
+    Each partition of an asset has its own directory: `{partition}` in `path` is replaced by its key; without
+    `{partition}`, the key is appended. Time-window partitions are pulled by `created_at`. For other partitions, use
     `{partition}` in `endpoint` or in the query's values.
 
     :param endpoint: the list, such as ``transactions``.
@@ -70,7 +70,7 @@ class IntergiroPull(Resolvable):
 
     @property
     def lookback(self) -> timedelta | None:
-        """How much earlier an interval begins."""
+        """The time by which an interval begins earlier."""
         return timedelta(days=self.lookback_days) if self.lookback_days else None
 
     @property
@@ -83,7 +83,7 @@ class IntergiroPull(Resolvable):
         return "".join(c if c.isalnum() else "_" for c in (self.name or "_".join(words)))
 
     def of_partition(self, partition: str | None) -> Self:
-        """Return the same with the partition's key in its places; None: the asset has no partitions."""
+        """Return the pull with the partition's key filled in; None: the asset has no partitions."""
         if partition is None:
             return self
         safe = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in partition)
@@ -130,9 +130,9 @@ def open_directory(path: str, storage_options: Mapping[str, Any]) -> Directory:
 
 
 class DirectoryState:
-    """What a retry of a step has to know, in the directory of the result: which pull it may resume, which is done.
+    """The state for the retry of a step, in the directory of the result: the pull to resume, and finished pulls.
 
-    :param runs: the run, and the run that it repeats. What others have left is not looked at.
+    :param runs: the run, and the run that it repeats. State of other runs is ignored.
     """
 
     def __init__(self, directory: Directory, run: str, runs: tuple[str, ...]) -> None:
@@ -145,7 +145,7 @@ class DirectoryState:
         return self._read().get(key)
 
     def set(self, key: str, value: Any, /) -> None:
-        """Store a value that JSON can carry."""
+        """Store a value that JSON can hold."""
         content = {**self._read(), "run": self._run, key: value}
         self._directory.replace(STATE_NAME, json.dumps(content).encode(), STATE_NAME + ".tmp")
 
@@ -155,7 +155,7 @@ class DirectoryState:
             self._directory.delete(STATE_NAME)
 
     def clear(self) -> None:
-        """Forget everything, and what other runs have left: there is a result now."""
+        """Delete the state, also of other runs, because there is a result now."""
         if self._directory.read(STATE_NAME) is not None:
             self._directory.delete(STATE_NAME)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IntergiroResource: the bank, as Dagster's code sees it."""
+"""IntergiroResource: access to the bank in Dagster code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dagster import AssetExecutionContext, ConfigurableResource, DagsterInstance
 from pydantic import Field, PrivateAttr, field_validator
 
 from dagster_intergiro.words import NAME
-from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.auth_client import AuthClient
 from intergiro_provider.api.client import IntergiroClient
 from intergiro_provider.api.settings import ApiSettings, is_loopback, read_settings
 from intergiro_provider.exceptions import IntergiroValueError
@@ -35,7 +35,7 @@ def _host_name(host: str | None) -> str:
 
 
 TIMINGS = Timings(lease_write=float("inf"))
-"""A write that has not returned is not repeated by anybody, as it would be behind Airflow's API."""
+"""No client repeats a slow write, unlike Airflow's API client."""
 
 
 class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
@@ -109,7 +109,7 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
         return super().get_resource_definition()
 
     def setup_for_execution(self, context: InitResourceContext) -> None:
-        """Take the instance and the log of the run."""
+        """Set up the instance and the log of the run."""
         from dagster_intergiro.logs import RunLogHandler
 
         self._instance = context.instance
@@ -118,13 +118,13 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
             self._handler.attach()
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
-        """Let go of the run's log."""
+        """Release the run's log."""
         if self._handler is not None:
             self._handler.detach()
 
     @functools.cached_property
     def settings(self) -> ApiSettings:
-        """What the fields say, checked.
+        """Return the checked settings.
 
         :raises IntergiroValueError: names the field.
         """
@@ -166,7 +166,7 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
         max_parallel_windows: int = 16,
         storage_options: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """Pull a list into the files of a directory, and return the manifest. It appears whole or not at all.
+        """Pull a list into the files of a directory, and return the manifest. The result is complete or absent.
 
         The arguments are those of :class:`.IntergiroPull`.
         """
@@ -189,7 +189,7 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
         return run_pull(self.get_client(), pull, pull.interval(None))
 
     def run(self, context: AssetExecutionContext) -> Iterator[Any]:
-        """Pull what the selected assets of :func:`.intergiro_assets` stand for, and yield their results.
+        """Pull the selected assets of :func:`.intergiro_assets`, and yield their results.
 
         :raises Failure: a final error. :raises RetryRequested: a transient one.
         """
@@ -212,9 +212,9 @@ class IntergiroResource(ConfigurableResource):  # type: ignore[type-arg]
             name=f"{socket.gethostname()}:{os.getpid()}",
             connection=NAME,
             max_logins=settings.max_logins_per_hour,
-            exclusive=True,  # `session_store` gives the lock, so all that find the session take it
+            exclusive=True,  # the lock comes from `session_store`, so every process that finds the session uses it
         )
-        bank = BankClient(settings, TIMINGS.call, self._read_settings)
+        bank = AuthClient(settings, TIMINGS.call, self._read_settings)
         lock: Any = functools.partial(cells.lock, store.name)
         return SharedSession(store, bank, me, TIMINGS, lock)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull in a step: it resumes, stops when the step is told to, and says in the UI what has come."""
+"""Run a pull in a step: resume it, stop it with the step, and show its result in the UI."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PULL = "dagster-intergiro/pull"
 """Name of the asset's metadata that holds the :class:`.IntergiroPull`."""
 DONE = "intergiro_done"
-"""Name in :class:`.DirectoryState` of what a range run has pulled of one partition."""
+"""Key in :class:`.DirectoryState` for the partitions that a range run has pulled."""
 
 
 def run_pull(
@@ -142,14 +142,14 @@ class _Step:
         self.state = DirectoryState(pull.directory(), self._run_id, (self._run_id, *([parent] if parent else ())))
 
     def run(self, client: IntergiroClient) -> Manifest:
-        """Pull, unless an earlier try of this step has done so already."""
+        """Pull, unless an earlier attempt of this step has finished the pull."""
         context, pull = self._context, self.pull
         interval = pull.interval(self._window())
         done = self.state.get(DONE) if context.has_partition_key_range else None
         manifest = Target(pull.directory()).result() if done else None
         requested = [str(interval), repr(pull)]
         if manifest is not None and done == [manifest.pull_id, *requested]:
-            context.log.info("An earlier try has pulled the partition %s.", self._partition)
+            context.log.info("An earlier attempt has pulled the partition %s.", self._partition)
             return manifest
         owner = " ".join((self._run_id, step_of(context), self._partition or "")).strip()
         manifest = run_pull(client, pull, interval, owner=owner, state=self.state, log=context.log)
@@ -176,7 +176,7 @@ def _pull_of(spec: AssetSpec) -> IntergiroPull:
 
 
 def metadata_of(manifest: Manifest, directory: Directory) -> dict[str, Any]:
-    """Return what the UI shows of a result."""
+    """Return the metadata of a result for the UI."""
     uri = uri_of(directory)
     metadata: dict[str, Any] = {
         "dagster/row_count": manifest.rows,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An Intergiro look-alike on loopback, for trying things out: ``python -m dagster_intergiro.sandbox --port 8765``.
+"""A sandbox on loopback that imitates Intergiro: ``python -m dagster_intergiro.sandbox --port 8765``.
 
 It needs the extra ``sandbox``.
 """

@@ -29,10 +29,10 @@ def build_intergiro_sensor(
     resource_key: str = "intergiro",
     **arguments: Any,
 ) -> SensorDefinition:
-    """Return a sensor that asks for the 100 newest records of a list, and requests a run when there are new ones.
+    """Return a sensor that requests the 100 newest records of a list, and starts a run when there are new ones.
 
-    Its first evaluation only remembers what there is. What was seen is the sensor's cursor, so no record is told of
-    twice, and none is lost while the sensor is off, as long as it is among the 100 newest.
+    Its first evaluation only stores the present records. The sensor's cursor holds the records seen so far. So each
+    record is reported once, and none is lost while the sensor is off, as long as it is among the 100 newest.
 
     :param endpoint: the list, such as ``transactions``.
     :param query: its filters, such as ``{"statuses": ["completed"]}``.

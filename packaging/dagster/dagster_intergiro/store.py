@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session's documents, encrypted, in the place that `session_store` names."""
+"""Store the session's documents, encrypted, in the place that `session_store` names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIXES: dict[Slot, str] = {"session": "", "lease": "_lease", "logins": "_login
 class CellStore:
     """The documents of one session.
 
-    :param codec: turns documents into text and back, the tokens encrypted.
+    :param codec: converts documents to text and back, with the tokens encrypted.
     """
 
     def __init__(self, cells: Cells, codec: Codec) -> None:
@@ -46,7 +46,7 @@ class CellStore:
         )
 
     def write(self, slot: Slot, document: Document) -> None:
-        """Store the document, whatever is there.
+        """Store the document, and replace an existing one.
 
         :raises StoreUnavailable: that failed; it may have been stored all the same.
         """
@@ -56,7 +56,7 @@ class CellStore:
     def is_absent(self, slot: Slot) -> bool:
         """Return whether there is no such document.
 
-        :raises StoreUnavailable: nobody can tell.
+        :raises StoreUnavailable: that cannot be determined.
         """
         return self.read(slot) is None
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of the shared packages, which speak of Airflow's things, in the words of Dagster."""
+"""Replace Airflow's terms in messages of the shared packages by Dagster's."""
 
 from __future__ import annotations
 
 import re
 
 NAME = "IntergiroResource"
-"""What the shared packages are told that the connection is called."""
+"""The connection id that the shared packages use in messages."""
 
 _WORDS = {
     # Settings
@@ -33,6 +33,8 @@ _WORDS = {
     r"Clear the task once": "Run it again once",
     r"clear th(is|e) task": "run it again",
     r", or mark it as success": "",
+    r" Keep this URL out of logs and XCom\.": "",
+    r" For a single payment, IntergiroPaymentOperator .*": "",
     r" \*Test connection\* shows whether .*? counts as a login\.": "",
     # The session
     r"Airflow's Variables are": "the session's store is",
@@ -52,7 +54,7 @@ _PATTERNS = [(re.compile(pattern), words) for pattern, words in _WORDS.items()]
 
 
 def in_dagsters_words(message: str) -> str:
-    """Return a message as a user of Dagster can act on it."""
+    """Return a message with Dagster's terms."""
     for pattern, words in _PATTERNS:
         message = pattern.sub(words, message)
     return message
