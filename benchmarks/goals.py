@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures have to come to: ratios within one run, so that the machine does not matter much."""
+"""The goals of the benchmarks. They are ratios within one run, so that the machine matters little."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Goal:
     @property
     def wanted(self) -> str:
         """The bound, for people."""
-        return f"{'≤' if self.at_most else '≥'} {self.bound:g}{self.unit}"
+        return f"{'≤' if self.at_most else '≥'} {self.bound:.3g}{self.unit}"
 
 
 def _of(results: Results, scenario: str, puller: Puller, figure: str) -> float:
@@ -135,7 +135,7 @@ _EMPTY, _SECOND, _RERUN = ("first", "first"), ("second", "second"), ("again", "f
 _LOADS = (
     *(
         Goal(
-            f"PostgreSQL, {size}{kind}: CPU against {what}",
+            f"PostgreSQL, {size}{kind}: CPU, relative to {what}",
             _load_cpu(name, "PostgreSQL", OURS_LINES, others, steps),
             bound,
         )
@@ -151,48 +151,54 @@ _LOADS = (
     Goal("PostgreSQL, next interval: client's memory, ten times the rows", _load_growth("second"), 20, unit=" MB more"),
     Goal("PostgreSQL, the same rows again: rows written", _reload("written"), 0),
     Goal(
-        "PostgreSQL, the same rows again: WAL against the first load",
+        "PostgreSQL, the same rows again: WAL, relative to the first load",
         lambda results: _reload("wal_mb")(results) / _load(results, "load", "PostgreSQL", OURS_LINES)["wal_mb"],
         0.15,
     ),
     Goal(
-        "DuckDB, Parquet: CPU against CREATE TABLE AS",
+        "DuckDB, Parquet: CPU, relative to CREATE TABLE AS",
         _load_cpu("load", "DuckDB", OURS_PARQUET, (CREATED,), _EMPTY),
         1.3,
     ),
     Goal(
-        "DuckDB, Parquet, the same rows again: CPU against CREATE TABLE AS",
+        "DuckDB, Parquet, the same rows again: CPU, relative to CREATE TABLE AS",
         _load_cpu("load", "DuckDB", OURS_PARQUET, (CREATED,), _RERUN),
         1,
     ),
-    Goal("DuckDB, Parquet: CPU against dlt", _load_cpu("load", "DuckDB", OURS_PARQUET, (DLT_PARQUET,), _EMPTY), 0.25),
+    Goal(
+        "DuckDB, Parquet: CPU, relative to dlt", _load_cpu("load", "DuckDB", OURS_PARQUET, (DLT_PARQUET,), _EMPTY), 0.25
+    ),
 )
 
 
 GOALS = (
     *(
-        Goal(f"{title}: wall against the best fixed number of windows", _against_best(scenario), 1.15)
+        Goal(f"{title}: wall, relative to the best fixed number of windows", _against_best(scenario), 1.15)
         for scenario, title in (("0ms", "no latency"), ("20ms", "20 ms"), ("100ms", "100 ms"))
     ),
     *(
-        Goal(f"20 ms: {peer.title}, wall against ours", _ratio("20ms", "wall", peer, OURS), 13, False)
+        Goal(f"20 ms: {peer.title}: wall, relative to ours", _ratio("20ms", "wall", peer, OURS), 13, False)
         for peer in (HTTP_OPERATOR, DLT_CLIENT, DLT, SINGER, AIRBYTE)
     ),
     Goal(
-        "20 ms, over TLS: wall against requests, bodies not decoded",
+        "20 ms, over TLS: wall, relative to requests, bodies not decoded",
         _ratio("tls", "wall", over_tls(OURS), over_tls(BYTES)),
         0.08,
     ),
-    Goal("a bank that allows 1, 2, 5 or 20 requests/s: wall against one cursor", _limited, 1.05),
+    Goal("a bank that allows 1, 2, 5 or 20 requests/s: wall, relative to one cursor", _limited, 1.05),
     Goal("a day without records: requests", _requests("0"), 1),
     Goal("a day of 100 records: requests", _requests("100"), 2),
-    Goal("no latency: CPU against requests and json.loads", _ratio("0ms", "cpu", OURS, JSON), 0.55),
-    Goal("no latency: CPU against HttpOperator", _ratio("0ms", "cpu", OURS, HTTP_OPERATOR), 0.33),
-    Goal("peak memory, JSONL: 100 times the rows", _growth(OURS), 20, unit=" MB more"),
-    Goal("peak memory, Parquet: 100 times the rows", _growth(PARQUET), 64, unit=" MB more"),
+    Goal("no latency: CPU, relative to requests and json.loads", _ratio("0ms", "cpu", OURS, JSON), 0.55),
+    Goal("no latency: CPU, relative to HttpOperator", _ratio("0ms", "cpu", OURS, HTTP_OPERATOR), 0.33),
+    Goal("peak memory, JSONL: 1,000,000 rows, relative to 10,000", _growth(OURS), 20, unit=" MB more"),
+    Goal("peak memory, Parquet: 1,000,000 rows, relative to 10,000", _growth(PARQUET), 64, unit=" MB more"),
     Goal("connections beyond the number of windows", _connections, 0),
-    Goal("parsing a DAG file with our operators, against the same without", _within("parse", "with", "without"), 1.5),
-    Goal("authentication against the rest of a request, CPU", _within("auth", "authentication", "request"), 0.05),
+    Goal(
+        "parsing a DAG file with our operators, relative to the same file without",
+        _within("parse", "with", "without"),
+        1.5,
+    ),
+    Goal("authentication: CPU, relative to the rest of a request", _within("auth", "authentication", "request"), 0.05),
     *_LOADS,
 )
 

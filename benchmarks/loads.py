@@ -136,7 +136,7 @@ def _pull(rows: int) -> dict[str, int]:
 class Server:
     """PostgreSQL, whose processes' CPU is counted.
 
-    :param server: one that nobody else uses.
+    :param server: a server without other users.
     """
 
     def __init__(self, server: services.Postgres) -> None:

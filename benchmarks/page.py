@@ -13,46 +13,57 @@ from benchmarks.scenarios import OURS, OURS_1, PEERS, SCENARIOS, SOCKETS, SideBy
 
 TOP = """# Benchmarks
 
-`make benchmarks` measures our pull beside what one would pick instead, and writes this page and its chart.
+This page compares the time, CPU and memory of this provider (*ours* in the tables) with other tools that pull the same
+list.
 
-![Seconds and CPU of each puller](benchmarks.png)
+![Seconds and CPU of each tool](benchmarks.png)
 
-{what} from `intergiro_provider.sandbox` in a process of its own,
-its records serialised beforehand, to local files. {machine}.
-Every ratio is of one run: compare seconds within a table, not between days or machines.
+Each tool pulls {what} into local files. The bank is the
+[sandbox](reference/sandbox.md) in its own process, with records that are serialized before the measurement. {machine}.
+
+Compare figures only within one table, not between days or machines. `make benchmarks` writes this page and its chart.
 
 ## Goals
+
+Each goal is a ratio or a difference within one run. *Wall* is elapsed time. *No latency*, *20 ms* and *100 ms* are the
+time that the sandbox waits before each response.
+
 """
 
 HOW = """
 ## How it is measured
-- Each puller runs in a process of its own, all on the same Python; peers in environments of their own, pinned in
-  `benchmarks/requirements-*.txt`. The clock starts when imports, start-up and the login are over, for all alike, and
-  stops when the pull returns. CPU is the puller's in this time, user and system; the sandbox's stands beside it. Peak
-  memory is the process's, with everything that it has imported.
-- Runs take turns, and a figure is a median. Pullers that mostly wait run once.
-- After each run the files are read back: a run that has not written every row exactly once is an error, not a figure.
-- Ours is `IntergiroToObjectStorageOperator.execute`: hashes, manifest and fsync included. HttpHook and HttpOperator
-  decode a page once, for its cursor, and write bodies as they came, which is less than most of their users do. Peers
-  have a token that does not expire; none of them renews one.
-- Loads run against a PostgreSQL of their own, without autovacuum, which has made a checkpoint before each run. Its CPU
-  is that of all its processes. COPY fills a table with the columns, the key and the index of ours from a CSV that was
-  written beforehand. dlt merges by `id` (delete-insert), with its fastest loader format. dlt's Arrow tables need code
-  of the user's own: pyarrow guesses the types of JSON lines, and nested columns have to be turned into text.
-- Connections are those on which the sandbox has seen a request. The bare sockets are nothing that anybody would use:
-  they show what the sandbox itself can do.
+
+- Each tool runs in its own process, all with the same Python. Other tools run in their own environments, pinned in
+  `benchmarks/requirements-*.txt`.
+- The clock starts after imports, start-up and login, and stops when the pull returns.
+- *CPU* is the user and system time of the tool during this interval. The sandbox's CPU is in its own column. *Peak MB*
+  is the memory of the whole process, including imported modules.
+- The tools take turns, and each figure is a median. Tools that mostly wait run only once.
+- After each run the files are read. If a row is missing or duplicated, the run fails and has no figures.
+- *Ours* is `IntergiroToObjectStorageOperator.execute`, including hashes, manifest and fsync. It chooses the number of
+  windows while it pulls. *n windows from the beginning* fixes that number, and *1 cursor* pulls without windows.
+- HttpHook and HttpOperator decode a page only for its cursor, and write the bodies unchanged. Most users do more with
+  them. The other tools have a token that does not expire. None of them renews tokens.
+- *Bare sockets* only receive the bytes and write them to files. They are not a usable tool, but show the limit of the
+  sandbox.
+- *Connections* are connections on which the sandbox received a request.
+- Loads use their own PostgreSQL server without autovacuum. It makes a checkpoint before each run. Its CPU is that of
+  all its processes. COPY fills a table with our columns, key and index, from a prepared CSV file. dlt merges by `id`
+  (delete-insert), with its fastest loader format. dlt's Arrow tables need additional code: pyarrow infers the types of
+  JSON lines, and nested columns must be converted to strings.
 """
 
 LEFT = """
-`requests.Session` itself stands in the way: preparing a request, merging settings and handing the body over in pieces
-of 10 KB cost more CPU for a page than all the rest. So a pull prepares its request once and sends it through the
-session's own pool (`intergiro_provider/api/reader.py`), under the same authentication, retry rules, certificates and
-proxies.
+`requests.Session` prepares each request, merges settings, and returns the body in pieces of 10 KB. For one page, this
+costs more CPU than everything else. So a pull prepares its request only once. It sends the request through the
+connection pool of the same session (`intergiro_provider/api/reader.py`), under the same authentication, retry rules,
+certificates and proxies.
 
-How many windows run side by side is found out as a pull goes (`intergiro_provider/pull/pace.py`). It starts with
-one, goes to four and sixteen while the pages per second grow enough, and doubles after a step that was too large.
-Without latency one or two are best: the work is then the processor's, and more threads only wait for the interpreter
-lock. With 20 ms, about eight round trips pass until 16 are at work.
+A pull chooses the number of parallel windows while it runs (`intergiro_provider/pull/pace.py`). It starts with one
+window. It continues with four and sixteen windows as long as the pages per second grow enough. After a step that was
+too large, it doubles the number instead. Without latency, one or two windows are best: the CPU is the limit, and more
+threads only wait for Python's global interpreter lock. With 20 ms, it reaches 16 windows after about eight round
+trips.
 """
 
 
@@ -73,13 +84,13 @@ def written(results: Results) -> str:
     if "limited" in results:
         lines += ["\n## A bank with a rate limit\n", *_limited(results["limited"]["figures"])]
     if "memory" in results:
-        lines += ["\n## Ten times, and a tenth of the rows\n", *_memory(results["memory"]["figures"])]
+        lines += ["\n## Memory\n", *_memory(results["memory"]["figures"])]
     for name, times in (("load", 1), ("load_many", 10)):
         if name in results:
             lines += [f"\n## {SCENARIOS[name].title.capitalize()}\n", *_loads(results[name], times)]
     lines.append(HOW)
     if "pieces" in results:
-        lines += ["## Where the CPU goes\n", "| for one page of 100 records | µs of CPU |", "| --- | --- |"]
+        lines += ["## Where the CPU goes\n", "| for one page of 100 records | CPU, µs |", "| --- | --- |"]
         lines += [f"| {name} | {value:.0f} |" for name, value in results["pieces"]["figures"].items()]
         lines.append(LEFT)
         lines += _bounds(results)
@@ -92,8 +103,8 @@ def _bounds(results: Results) -> Iterator[str]:
     if SOCKETS.title in walls:
         sockets = walls.pop(SOCKETS.title)
         least = sorted((wall / sockets, title) for title, wall in walls.items() if title in _PEERS)
-        yield "Nobody can be faster here than bare sockets that only write down what they get. At 20 ms the others took"
-        yield "so many times as long:\n"
+        yield "No tool can be faster here than the bare sockets. With 20 ms of latency, the other tools took"
+        yield "this many times as long as the bare sockets:\n"
         yield from (f"- {title}: {ratio:.1f}" for ratio, title in least)
 
 
@@ -102,7 +113,7 @@ def _dates(results: Results) -> str:
 
 
 def _goals(results: Results) -> Iterator[str]:
-    yield "| goal | wanted | measured | |"
+    yield "| goal | bound | measured | |"
     yield "| --- | --- | --- | --- |"
     for goal, value in judged(results):
         if value is None:
@@ -112,7 +123,7 @@ def _goals(results: Results) -> Iterator[str]:
 
 
 def _table(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield "| puller | s | CPU s | sandbox's CPU s | peak MB | connections | requests | runs |"
+    yield "| tool | s | CPU s | sandbox's CPU s | peak MB | connections | requests | runs |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for title, each in figures.items():
         yield (
@@ -122,7 +133,8 @@ def _table(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limited(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield "The bank allows one request at a time and so many a second; means of several runs, since waits are random.\n"
+    yield "The bank allows one request at a time, and the given number of requests per second. Waiting times are"
+    yield "random, so the figures are means of several runs.\n"
     yield "| limit | pages | ours, s | one cursor, s | ratio | ours, 429 | one cursor, 429 |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for limit, each in figures.items():
@@ -135,8 +147,9 @@ def _limited(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _loads(result: Mapping[str, Any], times: int) -> Iterator[str]:
-    yield f"About {result['rows'] * times:,} rows: into an empty table, the same rows again from another pull,"
-    yield "and as many rows of the next interval, which dlt merges. CPU is that of client and server.\n"
+    yield f"Each loader loads about {result['rows'] * times:,} rows three times: *first* into an empty table,"
+    yield "*the same* rows again from another pull, and then as many *new* rows of the next interval, which dlt merges."
+    yield "CPU is the sum of client and server.\n"
     yield "| loader | rows | CPU s | of the server | s | client's peak MB | WAL MB | rows written | runs |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     steps = {"first": "first", "again": "the same", "second": "new"}
@@ -156,7 +169,7 @@ def _loads(result: Mapping[str, Any], times: int) -> Iterator[str]:
 
 
 def _memory(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield "| puller | rows | s | CPU s | peak MB |"
+    yield "| tool | rows | s | CPU s | peak MB |"
     yield "| --- | --- | --- | --- | --- |"
     for title, sizes in figures.items():
         for each in sizes.values():

@@ -106,7 +106,7 @@ class Bank:
     ) -> Figures:
         """Run a puller once against an empty directory.
 
-        :param latency: seconds added to each answer.
+        :param latency: seconds added to each response.
         :param span: the interval to pull. :param expected: its rows; None: all.
         :param limits: other settings of the sandbox.
         :raises RuntimeError: it failed, or has not written every row.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: who pulls what, at which latency, how often."""
+"""The scenarios: pullers, lists, latencies and rounds."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 #: The states in which a run or a task instance stays.
 RUN_ENDED = {"success", "failed"}
@@ -18,13 +20,16 @@ REQUEST_TIMEOUT = 60.0
 
 
 class AirflowRest:
-    """A client of one API server whose simple auth manager makes everybody an admin."""
+    """A client of an API server whose simple auth manager makes every user an admin."""
 
-    def __init__(self, url: str) -> None:
-        """Take the server's address, such as http://127.0.0.1:8080."""
+    def __init__(self, url: str, retries: int = 0) -> None:
+        """Take the server's address, such as http://127.0.0.1:8080, and how often a failed GET is repeated."""
         self.url = url
         self._http = requests.Session()
         self._http.trust_env = False
+        if retries:
+            again = Retry(retries, backoff_factor=1.0, status_forcelist=(500, 503))
+            self._http.mount("http://", HTTPAdapter(max_retries=again))
 
     def close(self) -> None:
         """Close the connections: a server that is to stop would wait for them."""
@@ -32,21 +37,21 @@ class AirflowRest:
 
     def log_in(self) -> None:
         """Fetch a token, which all later calls carry."""
-        answer = self._http.get(f"{self.url}/auth/token", timeout=REQUEST_TIMEOUT)
-        answer.raise_for_status()
-        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        response = self._http.get(f"{self.url}/auth/token", timeout=REQUEST_TIMEOUT)
+        response.raise_for_status()
+        self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
     def call(
         self, method: str, path: str, json: Any = None, headers: dict[str, str] | None = None, **query: Any
     ) -> Any:
-        """Send one request below /api/v2 and return the decoded answer (None where there is none)."""
-        answer = self.request(method, f"/api/v2{path}", json=json, headers=headers, params=query)
-        if not answer.ok:
-            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
-        return answer.json() if answer.content else None
+        """Send one request below /api/v2 and return the decoded response (None where there is none)."""
+        response = self.request(method, f"/api/v2{path}", json=json, headers=headers, params=query)
+        if not response.ok:
+            raise RuntimeError(f"{method} {path}: {response.status_code} {response.text[:2000]}")
+        return response.json() if response.content else None
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Send one request to any path of the server, as somebody who is logged in."""
+        """Send one authenticated request to any path of the server."""
         return self._http.request(method, f"{self.url}{path}", timeout=REQUEST_TIMEOUT, **options)
 
     def health(self) -> dict[str, Any]:
@@ -68,11 +73,13 @@ class AirflowRest:
         """Pause a DAG, or let the scheduler have it."""
         self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
 
-    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None, logical_date: str | None = None) -> str:
+    def trigger(
+        self, dag_id: str, conf: dict[str, Any] | None = None, logical_date: str | None = None, run_id: str = ""
+    ) -> str:
         """Start a run by hand and return its id."""
-        body = {"logical_date": logical_date, "conf": conf or {}}
-        run_id: str = self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
-        return run_id
+        body = {"logical_date": logical_date, "conf": conf or {}, **({"dag_run_id": run_id} if run_id else {})}
+        started: str = self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
+        return started
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return the runs of a DAG, the newest first."""
@@ -99,6 +106,14 @@ class AirflowRest:
             tick()
             time.sleep(0.5)
         raise TimeoutError(f"{dag_id} {run_id} has not ended within {timeout:.0f} s")
+
+    def clear(self, dag_id: str, run_id: str, tasks: list[Any], downstream: bool = False) -> None:
+        """Clear task instances, whatever their state: ids of tasks, or pairs of an id and a map index."""
+        body = {
+            "dry_run": False, "dag_run_id": run_id, "task_ids": tasks, "only_failed": False, "reset_dag_runs": True,
+            "include_downstream": downstream,
+        }  # fmt: skip
+        self.call("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
 
     # ── What a run has left ──────────────────────────────────────────────────────────────────────────────
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

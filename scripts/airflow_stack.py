@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -25,11 +28,11 @@ from scripts.processes import GRACE, Group, ProcessDied, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: How long the components may take to become healthy, in seconds. About 10 are usual.
-START_TIMEOUT = 120.0
+#: How long the components may take to become healthy, in seconds. About 10 are usual, on a machine that is not busy.
+START_TIMEOUT = 300.0
 
 COMPONENTS: dict[str, tuple[str, ...]] = {
-    "api-server": ("api-server", "--workers", "1"),
+    "api-server": ("api-server",),
     # The log servers of scheduler and triggerer listen on every address; the API server reads the files itself.
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
@@ -45,6 +48,15 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
 
 
+def _secrets() -> dict[str, str]:
+    """Return the keys that the components share: else the first command, `airflow db migrate`, makes some up."""
+    return {
+        "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
+
+
 class AirflowStack:
     """The components of one Airflow, started by `start` (or `with`) and ended by `stop`."""
 
@@ -56,14 +68,20 @@ class AirflowStack:
         progress: Callable[[str], None] = lambda message: None,
         workers: Mapping[str, Mapping[str, str]] | None = None,
         python: str = sys.executable,
+        api_workers: int = 1,
+        database: Path | None = None,
     ) -> None:
         """Take AIRFLOW_HOME, the DAGs folder and further environment variables for every component.
 
         `progress` is told in a few words what is going on. `workers` are the names of Celery workers, each with
-        environment variables of its own. `python` is the interpreter whose Airflow is started.
+        environment variables of its own. `python` is the interpreter whose Airflow is started. The API server has
+        `api_workers` processes. `database` is a migrated SQLite file to start with a copy of; None: migrate a new one,
+        which takes seconds.
         """
         self.workers = workers or {}
         self.python = python
+        self.components = {**COMPONENTS, "api-server": ("api-server", "--workers", str(api_workers))}
+        self.database = database
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -85,10 +103,11 @@ class AirflowStack:
             # The DAG files do not change. By default each is parsed every 30 seconds, which keeps a core busy.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            **(_secrets() if database else {}),
             **(env or {}),
         }
 
-    def airflow(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def airflow(self, *arguments: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run one `airflow` command in this stack's home and return what it did; never raises on exit codes."""
         return subprocess.run(
             [self.python, "-m", "airflow", *arguments],
@@ -101,18 +120,18 @@ class AirflowStack:
         )
 
     def start(self) -> None:
-        """Migrate the database, start the components and wait until all are healthy.
+        """Make the database, start the components and wait until all are healthy.
 
         On any failure, Ctrl-C included, everything is ended again before the exception goes on.
         """
         self.home.mkdir(parents=True, exist_ok=True)
-        self.progress("migrating the metadata database")
-        migrated = self.airflow("db", "migrate")
-        if migrated.returncode:
-            raise RuntimeError(f"airflow db migrate failed:\n{migrated.stdout[-3000:]}{migrated.stderr[-3000:]}")
+        if self.database:
+            shutil.copy(self.database, self.home / "airflow.db")
+        else:
+            self._migrate()
         try:
             self.progress(f"starting {', '.join(COMPONENTS)}")
-            for name, arguments in COMPONENTS.items():
+            for name, arguments in self.components.items():
                 command = [self.python, "-m", "airflow", *arguments]
                 self.processes.start(name, command, self.env, self.home)
             for name, own in self.workers.items():
@@ -123,6 +142,12 @@ class AirflowStack:
         except BaseException:
             self.stop()
             raise
+
+    def _migrate(self) -> None:
+        self.progress("migrating the metadata database")
+        migrated = self.airflow("db", "migrate")
+        if migrated.returncode:
+            raise RuntimeError(f"airflow db migrate failed:\n{migrated.stdout[-3000:]}{migrated.stderr[-3000:]}")
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox as a process of its own, beside an Airflow, and what it has counted."""
+"""The sandbox in its own process, and its counters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import requests
 
 from scripts.processes import Group, free_port
 
-#: How long the sandbox may take to answer its first request, in seconds.
+#: Upper limit for the sandbox's first response, in seconds.
 START_TIMEOUT = 30.0
 
 
@@ -45,7 +45,7 @@ class Bank:
 
     def control(self, method: str, path: str, json: Any = None) -> Any:
         """Call the sandbox's own control API, below /_sandbox."""
-        answer = self._http.request(method, f"{self.url}/_sandbox/{path}", json=json, timeout=10)
+        answer = self._http.request(method, f"{self.url}/_sandbox/{path}", json=json, timeout=60)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -71,6 +71,6 @@ class Bank:
     def records(self, created_from: str, created_to: str, path: str = "/v3/transactions") -> list[bytes]:
         """Return what a list holds with from <= created_at < to, as the bytes of each record, without a login."""
         query = {"path": path, "created_from": created_from, "created_to": created_to}
-        answer = self._http.get(f"{self.url}/_sandbox/records", params=query, timeout=30)
+        answer = self._http.get(f"{self.url}/_sandbox/records", params=query, timeout=60)
         answer.raise_for_status()
         return answer.content.splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make crashes`: kill renewing processes at every point of a renewal, and write down what became of the others.
+"""`make crashes`: kill renewing processes at every point of a renewal, and record how the other processes continue.
 
 Run as ``python -m scripts.crash_campaign run RESULTS``, once for each Airflow, then ``… report RESULTS… > PAGE``.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make demo`: the product's main job in a real Airflow 3, then a summary a person can read.
+"""`make demo`: run the nightly pull in a real Airflow 3, then print a summary.
 
 A sandbox stands in for the bank, with access tokens that live a few seconds, so that the one session which all
 tasks share has to be renewed during the run. The nightly DAG is unpaused, and Airflow's scheduler makes its

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where in what an Airflow has written does a string turn up?"""
+"""Search everything that an Airflow has written for strings, such as tokens."""
 
 from __future__ import annotations
 

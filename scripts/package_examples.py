@@ -64,7 +64,7 @@ def run_examples(python: str, home: Path, airflow: tuple[int, int]) -> dict[str,
 
 
 def _form_and_connection(stack: AirflowStack, bank: Bank) -> dict[str, Any]:
-    """What the UI is given for the connection's form, and what its test button answers."""
+    """Check the connection's form and the test button through the UI's API."""
     [kind] = [
         each
         for each in stack.rest.request("GET", "/ui/connections/hook_meta").json()

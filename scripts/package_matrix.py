@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the package, look at what is in it, install it into clean environments, and try it there.
+"""Build the package, check its content, install it into clean environments, and try it there.
 
     python -m scripts.package_matrix build/packages            # everything; some minutes
     python -m scripts.package_matrix build/packages 3.3-3.13   # one environment
@@ -208,23 +208,28 @@ def try_out(built: Built, folder: Path, airflow: str, python: str) -> dict[str, 
 INTRO = """\
 # Packages as tested
 
-This page lists the versions of Airflow and Python on which the built package was tried. Each row is a clean
-environment. A resolver installed the wheel there, with the newest packages that this Airflow allows. The bank was the
-sandbox.
-`make packages` repeats the trials and writes this page.
+This page lists the versions of Airflow and Python with which the built package was tested. Each row is a clean
+environment with the wheel and the newest packages that this Airflow version allows. The bank was the sandbox.
+`make packages` repeats the tests and writes this page.
+
+Each environment passed these tests:
 
 1. Without extras: `airflow providers get` shows the provider, and every module in the provider info can be imported.
-2. With all extras: Airflow's schema accepts the provider info. A call and a pull succeed, as JSON lines and as Parquet.
-3. The [examples](examples.md) run, all with one session. On Airflow 3, a scheduler, workers and a triggerer run them,
-   and the connection is tested and stored through the API. One example waits deferred, and a watcher's event starts
-   another. On Airflow 2.11 the examples run with `airflow dags test`.
+2. With all extras: Airflow's schema accepts the provider info. A call of one endpoint succeeds, and so do pulls as JSON
+   lines and as Parquet.
+3. The [examples](examples.md) run and share one session. On Airflow 3, they run with a scheduler, workers and a
+   triggerer. One example is deferred, and an asset watcher starts another one. The connection is tested and stored
+   through the API. On Airflow 2.11, the examples run with `airflow dags test`.
+
+*Rows pulled* are the rows as JSON lines and as Parquet. Older Airflow versions run fewer examples, because some
+examples need a newer Airflow.
 
 | Airflow | Python | fields in the form | rows pulled | examples run |
 | --- | --- | --- | --- | --- |
 """
 CONSTRAINED = """
-Some Airflow versions do not work with the newest packages that they allow. Therefore Airflow recommends its constraints
-files. These environments used no constraints file, but these requirements:
+Some Airflow versions do not work with the newest packages that they allow. Airflow recommends its constraints files for
+this reason. The tests used no constraints file, but these additional requirements:
 
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start background processes in sessions of their own, and end them again, whatever happened in between.
+"""Start background processes in their own sessions, and stop them even after an error.
 
 The pid of each process is kept in a file together with the moment it started, so that a later command
-(`make down`) can end them, and never ends a stranger that was given the same pid.
+(`make down`) can end them, and never stops another process that got the same pid.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _family(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 def _stop(started: Mapping[str, psutil.Process], grace: float) -> None:
     family = _family(started.values())
-    # The last one started goes first, so that nobody loses the API server while finishing work.
+    # The last one started is stopped first, so that none loses the API server while it finishes its work.
     for process in reversed(list(started.values())):
         with contextlib.suppress(psutil.Error):
             process.terminate()

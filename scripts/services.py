@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from scripts.processes import free_port
 
-START = 20.0
+START = 120.0
 PASSWORD = "n0t-for-logs"
 
 
@@ -70,7 +70,7 @@ class Server:
     how = signal.SIGTERM
 
     def __init__(self, port: int, command: list[str] | None = None, password: str | None = PASSWORD) -> None:
-        """Take the loopback port and the command that starts it; None: somebody else's server."""
+        """Take the loopback port and the command that starts it; None: the server is not ours."""
         self.port, self.password = port, password
         self.own = command is not None
         self._command = command or []
@@ -105,7 +105,7 @@ class Server:
                 process.wait()
 
     def answers(self) -> bool:
-        """Whether it lets us in."""
+        """Return whether the server accepts our connection."""
         raise NotImplementedError
 
     def connection(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Postgres(Server):
         return connection
 
     def answers(self) -> bool:
-        """Whether it lets us in."""
+        """Return whether the server accepts our connection."""
         import psycopg2
 
         try:
@@ -182,7 +182,7 @@ class Redis(Server):
         return redis.Redis("127.0.0.1", self.port, password=self.password, socket_timeout=5)
 
     def answers(self) -> bool:
-        """Whether it lets us in."""
+        """Return whether the server accepts our connection."""
         import redis
 
         try:
@@ -264,7 +264,7 @@ def redis(made: type[SomeRedis]) -> Iterator[SomeRedis]:
     if server is None:
         usual = made(6379, password=None)
         if not usual.answers():
-            raise Missing("no Redis: neither redis-server is here nor does anything answer at 127.0.0.1:6379")
+            raise Missing("no Redis: neither redis-server is here nor does a server respond at 127.0.0.1:6379")
         yield usual
         return
     with scratch() as directory:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make storms`: hundreds of tasks share one session in a real Airflow, while its access token lives a few seconds.
 
-Every storm is measured at the sandbox bank and in the tasks; each goal that it misses is told, and then the exit code
-is 1. Speed is measured, and is no goal. Everything is left for a look in `.storms/`, but nothing is left running.
+Every storm is measured at the sandbox and in the tasks. Missed goals are printed, and the exit code is then 1. Speed is
+measured, but is not a goal. All files stay in `.storms/`, and nothing is left running.
 
     python -m scripts.storm                           # all of them
     python -m scripts.storm --only cold --tasks 24    # one, and a small one

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same with Celery: a Redis, a PostgreSQL, and workers that share no lock file, as on hosts of their own."""
+"""The storm stack with Celery: Redis, PostgreSQL, and workers that share no lock file, as on separate hosts."""
 
 from __future__ import annotations
 

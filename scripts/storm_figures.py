@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a storm was meant to be, what came of it, and whether that is what the session protocol promises."""
+"""The plan of a storm, its measurements, and the goals that the session protocol promises."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storms' figures for people: a few lines at the terminal, and the page `docs/storms.md`."""
+"""The report of the storms: a few lines at the terminal, and the page `docs/storms.md`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLUMNS = (
     "others: calls",
     "median",
     "longest",
-    "all took",
+    "total",
     "load",
 )
 
@@ -65,9 +65,9 @@ def describe(figures: Figures) -> str:
 def meaning(plan: Plan) -> str:
     """Return in words what a storm is."""
     words = {
-        "cold": "there is no session yet",
-        "expired": "there is a session, whose access token has expired",
-        "over": "there is a session, which is over",
+        "cold": "no session yet",
+        "expired": "a session whose access token has expired",
+        "over": "a session that has ended",
     }[plan.begin]
     parts = [words]
     if plan.deferred:
@@ -77,7 +77,7 @@ def meaning(plan: Plan) -> str:
     if plan.lock:
         parts.append(f"distributed lock in {'Redis' if plan.lock == 'redis' else 'PostgreSQL'}")
     if plan.calm:
-        parts.append("the access token outlives it, to compare with")
+        parts.append("no token expires, for comparison")
     return "; ".join(parts)
 
 
@@ -90,38 +90,48 @@ def report(found: Mapping[str, Sequence[Figures]], slots: int, load: Sequence[fl
         [
             "# Storms: one session, hundreds of tasks",
             "",
-            "`make storms` writes this page. It takes half an hour, and needs `redis-server` and PostgreSQL's `initdb`."
-            " A storm is one run of a DAG in a real Airflow with API server, scheduler, DAG processor and triggerer, "
-            "against the [sandbox](reference/sandbox.md), which enforces the bank's session rules. "
-            f"{slots} tasks run at the same time. Each task is its own process and sends {Plan.calls} requests in "
-            f"{Plan.seconds:g} s through `IntergiroHook`. The access token lives {Plan.access_token_life:g} s instead "
-            "of 15 minutes, so a storm has the expiries of a whole night.",
-            "",
-            "With Celery there are two workers. Each has its own directory for lock files, as on two hosts.",
-            "",
             *_in_short(figures),
+            "`make storms` writes this page. It takes half an hour, and needs `redis-server` and PostgreSQL's "
+            "`initdb`.",
+            "",
+            "A *storm* is one run of a DAG in a real Airflow with API server, scheduler, DAG processor and triggerer. "
+            "The bank is the [sandbox](reference/sandbox.md), which enforces the bank's session rules. "
+            f"{slots} tasks run at the same time. Each task is its own process and sends {Plan.calls} requests in "
+            f"{Plan.seconds:g} s through `IntergiroHook`. The access token is valid for {Plan.access_token_life:g} s "
+            "instead of 15 minutes, so one storm has as many expiries as a whole night.",
+            "",
+            "With Celery there are two workers. Each has its own directory for lock files, as if they were on two "
+            "hosts.",
+            "",
+            "The columns are explained [below](#columns).",
+            "",
             *_tables(found),
             "## Columns",
             "",
             "| column | meaning |",
             "| --- | --- |",
             "| expiries | access tokens that expired before the storm's last call |",
-            "| early, re-used | refreshes that the bank refuses: before the token has expired, or with a used one |",
+            "| early, re-used | refreshes that the bank refuses: *early*, the token has not expired; *re-used*, the "
+            "refresh token was used before |",
             "| refused | refreshes refused for another reason: the session has ended |",
-            "| 401s | responses 401: to each call with an expired token, and to the probe before each renewal |",
-            "| waited | calls that got a 401, and first calls of tasks without a session: number, and seconds |",
-            "| others | all other calls, except a task's first, which also reads the connection and the session |",
-            "| all took | seconds from the trigger of the run to its end, including Airflow's own work |",
-            "| load | load of the machine in the last minute of the storm; above its number of cores, tasks wait |",
+            "| 401s | responses with status 401: to calls with an expired token, and to the check before each "
+            "renewal |",
+            "| waited | calls that got a 401, and first calls of tasks without a session: number, median and longest "
+            "time in seconds |",
+            "| others | all other calls, in the same units; without the first call of each task, which also reads the "
+            "connection and the session |",
+            "| total | seconds from the trigger of the run to its end, including Airflow's own work |",
+            "| load | load average of the machine in the last minute of the storm; above the number of cores, "
+            "processes wait for a CPU |",
             "",
             "## Goals",
             "",
             "* No task fails or is retried.",
             "* One login per session of the bank.",
             "* No refresh is early or uses an old token. The bank refuses a refresh only at the end of a session.",
-            "* The logs have one INFO line per renewal and no warnings, except for a login soon after another. "
-            "Sessions that end after seconds have many of those.",
-            "* Nothing listens beyond loopback.",
+            "* The logs have one INFO line per renewal and no warnings. The exception is a login soon after another "
+            "login, which logs a warning. The storm `ending` has many of these.",
+            "* No process listens on an address other than loopback.",
             "* No token and no API key is found in the logs and files below `AIRFLOW_HOME`, in any table of the "
             "metadata database, in Redis, or in the rows of running triggers. "
             + (", ".join(f"{number:,} {what}" for what, number in searched.items()) if searched else "All of them")
@@ -151,12 +161,14 @@ def _in_short(figures: Sequence[Figures]) -> list[str]:
     tasks, failed = sum(each.plan.tasks for each in stormy), sum(each.failed for each in stormy)
     return [
         f"**In short**: {tasks:,} tasks in {len(stormy)} storms, {failed} failed. "
-        f"{sum(each.logins for each in stormy)} logins, {sum(each.refreshes for each in stormy)} refreshes for "
-        f"{sum(each.expiries for each in stormy)} expiries; {sum(each.early + each.reused for each in stormy)} of them "
-        "were early or used an old token. Tasks that met an expiry waited "
-        f"{max(each.waiting.median for each in stormy):.1f} s at the median of the slowest storm, and "
-        f"{max(each.waiting.longest for each in stormy):.1f} s at most. The median of all other calls was at most "
-        f"{_milliseconds(stormy)} ms" + (f", and {_milliseconds(calm)} ms where no token expired." if calm else "."),
+        f"{sum(each.logins for each in stormy)} logins, and {sum(each.refreshes for each in stormy)} refreshes for "
+        f"{sum(each.expiries for each in stormy)} expiries; {sum(each.early + each.reused for each in stormy)} "
+        "refreshes were early or used an old token.",
+        "",
+        f"* Calls that had to wait for a renewal took {max(each.waiting.median for each in stormy):.1f} s (median of "
+        f"the slowest storm), and at most {max(each.waiting.longest for each in stormy):.1f} s.",
+        f"* All other calls took {_milliseconds(stormy)} ms (median of the slowest storm)"
+        + (f", and {_milliseconds(calm)} ms (median) without expiries." if calm else "."),
         "",
     ]
 

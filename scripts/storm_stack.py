@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Airflow and a sandbox, in which one storm after another can be let loose."""
+"""A real Airflow and a sandbox, in which storms run one after another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAGS = ROOT / "scripts" / "storm_dags"
 DAG_ID = "storm"
 RUN_TIMEOUT = 900.0
 
-#: Lists are not what storms are about, and logins must not trip the look-alike's fraud prevention.
+#: Few transactions, because storms measure no pulls; and a login limit that storms do not reach.
 SANDBOX_FLAGS = ("--transactions", "200", "--login-limit", "100")
 
 #: Where the sandbox itself tells which API key it takes.
@@ -70,7 +70,7 @@ class Stack:
 
     # ── A storm ──────────────────────────────────────────────────────────────────────────────────────────
     def run(self, plan: Plan) -> Figures:
-        """Let one storm loose and return its figures."""
+        """Run one storm and return its figures."""
         self.bank.control(
             "PATCH",
             "settings",

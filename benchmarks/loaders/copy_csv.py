@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COPY of a file that somebody has prepared: what PostgreSQL itself needs for the rows."""
+"""COPY of a prepared file: the cost of the rows in PostgreSQL itself."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CREATE TABLE AS from Parquet, and INSERT of what comes later: what DuckDB itself needs for the rows."""
+"""CREATE TABLE AS from Parquet, and INSERT of later rows: the cost of the rows in DuckDB itself."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pullers share. They run in environments of their own, so: the standard library only.
+"""Shared code of the pullers. They run in their own environments, so it uses only the standard library.
 
 A puller is a script that gets one argument, its :class:`Job` as JSON. Once prepared it says "ready" and waits for a
 line on standard input; then it pulls, and its last line of output is JSON, what it came to.
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def query(self) -> dict[str, Any]:
-        """The query of the first page, the same for everybody."""
+        """The query of the first page, the same for all pullers."""
         return {
             "limit": 100, "sort_by": "created_at", "sort_type": "ASC",
             "created_from": self.created_from, "created_to": self.created_to,

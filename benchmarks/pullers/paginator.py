@@ -16,7 +16,7 @@ class LastId(BasePaginator):
         self._last: Any = None
 
     def update_state(self, response: Any, data: list[Any] | None = None) -> None:
-        """Take the next cursor from an answer."""
+        """Read the next cursor from a response."""
         self._has_next_page = bool(data) and response.json()["has_more"]
         self._last = data[-1]["id"] if data else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bare sockets, one thread and equal share of the time for each window: what the bank's answers cost at the least.
+"""Bare sockets, one thread and an equal share of the time for each window: the lower limit for the bank's responses.
 
 Not a puller that anybody would write; it shows that the sandbox is not what the others wait for.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every task of a storm does: call the bank several times, and note how long each call took."""
+"""The work of each task in a storm: call the bank several times, and measure each call."""
 
 from __future__ import annotations
 
