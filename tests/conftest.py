@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test has: an Airflow home of its own, and nothing of the developer's Airflow.
+"""Settings for all tests: a separate Airflow home, without the developer's Airflow settings.
 
-Airflow reads its settings when it is first imported, so this module sets them while pytest is loading it,
-before any test module, and refuses to go on where something has imported Airflow earlier.
+Airflow reads its settings when it is first imported. So this module sets them while pytest loads it, before any test
+module, and fails if Airflow has been imported earlier.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if "airflow" in sys.modules:
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW"))]:
     del os.environ[_name]
 
-# A child of a test's must not collect what its parent has left: each of its S3 file systems then waits a second for an
-# event loop that runs in the parent alone, and a worker of pytest may have dozens.
+# A forked child must not collect the S3 file systems of its parent. Each would wait a second for an event loop that
+# runs only in the parent, and a worker of pytest may have dozens.
 os.register_at_fork(after_in_child=gc.freeze)
 
-# One home for each process: with pytest-xdist every worker has its own.
+# One home for each process, so that each worker of pytest-xdist has its own.
 _HOME = Path(tempfile.mkdtemp(prefix="intergiro-tests-"))
 _OWNER = os.getpid()
 (_HOME / "dags").mkdir()
-# Temporary files too, the renewal's lock files among them: two test runs at once must not wait for each other. What
-# tests are given as `tmp_path` stays at the usual place, for a look at it after a failure.
+# Temporary files too, such as lock files: two test runs at the same time must not wait for each other. The directories
+# of `tmp_path` stay at the usual place, for the analysis of a failure.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
 _TMP = Path(tempfile.mkdtemp(prefix="intergiro-tmp-"))
 _TMP.chmod(0o755)  # servers of the tests run as another user
@@ -51,7 +51,7 @@ os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32
 
 @atexit.register
 def _remove_home() -> None:
-    # A forked child that ends by sys.exit comes by here too, and must leave its parent's home alone.
+    # A forked child that ends with sys.exit runs this, too, and must not delete the home of its parent.
     if os.getpid() == _OWNER:
         shutil.rmtree(_HOME, ignore_errors=True)
         shutil.rmtree(_TMP, ignore_errors=True)
@@ -70,13 +70,13 @@ def airflow_home() -> Path:
 def airflow_db(airflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the metadata database (SQLite) of the private home, migrated.
 
-    Of pytest-xdist's workers, one migrates; the others copy its file, which spares each of them several seconds.
+    One worker of pytest-xdist migrates. The others copy its file, which saves several seconds each.
     """
     database = airflow_home / "airflow.db"
     if "PYTEST_XDIST_WORKER" not in os.environ:
         _migrate()
         return database
-    migrated = tmp_path_factory.getbasetemp().parent / "airflow.db"  # the workers have the parent in common
+    migrated = tmp_path_factory.getbasetemp().parent / "airflow.db"  # the workers have the same parent
     with migrated.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if migrated.exists():
@@ -92,7 +92,6 @@ def _migrate() -> None:
         [sys.executable, "-m", "airflow", "db", "migrate"],
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -100,8 +99,8 @@ def _migrate() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_database(airflow_home: Path) -> None:
-    """Let each module begin without the Variables (sessions, login histories) and connections of the one before."""
-    # A sandbox may get the port of an earlier one. A token still held for that one would cost a 401 and a login.
+    """Delete the Variables (sessions, login histories) and connections of the module before."""
+    # A sandbox may get the port of an earlier one. A stored token for that one would cost a 401 and a login.
     if driver := sys.modules.get("intergiro_provider.session.driver"):
         driver._caches.clear()
     database = airflow_home / "airflow.db"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `sandbox` fixture: a fresh Intergiro look-alike for each test."""
+"""The `sandbox` fixture: a new sandbox for each test."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from intergiro_provider.sandbox import Sandbox
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox with the documented defaults, but an API key of its own.
 
-    The kernel gives a port again in the same process. With the same key, the session of an earlier test's sandbox would
-    count as this one's.
+    The kernel can assign a port again. With the same key, the session of an earlier test's sandbox would be used here.
 
     For other settings: `@pytest.mark.parametrize("sandbox", [{"access_token_life": 2.0}], indirect=True)`.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of dagster-intergiro. They run in `.venv-dagster`, which has no Airflow, and are passed over elsewhere."""
+"""Tests of dagster-intergiro. They run in `.venv-dagster`, which has no Airflow, and are skipped elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the sessions of ephemeral instances away from the developer's home."""
+    """Store the sessions of ephemeral instances in a temporary directory."""
     home = tmp_path / "state"
     monkeypatch.setenv("XDG_STATE_HOME", str(home))
     return home
@@ -40,7 +40,7 @@ def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server; skips the test where there is none, or fails it with CI=true."""
+    """Start a PostgreSQL server. Without its programs, skip the test; with CI=true, fail it."""
     try:
         with services.postgres(Postgres, max_connections=200) as server:
             yield server
@@ -50,7 +50,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[str]:
-    """URL of a PostgreSQL database of this test's own."""
+    """Return the URL of a new PostgreSQL database."""
     name = f"dagster_{uuid.uuid4().hex[:12]}"
     _run(postgres, f"create database {name}")
     yield f"postgresql+psycopg2://postgres:{postgres.password}@127.0.0.1:{postgres.port}/{name}"
@@ -64,7 +64,7 @@ def _run(server: Postgres, statement: str) -> None:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def dagster_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A DAGSTER_HOME of this test's own, with its storage in SQLite or in PostgreSQL."""
+    """Return a new DAGSTER_HOME, with storage in SQLite or in PostgreSQL."""
     home = tmp_path / "home"
     home.mkdir()
     storage = ""
@@ -74,14 +74,14 @@ def dagster_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     from dagster import DagsterInstance
 
-    with DagsterInstance.get():  # two that make the tables at once would collide
+    with DagsterInstance.get():  # two processes that create the tables at the same time would collide
         pass
     return home
 
 
 @pytest.fixture
 def instance(dagster_home: Path) -> Iterator[DagsterInstance]:
-    """The instance in `dagster_home`."""
+    """Return the instance in `dagster_home`."""
     from dagster import DagsterInstance
 
     with DagsterInstance.get() as found:
@@ -89,7 +89,7 @@ def instance(dagster_home: Path) -> Iterator[DagsterInstance]:
 
 
 def dagster(*arguments: str, module: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a `dagster` command in a process of its own."""
+    """Start a `dagster` command in a new process."""
     command = [sys.executable, "-m", "dagster", *arguments, "-m", module]
     return subprocess.Popen(
         command,

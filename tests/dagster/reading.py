@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading what a pull has stored."""
+"""Read the result of a pull."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def ids_in(records: Path | Iterable[bytes]) -> list[str]:
-    """Return the ids of records: of JSON lines, or of what the manifest of a directory names."""
+    """Return the ids of records, from JSON lines or from the parts in the manifest of a directory."""
     if isinstance(records, Path):
         manifest = json.loads((records / "_manifest.json").read_text())
         parts = [records / part["path"] for part in manifest["parts"]]

@@ -120,7 +120,7 @@ def test_a_retry_resumes_inside_of_a_list(
     )
     policy = dg.RetryPolicy(max_retries=1)
     assets = assets_of(pull, partitions_def=DAYS if keys else None, retry_policy=policy)
-    # After so long a wait the pull fails instead of waiting, and here the step is retried at once all the same.
+    # The pull fails instead of waiting so long. Here the step is retried at once.
     sandbox.fault("status", "/v3/transactions", status=429, retry_after="1000", skip=2, times=1)
     monkeypatch.setattr("dagster_intergiro.errors.seconds_to_wait", lambda error: 0.0)
     (tmp_path / "_dagster.json").write_text('{"run": "another", "intergiro_pull": {}}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where sessions are kept, and Dagster's API for it: run with the oldest and the newest Dagster that is supported."""
+"""The places that store sessions, and Dagster's API for them, with the oldest and the newest supported Dagster."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from dagster import DagsterInstance
 from dagster_intergiro import internals
 from dagster_intergiro.cells import Cells, open_cells
 from intergiro_provider.exceptions import IntergiroValueError, StoreUnavailable
+from scripts.services import wait_until
 
 Opened = Callable[[], Cells]
 
 
 @pytest.fixture(params=["sqlite", "postgres instance", "file", "postgres"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
-    """What opens the same place again, as another process would."""
+    """Return a function that opens the same storage again, as another process would."""
     with ExitStack() as stack:
         if request.param == "file":
             yield lambda: open_cells((tmp_path / "sessions").as_uri(), None)
@@ -78,13 +79,11 @@ def test_a_fork_does_not_hold_the_lock_and_a_killed_holder_lets_it_go(opened: Op
 
     killed = context.Process(target=hold)
     killed.start()
-    assert held.wait(20)
+    assert held.wait(120)
     assert not lock.try_acquire()
     os.kill(killed.pid or 0, signal.SIGKILL)
     killed.join()
-    for _ in range(100):
-        if lock.try_acquire():
-            break
+    wait_until(lock.try_acquire)
     child = context.Process(target=signal.pause)
     child.start()
     lock.release()

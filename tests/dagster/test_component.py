@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The component, in a project of its own, with the commands that people use."""
+"""The component, in its own project, with the commands that users run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,6 @@ def dg(project: Path, *arguments: str, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout

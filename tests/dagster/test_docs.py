@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The snippets of the page on Dagster, of the package's README, and the examples do what they show."""
+"""The snippets of the page on Dagster, the package's README and the examples work as shown."""
 
 from __future__ import annotations
 

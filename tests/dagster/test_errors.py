@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Dagster makes of errors, in real runs."""
+"""How Dagster handles the errors, in real runs."""
 
 import logging
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an asset has pulled, loaded into PostgreSQL. The documentation's snippet loads into DuckDB."""
+"""Load the result of an asset into PostgreSQL. The documentation's snippet loads into DuckDB."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def imports(*names: str, path: Path = ROOT) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The wheel built from the checkout, and the one built from its sdist."""
+    """Build a wheel from the checkout, and one from its sdist."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "hatchling", "build", "-d"]
     subprocess.run([*build, str(folder)], cwd=ROOT / "packaging" / "dagster", check=True, capture_output=True)
@@ -118,7 +118,6 @@ DAGSTERS = "import sys, dagster_intergiro; print('dagster works', 'airflow' in s
 
 
 @pytest.mark.exhaustive  # installs Airflow, twice
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("dagster_first", [True, False])
 @pytest.mark.parametrize("removed", ["dagster-intergiro", "airflow-provider-intergiro"])
 def test_both_distributions_work_side_by_side_and_alone(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens and keys are nowhere in the clear: not in DAGSTER_HOME, the database, logs, snapshots, or what is printed."""
+"""No token or key is in plain text in DAGSTER_HOME, the database, logs, snapshots or output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scripts.services import program
 from tests.dagster.conftest import dagster
 from tests.integration.session.services import missing
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.integration
 
 
 def contents(folder: Path) -> bytes:
@@ -32,7 +32,7 @@ def test_no_token_and_no_key_is_anywhere(sandbox: Sandbox, dagster_home: Path, t
         BANK=sandbox.url,
         INTERGIRO_API_KEY=sandbox.api_key,
     )
-    output = run.communicate(timeout=150)[0]
+    output = run.communicate()[0]
     assert run.returncode == 0, output[-3000:]
     places = {"output": output.encode(), "home": contents(dagster_home), "target": contents(tmp_path / "target")}
     if "postgres" in (dagster_home / "dagster.yaml").read_text():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that is told to end, or is killed, while it pulls."""
+"""A run that is stopped or killed during a pull."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dagster import DagsterInstance, DagsterRunStatus
 from intergiro_provider.sandbox import Sandbox
 from tests.dagster.conftest import dagster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.integration
 
 
 ON_BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.exhaustive)]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, "waited in vain"
@@ -57,11 +57,11 @@ def test_a_run_that_is_told_to_end_does_so_within_5_seconds(
     wait_for(lambda: sandbox.counters().by_path["GET /v3/transactions"] > 4 or fault["kind"] == "hang")
     wait_for(lambda: list(tmp_path.rglob("_part-*")))
     parent = psutil.Process(run.pid)
-    # Its own children are helpers of multiprocessing (fork server, resource tracker), below which the step runs.
+    # Its children are helpers of multiprocessing (fork server, resource tracker). The step is a child of these.
     family = [parent, *(set(parent.children(recursive=True)) - set(parent.children()))]
     run.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=120)
     took = time.monotonic() - began
 
     assert not alive
@@ -78,7 +78,7 @@ def test_a_run_that_is_told_to_end_does_so_within_5_seconds(
 def test_after_the_holder_of_the_lock_was_killed_the_next_run_logs_in_once_more_at_most(
     sandbox: Sandbox, dagster_home: Path, tmp_path: Path
 ) -> None:
-    sandbox.fault("hang", "/v3/auth/login", seconds=5, times=1, handled=True)
+    sandbox.fault("hang", "/v3/auth/login", seconds=300, times=1, handled=True)
     killed = start(sandbox, tmp_path / "killed")
     wait_for(lambda: sandbox.counters().by_path["POST /v3/auth/login"])
     os.killpg(killed.pid, signal.SIGKILL)
@@ -86,7 +86,7 @@ def test_after_the_holder_of_the_lock_was_killed_the_next_run_logs_in_once_more_
         child.kill()
     killed.communicate()
 
-    output = (next_run := start(sandbox, tmp_path / "next")).communicate(timeout=150)[0]
+    output = (next_run := start(sandbox, tmp_path / "next")).communicate()[0]
     assert next_run.returncode == 0, output[-3000:]
     counters = sandbox.counters()
     assert (counters.logins, counters.refresh_reused, counters.refresh_early) == (2, 0, 0)

@@ -13,14 +13,14 @@ from tests.dagster.conftest import ROOT
 
 SHARED = ROOT / "intergiro_provider"
 FOREIGN = re.compile(r"\b(Airflow|Variables?|lock_conn_id|[Cc]onnection (\{|')|connection's|DAG|[Tt]ask)\b")
-#: What no run in Dagster comes to: an environment variable or a secrets backend that hides a Variable, `lock_conn_id`.
+#: Messages that no run in Dagster can raise: about hidden Variables and `lock_conn_id`.
 UNREACHABLE = {"shadowed", "lock_mismatch", "store_too_slow", "_unavailable", "_open", "open_lock", "ended", "__init__"}
 ROOMS = ("api", "pull", "session")
 AIRFLOWS_OWN = {"store.py", "redis_lock.py", "locks.py", "airflow_locks.py", "location.py"}
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Every text of the shared packages that is more than a few words, and is no docstring."""
+    """Return every string of the shared packages that is longer than a few words and is not a docstring."""
     paths = [path for room in ROOMS for path in (SHARED / room).glob("*.py") if path.name not in AIRFLOWS_OWN]
     for path in [*paths, SHARED / "exceptions.py"]:
         for function in ast.walk(ast.parse(path.read_text())):

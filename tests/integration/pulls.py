@@ -1,39 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the operators share: a bank, a connection that points at it, and a look at what was written."""
+"""Shared code of the operators' tests: a bank, its connection, and checks of the written files."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from intergiro_provider.hooks import intergiro as hooks
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroToObjectStorageOperator
+from tests.timings import ALONE
 
 CONNECTION = "AIRFLOW_CONN_INTERGIRO_DEFAULT"
 
 
 @pytest.fixture(scope="module")
 def shared_bank(airflow_db: Path) -> Iterator[Sandbox]:
-    """One bank for all tests of a module, so that they share one session; a login takes seconds."""
-    with Sandbox(transactions=730, access_token_life=600.0, login_limit=50, login_window=60.0) as bank:
-        before = os.environ.get(CONNECTION)
-        os.environ[CONNECTION] = bank.connection(max_logins_per_hour=50)
+    """Start one bank for all tests of a module. They share one session, which only this process renews."""
+    with (
+        Sandbox(transactions=730, access_token_life=600.0, login_limit=50, login_window=60.0) as bank,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(hooks, "_timings", lambda: ALONE)
+        patch.setenv(CONNECTION, bank.connection(max_logins_per_hour=50))
         yield bank
-        os.environ.pop(CONNECTION)
-        if before is not None:
-            os.environ[CONNECTION] = before
 
 
 @pytest.fixture
 def bank(shared_bank: Sandbox) -> Iterator[Sandbox]:
-    """The shared bank, with the settings and without the faults of the test before."""
+    """Return the shared bank with its original settings and without faults."""
     settings = shared_bank.settings()
     shared_bank.reset_counters()
     yield shared_bank
@@ -48,7 +49,7 @@ Said = Callable[[], str]
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Said:
-    """What was logged since the last call. Airflow 3's operators log to standard output, past the logging module."""
+    """Return a function that returns the log since its last call, with the standard output, to which Airflow 3 logs."""
 
     def read() -> str:
         captured = capfd.readouterr()
@@ -60,19 +61,19 @@ def said(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) ->
 
 
 def transfer(path: Path, **arguments: Any) -> IntergiroToObjectStorageOperator:
-    """The operator under test, with a target on the local disk."""
+    """Return the operator, with a target on the local disk."""
     return IntergiroToObjectStorageOperator(
         **{"task_id": "pull", "endpoint": "transactions", "path": f"file://{path}", **arguments}
     )
 
 
 def pull(path: Path, **arguments: Any) -> dict[str, Any]:
-    """Run the operator by itself and return its result."""
+    """Execute the operator and return its result."""
     return transfer(path, **arguments).execute({})
 
 
 def written(path: Path) -> tuple[dict[str, Any], list[bytes]]:
-    """The manifest in a directory and its parts' records; checks sizes and hashes, and that nothing else is there."""
+    """Return the manifest in a directory and its records. Check sizes and hashes, and that there is no other file."""
     manifest = json.loads((path / "_manifest.json").read_bytes())
     records: list[bytes] = []
     for part in manifest["parts"]:

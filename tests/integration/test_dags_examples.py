@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every example DAG runs, by `dag.test()` in a process of its own, on whatever Airflow this is."""
+"""Every example DAG, and that of the README, runs with `dag.test()`, on each supported version of Airflow.
+
+One example waits for a person's approval. `tests/system/test_payments.py` runs it, with a browser.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -21,38 +28,49 @@ from scripts import services
 from tests.integration.pulls import written
 from tests.integration.session.services import missing
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
-EXAMPLES = Path(__file__).parents[2] / "dags_examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "dags_examples"
+README = ROOT / "README.md"
+LAKE = "s3://aws_default@lake/"
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
-#: Runs the DAGs of a folder one after the other, and prints the state and the result of each of their tasks.
+#: Runs the DAGs of a folder one after the other, in one or several rounds, and prints the state and the result of each
+#: of their tasks. A round has a time or None, environment variables, and the ids of its DAGs or None for all.
 RUN = """
-import inspect, json, sys
+import inspect, json, os, sys
 from datetime import datetime
 try:
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag
 except ImportError:
     from airflow.models import DagBag
 
-bag = DagBag(sys.argv[1])
-assert not bag.import_errors, bag.import_errors
-at = datetime.fromisoformat(sys.argv[2])
-runs = {}
-for dag_id, dag in bag.dags.items():
-    [name] = {"logical_date", "execution_date"} & set(inspect.signature(dag.test).parameters)  # Airflow 3's, and 2's
-    run = dag.test(**{name: at})
-    runs[dag_id] = [
-        (ti.task_id, ti.map_index, str(ti.state), ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index))
-        for ti in run.get_task_instances()
-    ]
-print("RESULT " + json.dumps(runs, default=str))
+def run(at, environment, dag_ids):
+    os.environ.update(environment)
+    bag = DagBag(sys.argv[1])
+    assert not bag.import_errors, bag.import_errors
+    runs = {}
+    for dag_id in dag_ids or bag.dags:
+        dag = bag.dags[dag_id]
+        [name] = {"logical_date", "execution_date"} & set(inspect.signature(dag.test).parameters)  # in Airflow 3 and 2
+        ran = dag.test(**{name: at and datetime.fromisoformat(at)})
+        if name == "logical_date":  # the first run has stored all DAGs; each other would do so again, in seconds
+            DagBundlesManager.get_all_dag_bundles = lambda self: ()
+        runs[dag_id] = [
+            (ti.task_id, ti.map_index, str(ti.state), ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index))
+            for ti in ran.get_task_instances()
+        ]
+    return runs
+
+print("RESULT " + json.dumps([run(*each) for each in json.loads(sys.argv[2])], default=str))
 """
 
 
 @dataclass
 class Run:
-    """What came of the examples."""
+    """The results of the examples."""
 
     bank: Sandbox
     target: Path
@@ -61,63 +79,68 @@ class Run:
     warehouse: services.Postgres
 
     def result(self, dag_id: str, task_id: str) -> Any:
-        """What a task returned."""
+        """Return the result of a task."""
         [result] = [value for task, _, _, value in self.runs[dag_id] if task == task_id]
         return result
 
 
-def run(script: str, bank: Sandbox, target: Path, at: datetime, warehouse: str = "") -> dict[str, Any]:
-    """Run examples by this script, as of a moment; the tasks of each, all of which have to succeed."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(EXAMPLES), at.isoformat()],
-        env={
-            **os.environ,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
-            "AIRFLOW_CONN_INTERGIRO_DEFAULT": bank.connection(),
-            "AIRFLOW_CONN_WAREHOUSE": warehouse,
-            "INTERGIRO_EXAMPLE_TARGET": f"file://{target}",
-            "INTERGIRO_EXAMPLE_DATABASE": f"{target}/intergiro.duckdb",
-        },
-        capture_output=True,
-        text=True,
-        timeout=220,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert lines, (done.stdout + done.stderr)[-6000:]
-    runs: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    states = {task[2].rpartition(".")[2].lower() for tasks in runs.values() for task in tasks}
-    assert states == {"success"}, (done.stdout + done.stderr)[-6000:]
-    return runs
-
-
 @pytest.fixture(scope="module")
-def ran(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run all examples once."""
-    target = tmp_path_factory.mktemp("target")
-    with Sandbox(transactions=1500, days=5) as bank:
-        at = datetime.now(UTC)
+def ran(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run all examples once, and the DAG of the README; two of them also by hand."""
+    target, dags = tmp_path_factory.mktemp("target"), tmp_path_factory.mktemp("dags")
+    for example in EXAMPLES.glob("*.py"):
+        if example.stem != "intergiro_pay_approved":
+            shutil.copy(example, dags)
+    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert snippet.count(LAKE) == 1
+    (dags / "readme.py").write_text(snippet.replace(LAKE, f"file://{target}/readme/"))
+    at = datetime.now(UTC)
+    rounds: list[Any] = [(at.isoformat(), {}, None)]
+    if AIRFLOW >= (3, 0):
+        by_hand = {"INTERGIRO_EXAMPLE_TARGET": f"file://{target}/by_hand"}
+        rounds.append((None, by_hand, ["intergiro_daily", "intergiro_nightly"]))
+    with ExitStack() as stack:
+        bank = stack.enter_context(Sandbox(transactions=1500, days=5))
         try:
-            with services.postgres(services.Postgres) as server:
-                yield Run(bank, target, at, run(RUN, bank, target, at, server.connection_json()), server)
+            warehouse = stack.enter_context(services.postgres(services.Postgres))
         except services.Missing as reason:
             missing(str(reason))
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(dags), json.dumps(rounds)],
+            env={
+                **os.environ,
+                "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+                "AIRFLOW_CONN_INTERGIRO_DEFAULT": bank.connection(),
+                "AIRFLOW_CONN_WAREHOUSE": warehouse.connection_json(),
+                "INTERGIRO_EXAMPLE_TARGET": f"file://{target}",
+                "INTERGIRO_EXAMPLE_DATABASE": f"{target}/intergiro.duckdb",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, (done.stdout + done.stderr)[-6000:]
+        runs = json.loads(lines[-1].removeprefix("RESULT "))
+        states = {task[2].rpartition(".")[2].lower() for each in runs for tasks in each.values() for task in tasks}
+        assert states == {"success"}, (done.stdout + done.stderr)[-6000:]
+        yield Run(bank, target, at, runs[0], warehouse)
 
 
 def test_all_of_them_share_one_session(ran: Run) -> None:
-    assert len(ran.runs) == 8 + (AIRFLOW >= (3, 0)) + (AIRFLOW >= (3, 2)) + (AIRFLOW >= (3, 3))
+    assert len(ran.runs) == 9 + (AIRFLOW >= (3, 0)) + (AIRFLOW >= (3, 2)) + (AIRFLOW >= (3, 3))
     counters = ran.bank.counters()
     assert (counters.logins, counters.refresh_early, counters.refresh_reused) == (1, 0, 0)
 
 
 def day_before(moment: datetime) -> tuple[datetime, datetime]:
-    """Beginning and end of the last day that had ended then, in UTC."""
+    """Return the begin and the end of the last complete day at this time, in UTC."""
     end = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return end - timedelta(days=1), end
 
 
 def test_nightly_pull(ran: Run) -> None:
-    # Before two o'clock in the morning, the last run that was due is yesterday's.
+    # Before two o'clock, the last scheduled run is yesterday's.
     day, end = day_before(ran.at - timedelta(hours=2))
     bounds = {"created_from": day.isoformat(), "created_to": end.isoformat()}
     rows = {}
@@ -139,20 +162,25 @@ def test_daily(ran: Run) -> None:
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 0), reason="in Airflow 2 each run has a logical date")
-def test_runs_by_hand_without_a_logical_date(airflow_db: Path, tmp_path: Path) -> None:
-    """What `airflow dags trigger` makes: such a run has no interval, and its templates not even the name of one."""
-    script = RUN.replace("{name: at}", "{name: None}").replace(
-        "bag.dags.items()", "[(name, bag.dags[name]) for name in ('intergiro_daily', 'intergiro_nightly')]"
-    )
-    with Sandbox(transactions=500, days=5) as bank:
-        runs = run(script, bank, tmp_path, datetime.now(UTC))
-        [directory] = (tmp_path / "daily").iterdir()
-        day = datetime.fromisoformat(directory.name).replace(tzinfo=UTC)
-        assert datetime.now(UTC) - timedelta(days=2, minutes=10) < day < datetime.now(UTC) - timedelta(days=1)
-        _, records = written(directory)
-        bounds = (day - timedelta(days=2)).isoformat(), (day + timedelta(days=1)).isoformat()
-        assert sorted(records) == sorted(bank.records("/v3/transactions", *bounds))
-    assert set(runs) == {"intergiro_daily", "intergiro_nightly"}
+def test_runs_by_hand_without_a_logical_date(ran: Run) -> None:
+    """As with `airflow dags trigger`. Such a run has no interval, and its templates do not define one."""
+    [directory] = (ran.target / "by_hand" / "daily").iterdir()
+    day = datetime.fromisoformat(directory.name).replace(tzinfo=UTC)
+    assert datetime.now(UTC) - timedelta(days=2, minutes=10) < day < datetime.now(UTC) - timedelta(days=1)
+    _, records = written(directory)
+    bounds = (day - timedelta(days=2)).isoformat(), (day + timedelta(days=1)).isoformat()
+    assert sorted(records) == sorted(ran.bank.records("/v3/transactions", *bounds))
+    assert list((ran.target / "by_hand" / "transactions").iterdir())
+
+
+def test_the_readmes_dag_pulls_the_day_before(ran: Run) -> None:
+    """Unchanged except for its target directory."""
+    day, end = day_before(ran.at)
+    [directory] = (ran.target / "readme" / "transactions").iterdir()
+    manifest, records = written(directory)
+    assert directory.name == f"{day:%Y-%m-%d}"
+    assert manifest["rows"] > 0
+    assert sorted(records) == sorted(ran.bank.records("/v3/transactions", day.isoformat(), end.isoformat()))
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 2), reason="partitions came with Airflow 3.2")
@@ -214,7 +242,7 @@ def test_wait_for_event(ran: Run) -> None:
 
 @pytest.mark.skipif(AIRFLOW < (3, 0), reason="event-driven DAGs are Airflow 3's")
 def test_on_new_transactions(ran: Run) -> None:
-    """Run by hand: the last day."""
+    """A run that was started by hand pulls the last day."""
     bounds = ran.result("intergiro_on_new_transactions", "interval")
     [directory] = (ran.target / "new_transactions").iterdir()
     manifest, records = written(directory)

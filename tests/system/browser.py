@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real browser that looks at Airflow's pages, and the pictures that it takes of them for the documentation."""
+"""A real browser for Airflow's pages, and the screenshots for the documentation."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
 
-#: Where pictures go that are to be kept; without it they go to the test's own directory.
+#: The environment variable with the directory for screenshots; without it they go to a temporary directory.
 SCREENSHOTS = "INTERGIRO_SCREENSHOTS"
 
 ROOT = Path(__file__).parents[2]
 
-#: What one picture of the documentation may weigh, in bytes.
+#: The largest size of a picture in the documentation, in bytes.
 HEAVIEST = 150_000
 
 WIDE = {"width": 1280, "height": 720}
 
 
 def missing(what: str) -> None:
-    """Skip the test for want of this; a failure where everything has to be there."""
+    """Skip the test because a requirement is missing; with CI=true, fail it."""
     if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
-        pytest.fail(f"{what}: CI has to have it")
+        pytest.fail(f"{what}: required with CI=true")
     pytest.skip(what)
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium, without a window."""
+    """Start the system's Chromium, headless."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing("no Playwright: it is installed beside Airflow 3.3 only")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        missing("no Chromium: `apt-get install chromium`, or whatever this system calls it")
+        missing("no Chromium: `apt-get install chromium`, or the package of this system")
     # Chromium's own sandbox does not work for root.
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
@@ -55,24 +55,24 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, and the address and body of every answer that it had from Airflow's APIs: `received`."""
+    """A page in the browser. `received` holds the URL and the body of each response from Airflow's APIs."""
 
     def __init__(self, browser: Browser, size: dict[str, int] | None = None) -> None:
-        """Open an empty page of this size; nobody waits longer than a minute for anything on it."""
+        """Open an empty page of this size. Each action has a timeout of two minutes."""
         self.page: Page = browser.new_page(viewport=size or WIDE, locale="en-GB", timezone_id="UTC")  # type: ignore[arg-type]
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(120_000)
         self.received: list[tuple[str, bytes]] = []
         for place in ("**/api/v2/**", "**/ui/**"):
             self.page.route(place, self._pass_on)
 
     def _pass_on(self, route: Route) -> None:
-        """Hand on an answer and keep it: later the browser would have forgotten those of the pages before."""
+        """Forward a response to the page, and store it. The browser keeps only the responses of the current page."""
         from playwright.sync_api import Error
 
         try:
-            answer = route.fetch()
-            self.received.append((route.request.url, answer.body()))
-            route.fulfill(response=answer)
+            response = route.fetch()
+            self.received.append((route.request.url, response.body()))
+            route.fulfill(response=response)
         except Error:
             if not self.page.is_closed():
                 route.abort()
@@ -84,20 +84,23 @@ SHORTEN = """directories => {
         for (const directory of directories)
             texts.currentNode.data = texts.currentNode.data.replaceAll(directory + "/", "…/");
 }"""
-"""Shortens paths of this machine, which mean nothing to a reader."""
+"""Shortens paths of this machine in the text of the page."""
 
 
 class Pictures:
-    """Takes pictures, into the documentation if it was asked to, else to where a look at them helps after a failure."""
+    """Takes screenshots: for the documentation if `SCREENSHOTS` is set, otherwise for the analysis of a failure."""
 
     def __init__(self, elsewhere: Path) -> None:
-        """Take the directory for pictures that nobody has asked for."""
+        """Choose the directory.
+
+        :param elsewhere: the directory if `SCREENSHOTS` is not set.
+        """
         wanted = os.environ.get(SCREENSHOTS)
         self.directory = Path(wanted) if wanted else elsewhere
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def take(self, watched: Watched, name: str, of: Locator | None = None, **options: Any) -> None:
-        """Take one of the page, or of a part of it, and refuse one that is too heavy for a repository."""
+        """Take a screenshot of the page, or of a part of it. A picture that is too large is a failure."""
         watched.page.wait_for_load_state("networkidle")
         watched.page.evaluate(SHORTEN, [str(ROOT), tempfile.gettempdir()])
         taken = (of or watched.page).screenshot(path=self.directory / f"{name}.png", animations="disabled", **options)

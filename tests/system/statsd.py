@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A StatsD server that keeps what an Airflow sends it."""
+"""A StatsD server that stores the metrics of an Airflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 class StatsdServer:
-    """Listens on loopback between `with` and its end."""
+    """Listens on loopback inside a `with` block."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -34,11 +34,11 @@ class StatsdServer:
                 continue
 
     def count(self, name: str) -> int:
-        """What the counter `airflow.<name>` has come to."""
+        """Return the value of the counter `airflow.<name>`."""
         return sum(int(n) for n in re.findall(rf"^airflow\.{re.escape(name)}:(\d+)\|c", "\n".join(self._lines), re.M))
 
     def times(self, name: str) -> list[float]:
-        """What was added to the timer `airflow.<name>`, in milliseconds."""
+        """Return the values of the timer `airflow.<name>`, in milliseconds."""
         found = re.findall(rf"^airflow\.{re.escape(name)}:([\d.]+)\|ms", "\n".join(self._lines), re.M)
         return [float(number) for number in found]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same DAGs on Airflow 2.11, where tasks read and write Variables straight in the metadata database.
+"""The same DAGs on Airflow 2.11, where tasks read and write Variables directly in the metadata database.
 
-Its scheduler cannot run tasks side by side on SQLite, so each DAG runs by `dag.test()`, in a process of its own.
+The scheduler cannot run tasks in parallel on SQLite. So each DAG runs with `dag.test()`, in its own process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.system.statsd import StatsdServer
 if AIRFLOW >= (3, 0):
     pytest.skip("on Airflow 3 the DAGs run in a real scheduler instead", allow_module_level=True)
 
-#: Runs one DAG and prints what the tests look at. The DAG's file, its id and the run's conf are the arguments.
+#: Runs one DAG and prints the results of its tasks. The arguments are the DAG's file, its id and the run's conf.
 RUN_DAG = """
 import json, sys
 from airflow.models import DagBag
@@ -44,7 +44,7 @@ print("RESULT " + json.dumps([str(run.state), found], default=str))
 """
 
 
-#: Prints the links of the last run of a DAG, as the web server finds them: by the DAG as it is stored.
+#: Prints the links of the last run of a DAG. As in the web server, they come from the serialized DAG.
 READ_LINKS = """
 import json, sys
 from airflow.models import DagBag, DagRun
@@ -62,7 +62,7 @@ print("RESULT " + json.dumps(found))
 
 @dataclass
 class Airflow2:
-    """The home of an Airflow 2.11 and the bank that its connection points at."""
+    """An Airflow 2.11 without running components, and its bank."""
 
     home: Path
     env: dict[str, str]
@@ -70,13 +70,13 @@ class Airflow2:
     statsd: StatsdServer
 
     def run(self, dag_id: str, file: Path, **conf: Any) -> dict[tuple[str, int], Any]:
-        """Run a DAG; return the result of each task instance by its id and map index."""
+        """Run a DAG. Return the result of each task instance, by task id and map index."""
         done = subprocess.run(
             [sys.executable, "-c", RUN_DAG, str(file), dag_id, json.dumps(conf)],
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
         (self.home / "logs" / f"{dag_id}.txt").write_text(done.stdout + done.stderr)
@@ -87,13 +87,13 @@ class Airflow2:
         return {(task, index): value for task, index, _, value in found}
 
     def links(self, dag_id: str, file: Path) -> dict[tuple[str, int, str], str]:
-        """The links of the last run, by task, map index and name."""
+        """Return the links of the last run, by task id, map index and name."""
         done = subprocess.run(
             [sys.executable, "-c", READ_LINKS, str(file), dag_id],
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=600,
             check=False,
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -104,7 +104,7 @@ class Airflow2:
 
 @pytest.fixture(scope="module")
 def airflow2(airflow_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow2]:
-    """Start a sandbox and point a connection, given by the environment, at it."""
+    """Start a sandbox, and set a connection to it in the environment."""
     folder = tmp_path_factory.mktemp("sandbox")
     processes = Group(folder / "processes.json", folder)
     try:
@@ -165,7 +165,7 @@ def test_what_dag_authors_take_for_granted(airflow2: Airflow2, tmp_path: Path) -
 
 
 def test_a_later_process_goes_on_with_the_session(airflow2: Airflow2) -> None:
-    """The process of the test before is gone; its session is not, and expires several times during this one."""
+    """The session outlives the process of the test before, and expires several times during this test."""
     before = airflow2.bank.counters()
     result = airflow2.run("shared_session", dag_file("shared_session.py"), seconds=3)
     assert min(result.values()) >= 1, "a renewal takes up to three of a task's seconds"
@@ -195,7 +195,7 @@ def test_a_deferred_sensor_ends_when_the_record_is_there(airflow2: Airflow2) -> 
     booking = threading.Thread(target=book)
     booking.start()
     try:
-        airflow2.run("waiting", Path(__file__).with_name("waiting_dags") / "waiting.py", batch=batch)
+        airflow2.run("waiting", Path(__file__).with_name("dags") / "waiting.py", batch=batch)
     finally:
         ended.set()
         booking.join()
@@ -209,7 +209,7 @@ def test_connection_test_by_cli(airflow2: Airflow2) -> None:
         env={**airflow2.env, "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -217,7 +217,7 @@ def test_connection_test_by_cli(airflow2: Airflow2) -> None:
 
 
 def test_no_token_is_written_anywhere(airflow2: Airflow2) -> None:
-    """After all of the above: in no log and in no row of the database but the encrypted Variable."""
+    """After all other tests: no log and no row of the database contains a token or an API key in plain text."""
     secrets = airflow2.bank.tokens() | set(airflow2.bank.settings()["api_keys"])
     cells = list(database_cells(airflow2.home / "airflow.db"))
     places = list(files(airflow2.home))

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The product in a real Airflow 3: scheduler, LocalExecutor, API server, against a sandbox process."""
+"""The provider in a real Airflow 3 with scheduler, LocalExecutor and API server. The bank is a sandbox process."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import re
-import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,34 @@ from tests.system.conftest import ACCESS_TOKEN_LIFE, AIRFLOW, TRANSACTIONS, Syst
 if AIRFLOW < (3, 0):
     pytest.skip("needs the components of Airflow 3", allow_module_level=True)
 
+#: How long each task of the shared session calls the bank.
+SECONDS = 12
+
 #: An API key that the sandbox does not know.
 WRONG_KEY = "5a4db0c5-0000-4000-8000-00000badc0de"
 
 
 def difference(after: dict[str, Any], before: dict[str, Any], *names: str) -> dict[str, int]:
-    """Return by how much these counters have grown."""
+    """Return the increase of these counters."""
     return {name: after[name] - before[name] for name in names}
 
 
-def test_every_door_leads_to_the_bank(system: System) -> None:
-    before = system.bank.counters()
+@pytest.fixture(scope="module")
+def runs(system: System) -> dict[str, str]:
+    """Start a run of each DAG, all at the same time, and let the scheduler start the nightly one."""
+    conf: dict[str, dict[str, Any]] = {
+        "shared_session": {"seconds": SECONDS},
+        "doors": {"target": f"file://{system.data}/doors"},
+    }
+    by_hand = (*conf, "intergiro_call_endpoint", "intergiro_hook_in_task", "intergiro_http_operator")
+    started = {dag_id: system.start(dag_id, **conf.get(dag_id, {})) for dag_id in by_hand}
+    system.airflow.rest.set_paused("intergiro_nightly", False)
+    return started
+
+
+def test_every_door_leads_to_the_bank(system: System, runs: dict[str, str]) -> None:
     target = system.data / "doors"
-    run = system.run("doors", target=f"file://{target}")
+    run = system.finish("doors", runs["doors"])
 
     result = {
         task: system.airflow.rest.xcom("doors", run, task)
@@ -51,44 +65,21 @@ def test_every_door_leads_to_the_bank(system: System) -> None:
     assert result["transfer"] == manifest
     assert manifest["rows"] == TRANSACTIONS
     assert len({json.loads(line)["id"] for line in published(manifest, target)}) == TRANSACTIONS
-    assert difference(system.bank.counters(), before, "refresh_early", "refresh_reused", "fraud_blocks") == {
-        "refresh_early": 0,
-        "refresh_reused": 0,
-        "fraud_blocks": 0,
-    }
 
 
-def test_mapped_tasks_share_one_session(system: System) -> None:
-    """Six tasks in four processes, and a token that expires under each of them: one login serves all."""
-    seconds = 12
-    before = system.bank.counters()
-    run = system.run("shared_session", timeout=240, seconds=seconds)
-    after = system.bank.counters()
+def test_mapped_tasks_share_one_session(system: System, runs: dict[str, str]) -> None:
+    """Six tasks run at the same time until the token has expired in each. There is one login."""
+    run = system.finish("shared_session", runs["shared_session"], 240)
+    counters = system.bank.counters()
 
     instances = system.airflow.rest.task_instances("shared_session", run)
     assert [(item["state"], item["try_number"]) for item in instances] == [("success", 1)] * 6
     calls = [system.airflow.rest.xcom("shared_session", run, "call_for_a_while", index) for index in range(6)]
     assert min(calls) > 5
-    assert after["logins"] - before["logins"] <= (0 if before["logins"] else 1)
-    assert after["logins"] == 1, "the only login since the stack was started"
-    assert after["refreshes"] - before["refreshes"] >= seconds // ACCESS_TOKEN_LIFE
-    assert difference(after, before, "refresh_early", "refresh_reused", "refresh_refused", "fraud_blocks") == {
-        "refresh_early": 0,
-        "refresh_reused": 0,
-        "refresh_refused": 0,
-        "fraud_blocks": 0,
-    }
-
-
-def test_renewals_are_counted_where_airflow_counts(system: System) -> None:
-    """Every renewal so far was made by a task, and StatsD knows of as many as the bank."""
-    counters = system.bank.counters()
-    assert system.statsd.count("intergiro.session.logins") == counters["logins"] == 1
-    assert system.statsd.count("intergiro.session.renewals") == counters["logins"] + counters["refreshes"]
-    assert len(system.statsd.times("intergiro.session.renewal_duration")) == counters["logins"] + counters["refreshes"]
-    assert system.statsd.times("intergiro.session.wait"), "six tasks in four processes met at an expiry"
-    assert system.statsd.count("intergiro.session.unexpected_logins") == 0
-    assert system.statsd.count("intergiro.session.refused") == counters["refresh_refused"] == 0
+    assert counters["logins"] == 1, "the only login since the stack was started"
+    assert counters["refreshes"] >= SECONDS // ACCESS_TOKEN_LIFE
+    assert [counters[f"refresh_{what}"] for what in ("early", "reused", "refused")] == [0, 0, 0]
+    assert counters["fraud_blocks"] == 0
 
 
 @pytest.mark.parametrize(
@@ -99,14 +90,14 @@ def test_renewals_are_counted_where_airflow_counts(system: System) -> None:
         ("intergiro_http_operator", "individuals", 250),
     ],
 )
-def test_example_run_by_hand(system: System, dag_id: str, task_id: str, expected: int) -> None:
-    run = system.run(dag_id)
+def test_example_run_by_hand(system: System, runs: dict[str, str], dag_id: str, task_id: str, expected: int) -> None:
+    run = system.finish(dag_id, runs[dag_id])
     result = system.airflow.rest.xcom(dag_id, run, task_id)
     assert (sum(result.values()) if isinstance(result, dict) else result) == expected
 
 
 def published(manifest: dict[str, Any], directory: Path) -> list[bytes]:
-    """Return the records of a pull, as its manifest lists them."""
+    """Return the records of a pull, in the order of its manifest."""
     return [
         line
         for part in manifest["parts"]
@@ -115,7 +106,7 @@ def published(manifest: dict[str, Any], directory: Path) -> list[bytes]:
 
 
 def check_nightly(system: System, run_id: str, day: date) -> None:
-    """The run has pulled this day's transactions, byte for byte, and has told so to who waits for the assets."""
+    """Check that the run has pulled this day's transactions byte for byte, and has emitted the asset events."""
     rest = system.airflow.rest
     expected = system.bank.records(f"{day}T00:00:00Z", f"{day + timedelta(days=1)}T00:00:00Z")
     assert expected
@@ -130,16 +121,10 @@ def check_nightly(system: System, run_id: str, day: date) -> None:
     assert sorted(event["extra"]["rows"] for event in events["asset_events"]) == sorted(rows.values())
 
 
-def test_nightly_example_made_by_the_scheduler(system: System) -> None:
-    """Unpaused, the DAG gets its run from the scheduler, for the last whole day."""
-    rest = system.airflow.rest
-    rest.set_paused("intergiro_nightly", False)
-    deadline = time.monotonic() + 60
-    runs: list[dict[str, Any]] = []
-    while not runs and time.monotonic() < deadline:
-        time.sleep(0.3)
-        runs = [run for run in rest.runs("intergiro_nightly") if run["run_type"] == "scheduled"]
-    (run,) = runs
+def test_nightly_example_made_by_the_scheduler(system: System, runs: dict[str, str]) -> None:
+    """When the DAG is unpaused, the scheduler creates a run for the last whole day."""
+    [run] = system.until(lambda: system.airflow.rest.runs("intergiro_nightly"), "a run")
+    assert run["run_type"] == "scheduled"
     system.finish("intergiro_nightly", run["dag_run_id"])
     due = datetime.fromisoformat(run["data_interval_end"])
     assert datetime.now(UTC) - due < timedelta(days=1, minutes=5)
@@ -147,15 +132,26 @@ def test_nightly_example_made_by_the_scheduler(system: System) -> None:
 
 
 def test_nightly_example_run_by_hand(system: System) -> None:
-    """Without a logical date, and so without an interval: yesterday, whatever the hour."""
+    """The run has no logical date and no data interval. It pulls yesterday, at any time of day."""
     run_id = system.run("intergiro_nightly")
     run = system.airflow.rest.run("intergiro_nightly", run_id)
     due = datetime.fromisoformat(run["data_interval_end"] or run["run_after"])
     check_nightly(system, run_id, due.date() - timedelta(days=1))
 
 
+def test_renewals_are_counted_where_airflow_counts(system: System) -> None:
+    """StatsD and the bank count the same renewals. So far, only tasks have renewed the session."""
+    counters = system.bank.counters()
+    assert system.statsd.count("intergiro.session.logins") == counters["logins"] == 1
+    assert system.statsd.count("intergiro.session.renewals") == counters["logins"] + counters["refreshes"]
+    assert len(system.statsd.times("intergiro.session.renewal_duration")) == counters["logins"] + counters["refreshes"]
+    assert system.statsd.times("intergiro.session.wait"), "six processes met at an expiry"
+    assert system.statsd.count("intergiro.session.unexpected_logins") == 0
+    assert system.statsd.count("intergiro.session.refused") == counters["refresh_refused"] == 0
+
+
 def connection(system: System, key: str, port: int | None = None) -> dict[str, Any]:
-    """Return the body of a connection test, as the form sends it."""
+    """Return the body of the request with which the form tests a connection."""
     return {
         "connection_id": "intergiro_trial",
         "conn_type": "intergiro",
@@ -167,7 +163,7 @@ def connection(system: System, key: str, port: int | None = None) -> dict[str, A
 
 
 def good_key(system: System) -> str:
-    """Return the API key that the sandbox takes."""
+    """Return the API key that the sandbox accepts."""
     key: str = system.bank.settings()["api_keys"][0]
     return key
 
@@ -201,13 +197,13 @@ def test_connection_test_in_a_worker(system: System) -> None:
         pytest.skip("this Airflow cannot test connections in a worker")
     before = system.bank.counters()
     queued = rest.call("POST", "/connections/enqueue-test", json=connection(system, good_key(system)))
-    state: dict[str, Any] = queued
-    deadline = time.monotonic() + 60
-    while state["state"] not in {"success", "failed"} and time.monotonic() < deadline:
-        time.sleep(0.5)
-        state = rest.call(
-            "GET", "/connections/enqueue-test", headers={"Airflow-Connection-Test-Token": queued["token"]}
-        )
+    token = {"Airflow-Connection-Test-Token": queued["token"]}
+
+    def ended() -> Any:
+        state = rest.call("GET", "/connections/enqueue-test", headers=token)
+        return state["state"] in {"success", "failed"} and state
+
+    state = system.until(ended, "a result")
     assert state["state"] == "success", state
     assert "login" in state["result_message"].lower()
     assert system.bank.counters()["logins"] == before["logins"] + 1
@@ -223,7 +219,7 @@ def test_connection_test_by_cli(system: System) -> None:
 
 
 def test_connection_form_is_built_from_the_provider_info(system: System) -> None:
-    """What the form in the browser is drawn from, as the API server sends it."""
+    """The API server sends this data to the form in the browser."""
     if AIRFLOW < (3, 2):
         pytest.skip("before Airflow 3.2 the form comes from the hook, if the API server needed no hook until then")
     answer = system.airflow.rest.request("GET", "/ui/connections/hook_meta")
@@ -251,7 +247,7 @@ def test_nothing_listens_beyond_loopback(system: System) -> None:
 
 
 def test_no_token_is_written_anywhere(system: System) -> None:
-    """After all of the above: in no log, no row of the database but the encrypted Variable, no file of a pull."""
+    """After all other tests: no log, no row of the database and no file of a pull contains a token or an API key."""
     secrets = system.bank.tokens() | {good_key(system), WRONG_KEY}
     assert len(secrets) > 3
     home = system.airflow.home
@@ -259,8 +255,8 @@ def test_no_token_is_written_anywhere(system: System) -> None:
     places = list(files(home, without=[home / "dags"]))
     assert {"xcom.value", "variable.val", "log.extra"} <= {name for name, _ in cells}
     assert any(name.startswith("logs/dag_id=doors") for name, _ in places)
-    sandbox_log = "component-logs/sandbox.log"  # it tells on start which API key it takes
+    sandbox_log = "component-logs/sandbox.log"  # at its start, it logs the API key that it accepts
     assert [name for name in find(secrets, places) if name != sandbox_log] == []
     assert find(secrets, cells) == []
-    # The search itself can find something: the connection's id is all over the place.
+    # Check the search itself: the connection's id occurs in many places.
     assert find(["intergiro_default"], cells)

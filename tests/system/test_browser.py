@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees in Airflow's own pages: the connection form, the test button, a run and its log.
+"""Airflow's pages in a browser: the connection form, the test button, a run and its log.
 
-`make screenshots` keeps the pictures for the documentation.
+`make screenshots` takes the pictures of the documentation with these tests.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from cryptography.fernet import Fernet
 
 from intergiro_provider.get_provider_info import get_provider_info
 from intergiro_provider.links.intergiro import PORTAL
-from tests.system.browser import Pictures, Watched, chromium
+from tests.system.browser import Pictures, Watched
 from tests.system.conftest import AIRFLOW, System
 
 if AIRFLOW < (3, 2):
@@ -25,34 +28,28 @@ if AIRFLOW < (3, 2):
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
 
-#: The connection that the form makes, as a user would who has no staging account.
+#: The connection that the form creates.
 CONNECTION = "intergiro_staging"
 WRONG_KEY = "5a4db0c5-0000-4000-8000-0000bad0c0de"
 FORM = get_provider_info()["connection-types"][0]
 FIELDS: dict[str, dict[str, Any]] = FORM["conn-fields"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return Pictures(tmp_path_factory.mktemp("screenshots"))
-
-
 @pytest.fixture
 def watched(browser: Browser, system: System) -> Iterator[Watched]:
-    """The page of connections; whatever is done on it, no API key comes back from the server."""
+    """Open an empty page. At the end, check that no response of the server contained an API key."""
     watched = Watched(browser)
-    watched.page.goto(f"{system.airflow.url}/connections")
     yield watched
     key = good_key(system).encode()
     watched.page.close()
     assert watched.received, "nothing was watched"
     assert [url for url, body in watched.received if key in body] == []
+
+
+@pytest.fixture
+def connections(watched: Watched, system: System) -> None:
+    """Open the page of connections."""
+    watched.page.goto(f"{system.airflow.url}/connections")
 
 
 def good_key(system: System) -> str:
@@ -61,14 +58,14 @@ def good_key(system: System) -> str:
 
 
 class Form:
-    """The dialogue in which a connection is added or edited."""
+    """The dialog to add or edit a connection."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
         self.dialog: Locator = watched.page.get_by_role("dialog")
 
     def add(self, conn_id: str) -> None:
-        """Open it for a new connection of our type."""
+        """Open the dialog for a new connection of the provider's type."""
         self.watched.page.get_by_role("button", name="Add Connection").click()
         self.dialog.get_by_label("Connection ID").fill(conn_id)
         self.dialog.get_by_label("Connection Type").fill(FORM["hook-name"])
@@ -76,30 +73,30 @@ class Form:
         self.dialog.get_by_label("API key").wait_for()
 
     def edit(self, conn_id: str) -> None:
-        """Open it for a connection that is there."""
+        """Open the dialog for an existing connection."""
         row(self.watched, conn_id).get_by_role("button", name="Edit Connection").click()
         self.dialog.get_by_label("API key").wait_for()
 
     def section(self, name: str) -> Locator:
-        """Open one of its sections, unless it is open, and return what is in it."""
+        """Open a section, if it is closed, and return its content."""
         heading = self.watched.page.get_by_role("button", name=name, exact=True)
         if heading.get_attribute("aria-expanded") != "true":
             heading.click()
-        # Not by its role: Airflow names it by an id with a space in it, which is none.
+        # The role cannot be used: Airflow labels it by an id that contains a space.
         return self.dialog.locator("[data-scope=accordion][data-part=item]").filter(has=heading)
 
     def field(self, name: str) -> Locator:
-        """One of our own fields: label, input and help."""
+        """Return a field of the provider: label, input and help."""
         label = self.watched.page.get_by_text(FIELDS[name]["label"], exact=True)
         return self.section("Extra Fields").get_by_role("group").filter(has=label)
 
     def choose(self, name: str, value: str) -> None:
-        """Choose from a list."""
+        """Choose an option of a list."""
         self.field(name).get_by_role("combobox").click()
         self.watched.page.get_by_role("option", name=value, exact=True).click()
 
     def write(self, name: str, text: str) -> None:
-        """Replace what is in an editor, and remove the brackets that it adds by itself."""
+        """Replace the text of an editor, and remove the brackets that the editor adds."""
         keyboard = self.watched.page.keyboard
         editor(self.field(name)).click()
         keyboard.press("Control+A")
@@ -108,38 +105,39 @@ class Form:
         keyboard.press("Delete")
 
     def save(self) -> None:
-        """Save and wait until it has gone."""
+        """Save, and wait until the dialog is closed."""
         self.dialog.get_by_role("button", name="Save").click()
         self.dialog.wait_for(state="hidden")
 
 
 def editor(field: Locator) -> Locator:
-    """The editor of a JSON object."""
+    """Return the editor of a JSON object."""
     return field.get_by_role("code")
 
 
 def row(watched: Watched, conn_id: str) -> Locator:
-    """A connection's line in the list."""
+    """Return the row of a connection in the list."""
     return watched.page.get_by_role("row").filter(has=watched.page.get_by_text(conn_id, exact=True))
 
 
 def press_test(watched: Watched, conn_id: str) -> str:
-    """Press the test button of a connection and return all that the person reads then."""
+    """Press the test button of a connection, and return the message."""
     button = row(watched, conn_id).get_by_role("button", name="Test Connection")
     assert button.is_enabled()
     button.click()
     said = watched.page.get_by_role("status").filter(has_text="Test Connection")
     said.wait_for()
-    watched.page.mouse.move(0, 0)  # the button's tooltip would hide the next row
+    watched.page.mouse.move(0, 0)  # the tooltip of the button would hide the next row
     return said.inner_text()
 
 
 def stored(system: System, conn_id: str) -> dict[str, Any]:
-    """A connection as the REST API shows it."""
+    """Return a connection from the REST API."""
     found: dict[str, Any] = system.airflow.rest.call("GET", f"/connections/{conn_id}")
     return found
 
 
+@pytest.mark.usefixtures("connections")
 def test_the_form_has_every_field_with_its_label_its_help_and_its_kind(
     watched: Watched, system: System, pictures: Pictures
 ) -> None:
@@ -164,7 +162,7 @@ def test_the_form_has_every_field_with_its_label_its_help_and_its_kind(
         if "enum" in schema:
             field.get_by_role("combobox").click()
             offered = watched.page.get_by_role("option").all_inner_texts()
-            field.get_by_text(described["description"], exact=True).click()  # Escape would close the whole form
+            field.get_by_text(described["description"], exact=True).click()  # Escape would close the whole dialog
             assert offered == schema["enum"]
         elif "integer" in schema["type"] or "number" in schema["type"]:
             assert field.get_by_role("spinbutton").get_attribute("aria-valuemin") == str(schema["minimum"])
@@ -180,6 +178,7 @@ def test_the_form_has_every_field_with_its_label_its_help_and_its_kind(
     pictures.take(watched, "connection-form-extra", extra)
 
 
+@pytest.mark.usefixtures("connections")
 def test_a_connection_is_made_in_the_form_and_works(watched: Watched, system: System) -> None:
     form = Form(watched)
     form.add(CONNECTION)
@@ -208,6 +207,7 @@ def test_a_connection_is_made_in_the_form_and_works(watched: Watched, system: Sy
     assert result["url"].startswith(f"{system.bank.url}/v1/accounts"), "the form's choice is what the task uses"
 
 
+@pytest.mark.usefixtures("connections")
 def test_it_is_read_back_and_saved_again_without_the_key(watched: Watched, system: System) -> None:
     form = Form(watched)
     form.edit(CONNECTION)
@@ -224,20 +224,24 @@ def test_it_is_read_back_and_saved_again_without_the_key(watched: Watched, syste
     form.save()
 
     assert stored(system, CONNECTION)["description"] == "The sandbox, 3d"
-    kept = system.airflow.airflow("connections", "get", CONNECTION, "-o", "json")
-    (connection,) = json.loads(kept.stdout)
-    assert connection["password"] == good_key(system), "the key was not typed again, and is still there"
-    assert connection["extra_dejson"]["proxies"] == {"https": "http://someone:hidden@proxy.example:3128"}
+    with closing(sqlite3.connect(f"file:{system.airflow.home / 'airflow.db'}?mode=ro", uri=True)) as database:
+        query = "select password, extra from connection where conn_id = ?"
+        kept = database.execute(query, (CONNECTION,)).fetchone()
+    fernet = Fernet(system.airflow.env["AIRFLOW__CORE__FERNET_KEY"])
+    password, extra = (fernet.decrypt(cell).decode() for cell in kept)
+    assert password == good_key(system), "the key was not typed again, and is still there"
+    assert json.loads(extra)["proxies"] == {"https": "http://someone:hidden@proxy.example:3128"}
     run = system.run("by_connection", conn_id=CONNECTION)
     assert "/v3/accounts" in system.airflow.rest.xcom("by_connection", run, "accounts")["url"]
 
 
+@pytest.mark.usefixtures("connections")
 def test_the_test_button_says_that_the_key_is_accepted(watched: Watched, system: System, pictures: Pictures) -> None:
     before = system.bank.counters()
     said = press_test(watched, CONNECTION)
     assert "Successful" in said
     assert "accepts the API key" in said
-    assert "counts as one" in said
+    assert "This test was a login" in said
     assert system.bank.counters()["logins"] == before["logins"] + 1
     watched.page.set_viewport_size({"width": 1280, "height": 520})
     pictures.take(watched, "connection-test")
@@ -267,10 +271,11 @@ def test_the_test_button_says_what_is_wrong(
     system.airflow.rest.call("DELETE", f"/connections/{conn_id}")
 
 
+@pytest.mark.usefixtures("connections")
 def test_the_test_button_works_without_a_host_of_ones_own(watched: Watched, system: System) -> None:
-    """Airflow 3.3.1 and 3.3.2 refuse to test a connection without a port; with 0 in it, as the form says, they do.
+    """Airflow 3.3.1 and 3.3.2 test a connection only if it has a port. As the form says, 0 is enough.
 
-    The wrong proxy is there so that nobody asks the real bank.
+    The wrong proxy prevents a request to the real bank.
     """
     form = Form(watched)
     form.add("intergiro_without_host")
@@ -285,7 +290,7 @@ def test_the_test_button_works_without_a_host_of_ones_own(watched: Watched, syst
 
 
 def test_the_nightly_dag_after_a_run(watched: Watched, system: System, pictures: Pictures) -> None:
-    run = system.run("intergiro_nightly")
+    run = system.latest("intergiro_nightly")
     page = watched.page
     address = f"{system.airflow.url}/dags/intergiro_nightly/runs/{quote(run)}"
     watched.page.goto(address)
@@ -305,8 +310,7 @@ def test_the_nightly_dag_after_a_run(watched: Watched, system: System, pictures:
     assert link.get_attribute("href") == PORTAL
     pictures.take(watched, "pull-links")
 
-    watched.page.goto(f"{address}/tasks/pull/mapped/{pull}")
-
+    page.get_by_role("link", name="Logs", exact=True).click()
     page.get_by_role("button", name="Press f for fullscreen").click()
     page.get_by_role("dialog").get_by_text(re.compile(r"transactions: pulled \d+ records")).wait_for()
     page.set_viewport_size({"width": 1000, "height": 300})

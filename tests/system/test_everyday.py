@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see of tasks in a real Airflow, and what OpenLineage is told: links, rendered fields, pools, lineage."""
+"""Tasks in a real Airflow: links, rendered fields, pools, and the events of OpenLineage."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -22,27 +21,24 @@ ENDED = {"COMPLETE", "FAIL"}
 
 @pytest.fixture(scope="module")
 def run(system: System) -> str:
-    """Run the DAG once; all tests look at what is left of it."""
+    """Run the DAG once, for all tests."""
     system.airflow.rest.call("POST", "/pools", json={"name": "bank", "slots": 2})
     return system.run("everyday", target=f"file://{system.data}/everyday", connection="intergiro_default")
 
 
 @pytest.fixture(scope="module")
 def instances(system: System, run: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """The run's task instances by id and map index."""
+    """Return the run's task instances, by task id and map index."""
     found = system.airflow.rest.task_instances("everyday", run)
     return {(instance["task_id"], instance["map_index"]): instance for instance in found}
 
 
 @pytest.fixture(scope="module")
 def ended(system: System, instances: dict[tuple[str, int], Any]) -> dict[str, list[dict[str, Any]]]:
-    """OpenLineage's events of the end of each task. A task tells of it when Airflow knows already."""
-    deadline = time.monotonic() + 60
-    while len(events := list(_ends(system))) < len(instances):
-        assert time.monotonic() < deadline, [event["job"]["name"] for event in events]
-        time.sleep(0.5)
+    """Return OpenLineage's events for the end of each task. They arrive after the task has its final state."""
+    system.until(lambda: len(list(_ends(system))) == len(instances), "an event for each task")
     found: dict[str, list[dict[str, Any]]] = {}
-    for event in events:
+    for event in _ends(system):
         found.setdefault(event["job"]["name"].removeprefix("everyday."), []).append(event)
     return found
 
@@ -51,7 +47,7 @@ def _ends(system: System) -> Iterator[dict[str, Any]]:
     for file in system.lineage.iterdir():
         try:
             event = json.loads(file.read_text())
-        except ValueError:  # it is being written
+        except ValueError:  # the file is being written
             continue
         if event["eventType"] in ENDED and event["job"]["name"].startswith("everyday."):
             yield event

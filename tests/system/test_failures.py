@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees of a failed task: the message, which says what to do, at the end of the log."""
+"""A failed task: its log ends with the message, which says what to do."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
-from tests.system.browser import Pictures, Watched, chromium
+from tests.system.browser import Pictures, Watched
 from tests.system.conftest import AIRFLOW, System
 
 if AIRFLOW < (3, 2):
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 TASKS = {
     "wrong_key": r"Intergiro does not accept the API key.*",
     "unreachable_bank": r".*the bank cannot be reached.*127\.0\.0\.1:9.*",
-    "refused_payment": r"Intergiro answered 400 to POST /v3/transactions/pay \[field account_id, .*“No such account.*",
+    "refused_payment": r"Intergiro returned 400 for POST /v3/transactions/pay \[field account_id, .*“No such account.*",
 }
 
 
@@ -53,16 +52,8 @@ def test_the_message_is_what_the_log_ends_with(system: System, failed: str, task
     assert "SE45" not in log
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
 @pytest.mark.parametrize("task", TASKS)
-def test_the_message_is_in_sight(
-    browser: Browser, system: System, failed: str, task: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_the_message_is_in_sight(browser: Browser, system: System, failed: str, task: str, pictures: Pictures) -> None:
     watched = Watched(browser)
     page = watched.page
     page.goto(f"{system.airflow.url}/dags/failures/runs/{quote(failed)}/tasks/{task}")
@@ -72,7 +63,7 @@ def test_the_message_is_in_sight(
     page.keyboard.press("w")  # wraps long lines
     page.set_viewport_size({"width": 1200, "height": 640})
     page.wait_for_timeout(500)
-    Pictures(tmp_path_factory.mktemp("screenshots")).take(watched, f"failed-{task.replace('_', '-')}")
+    pictures.take(watched, f"failed-{task.replace('_', '-')}")
     box = message.bounding_box()
     assert box is not None
     assert 0 <= box["y"] < 640, "the message is out of sight"

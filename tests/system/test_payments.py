@@ -1,116 +1,162 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Payments in a real Airflow: one that waits for consent on Airflow's own page, one whose plan a person approves."""
+"""Payments in a real Airflow: with a person's consent, with a person's approval, and with an API key that changes."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-import requests
 
 from intergiro_provider.sandbox import Sandbox
+from intergiro_provider.sandbox.settings import DEFAULT_API_KEY
 from scripts.airflow_stack import AirflowStack
-from tests.system.conftest import AIRFLOW
+from scripts.leaks import files, find
+from tests.system.browser import WIDE, Pictures, Watched
+from tests.system.conftest import AIRFLOW, IBAN, NAME, REFERENCE, System
 
 if AIRFLOW < (3, 1):
     pytest.skip("needs Airflow 3.1: plugins' pages and ApprovalOperator", allow_module_level=True)
 
-PATIENCE = 200.0
-IBAN, NAME, REFERENCE = "SE4550000000058398257466", "Åsa Öberg", "Rent of Åsa"
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+APPROVED = "intergiro_pay_approved"
+KEYS = ("5a4db0c5-0000-4000-8000-0000000000aa", "5a4db0c5-0000-4000-8000-0000000000bb")
 
 
 @dataclass
 class Paying:
     """An Airflow and its bank."""
 
-    airflow: AirflowStack
+    system: System
     bank: Sandbox
     records: Path
+    runs: dict[str, str]
 
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + PATIENCE
-        while not (found := condition()):
-            self.airflow.processes.check()
-            assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:.0f} s"
-            time.sleep(0.3)
-        return found
+    @property
+    def airflow(self) -> AirflowStack:
+        return self.system.airflow
 
     def state(self, dag: str, run: str, task: str) -> str:
         return next(str(t["state"]) for t in self.airflow.rest.task_instances(dag, run) if t["task_id"] == task)
 
-    def made(self) -> list[dict[str, Any]]:
+    def made(self, amount: int) -> list[dict[str, Any]]:
+        """Return the bank's payments of this amount. Each payment of these tests has another amount."""
         booked = map(json.loads, self.bank.records("/v3/transactions"))
-        return [t for t in booked if t["reference"] == REFERENCE and t["amount"] < 0]
+        return [t for t in booked if t["reference"] in (REFERENCE, "Membership fee") and t["amount"] == -amount]
+
+    def refuse_leaks(self, *further: str) -> None:
+        """Check that no file in the Airflow home contains account data."""
+        secrets = (IBAN, NAME, json.dumps(NAME)[1:-1], REFERENCE, *further)
+        assert find(secrets, files(self.airflow.home)) == []
 
 
 @pytest.fixture(scope="module")
-def paying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paying]:
-    home = tmp_path_factory.mktemp("payments")
-    with Sandbox(transactions=10, pay_consent_above=1) as bank:
+def paying(system: System) -> Iterator[Paying]:
+    """Start the payments that a person has to agree to."""
+    with Sandbox(transactions=10, pay_consent_above=100_00, api_keys=(DEFAULT_API_KEY, *KEYS)) as bank:
         euros = [a["id"] for a in map(json.loads, bank.records("/v3/accounts")) if a["currency"] == "EUR"]
-        payee = json.dumps({"name": NAME, "iban": IBAN, "bic": "ESSESESS"}, ensure_ascii=False)
-        variables = {
-            "account": euros[0],
-            "other": euros[1],
-            "ref": REFERENCE,
-            "payee": payee,
-            "records": f"file://{home}/r",
-        }
-        env = {f"AIRFLOW_VAR_{name.upper()}": value for name, value in variables.items()}
-        env |= {
-            "AIRFLOW_CONN_INTERGIRO_DEFAULT": bank.connection(), "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False"
-        }  # fmt: skip
-        with AirflowStack(home, Path(__file__).parent / "payments_dags", env) as airflow:
-            stack = Paying(airflow, bank, home / "r")
-            stack.until(lambda: {"consent", "approval"} <= airflow.rest.dag_ids(), "DAGs")
-            yield stack
+        records = system.data / "records"
+        variables = {"intergiro_paying_account": euros[0], "other": euros[1], "records": f"file://{records}"}
+        for name, value in variables.items():
+            system.airflow.rest.call("POST", "/variables", json={"key": name, "value": value})
+        with system.connected(bank.port, DEFAULT_API_KEY, "http://localhost"):
+            runs = {dag: system.start(dag) for dag in ("consent", APPROVED)}
+            yield Paying(system, bank, records, runs)
 
 
-def test_consent_on_airflows_page(paying: Paying) -> None:
-    rest = paying.airflow.rest
-    run = rest.trigger("consent")
-    paying.until(lambda: paying.state("consent", run, "pay") == "deferred", "deferred")
-    page = f"/intergiro/consents/consent/{quote(run, safe='')}/pay/-1"
-    shown = paying.until(lambda: (r := rest.request("GET", page)).status_code == 200 and r, "page")
-    assert "Continue at Intergiro" in shown.text
-    leading = rest.request("POST", page, allow_redirects=False)
-    assert leading.status_code == 303
-    url = leading.headers["Location"]
-    back = requests.post(f"{url}/approved", allow_redirects=False, timeout=60)
-    assert back.headers["Location"].startswith(paying.airflow.url)
-    returned = rest.request("GET", back.headers["Location"].removeprefix(paying.airflow.url))
-    assert "The task continues by itself" in returned.text
-    assert rest.wait_for_run("consent", run, PATIENCE)["state"] == "success"
-    [payment] = paying.made()
+def test_consent_on_airflows_page(paying: Paying, browser: Browser, pictures: Pictures) -> None:
+    """A person follows the link to the bank's page, which is on another site than Airflow, as in production."""
+    run = paying.runs["consent"]
+    paying.system.until(lambda: paying.state("consent", run, "pay") == "deferred", "deferred")
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(f"{paying.airflow.url}/dags/consent/runs/{quote(run)}/tasks/pay")
+    page.get_by_role("link", name="Details", exact=True).click()
+    link = page.get_by_role("link", name="Give consent", exact=True)
+    link.wait_for()
+    take(pictures, watched, "pay-consent-link", 360)
+    link.click()
+    button = page.get_by_role("button", name="Continue at Intergiro")
+    button.wait_for()
+    take(pictures, watched, "pay-consent-page", 440)
+    button.click()
+    approve = page.get_by_role("button", name="Approve")
+    approve.wait_for()
+    assert page.url.startswith(f"http://localhost:{paying.bank.port}/")
+    secret = page.url.rpartition("/")[2]
+    approve.click()
+    page.get_by_text("The task continues by itself").wait_for()
+    assert page.url.startswith(f"{paying.airflow.url}/intergiro/consents/consent/")
+    page.close()
+    paying.system.finish("consent", run)
+    [payment] = paying.made(125_00)
     [record] = [json.loads(file.read_text()) for file in paying.records.glob("payment-*.json")]
     assert record["payment_id"] == payment["id"]
-    secrets = [
-        s.encode() for s in (IBAN, NAME, NAME.encode("unicode_escape").decode(), REFERENCE, url.rpartition("/")[2])
-    ]
-    for file in [f for f in paying.airflow.home.rglob("*") if f.is_file()]:
-        content = file.read_bytes()
-        assert not [s for s in secrets if s in content], file
+    paying.refuse_leaks(secret)
 
 
-def test_a_plan_that_a_person_approves(paying: Paying) -> None:
-    rest = paying.airflow.rest
-    run = rest.trigger("approval")
-    paying.until(lambda: paying.state("approval", run, "approve") in ("deferred", "awaiting_input"), "asked")
-    before = len(paying.made())
-    # Airflow fails a task that is answered before its scheduler has seen that the worker is done with it.
+def test_a_plan_that_a_person_approves(paying: Paying, browser: Browser, pictures: Pictures) -> None:
+    """A person approves the plan in the list of required actions. The record names the person."""
+    run = paying.runs[APPROVED]
+    paying.system.until(lambda: paying.state(APPROVED, run, "approve") in ("deferred", "awaiting_input"), "asked")
+    assert paying.made(100_00) == []
+    # Airflow fails a task if the person responds before the scheduler has seen the end of the worker.
     events = paying.airflow.home / "component-logs" / "scheduler.log"
-    seen = re.compile("Received executor event .*dag_id='approval', task_id='approve'")
-    paying.until(lambda: seen.search(events.read_text()) is not None, "seen by the scheduler")
-    rest.call(
-        "PATCH", f"/dags/approval/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails",
-        json={"chosen_options": ["Approve"], "params_input": {}},
-    )  # fmt: skip
-    assert rest.wait_for_run("approval", run, PATIENCE)["state"] == "success"
-    assert len(paying.made()) == before + 1
+    seen = re.compile(f"Received executor event .*dag_id='{APPROVED}', task_id='approve'")
+    paying.system.until(lambda: seen.search(events.read_text()) is not None, "seen by the scheduler")
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(f"{paying.airflow.url}/required_actions")
+    page.get_by_role("link", name="Pay the membership fee?").click()  # the subject of the decision
+    approve = page.get_by_role("button", name="Approve", exact=True)
+    approve.wait_for()
+    take(pictures, watched, "pay-approval", 420)
+    with page.expect_response(lambda answer: answer.request.method == "PATCH") as answered:
+        approve.click()
+    assert answered.value.ok
+    page.close()
+    paying.system.finish(APPROVED, run)
+    [payment] = paying.made(100_00)
+    [record] = [json.loads(file.read_text()) for file in (paying.system.data / "examples").rglob("payment-*.json")]
+    assert (record["payment_id"], record["state"]) == (payment["id"], "confirmed")
+    assert record["approved_by"]
+    paying.refuse_leaks()
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="the state store came with Airflow 3.3")
+def test_a_retry_sends_the_key_of_the_first_attempt_although_the_api_key_has_changed(paying: Paying) -> None:
+    """There is no record, and the bank shows no transactions. Only Airflow's task state store has the key."""
+    rest, bank, path = paying.airflow.rest, paying.bank, "/v3/transactions/move"
+    connection = {"conn_type": "intergiro", "host": "http://127.0.0.1", "port": bank.port}
+    rest.put_connection("rotated", **connection, password=KEYS[0])
+    lost = bank.fault("lose_response", path, method="POST")
+    hidden = bank.fault("status", "/v3/transactions$", method="GET", status=503)
+    logins = bank.counters().logins
+    run = paying.system.start("new_key")
+    paying.system.until(lambda: paying.state("new_key", run, "pay") == "up_for_retry", "up for retry")
+    rest.put_connection("rotated", **connection, password=KEYS[1])
+    bank.set(api_keys=[DEFAULT_API_KEY, KEYS[1]])  # the retry cannot log in with the earlier key
+    bank.clear_faults(lost)
+    paying.system.finish("new_key", run)
+    bank.clear_faults(hidden)
+
+    [payment] = paying.made(7_00)
+    sent = [json.loads(request["body"])["request_id"] for request in bank.requests() if request["path"] == path]
+    assert sent == [payment["request_id"]] * 4, "three of the first try, one of its retry"
+    assert bank.counters().logins == logins + 2, "one with each API key"
+
+
+def take(pictures: Pictures, watched: Watched, name: str, height: int) -> None:
+    """Take a screenshot of the upper part of a page, without account data and paths."""
+    shown = watched.page.locator("body").inner_text()
+    assert not [secret for secret in (IBAN, NAME, REFERENCE, "file://", "/tmp", "localhost") if secret in shown]
+    watched.page.set_viewport_size({"width": 1280, "height": height})
+    pictures.take(watched, name)
+    watched.page.set_viewport_size(WIDE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pulls over several tries and several runs, in a real Airflow: what is kept between them."""
+"""Pulls over several tries and several runs in a real Airflow: checkpoints and watermarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -20,19 +19,19 @@ if AIRFLOW < (3, 3):
 
 
 def test_a_worker_that_is_killed(system: System) -> None:
-    """kill -9 in the middle of a pull: the next try goes on where the last note was taken."""
+    """kill -9 in the middle of a pull: the next try resumes at the last checkpoint."""
     bank, rest, target = system.bank, system.airflow.rest, system.data / "long_pull"
     bank.control("PATCH", "settings", {"latency": 0.25})
     before = bank.counters()["by_path"].get("GET /v3/transactions", 0)
     try:
         run = system.start("long_pull", target=f"file://{target}")
-        claim = _wait_for(lambda: sorted(target.glob("_pull-*.json")))[0]
-        _wait_for(lambda: list(target.glob("_checkpoint-*.json")))
+        [claim] = system.until(lambda: list(target.glob("_pull-*.json")), "a pull")
+        system.until(lambda: list(target.glob("_checkpoint-*.json")), "a checkpoint")
         time.sleep(1.0)
         os.kill(json.loads(claim.read_bytes())["pid"], signal.SIGKILL)
-        system.finish("long_pull", run, timeout=120)
     finally:
         bank.control("PATCH", "settings", {"latency": 0.0})
+    system.finish("long_pull", run)
     [instance] = rest.task_instances("long_pull", run)
     assert instance["try_number"] == 2
     log = rest.task_log("long_pull", run, "pull", -1, 2)
@@ -51,16 +50,8 @@ def test_a_worker_that_is_killed(system: System) -> None:
     assert not [cell for cell in database_cells(system.airflow.home / "airflow.db") if "intergiro_pull" in str(cell)]
 
 
-def _wait_for(what: Any, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "nothing came"
-        time.sleep(0.1)
-    return found
-
-
 def test_increments(system: System) -> None:
-    """Each begins where the last one ended; a run that is cleared pulls its own again."""
+    """Each run begins where the previous one ended. A cleared run pulls the same interval again."""
     now = datetime.now(UTC).replace(microsecond=0)
     moments = [now - timedelta(days=days) for days in (20, 12, 3)]
     rest = system.airflow.rest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storms of `make storms` in small: all that they promise must hold here, too."""
+"""A small version of `make storms`, with the same goals."""
 
 from __future__ import annotations
 
@@ -17,17 +17,8 @@ if AIRFLOW < (3, 0):
     pytest.skip("needs the components of Airflow 3", allow_module_level=True)
 
 
-def test_workers_and_triggerer_share_one_session(tmp_path: Path) -> None:
-    from scripts.storm_stack import Stack
-
-    with Stack(tmp_path / "airflow") as stack:
-        figures = stack.run(Plan("small", workers=16, deferred=8))
-    print(describe(figures))
-    assert figures.missed == (), describe(figures)
-    assert (figures.logins, figures.failed) == (1, 0)
-
-
-def test_celery_workers_that_share_no_lock_file_share_one_session(tmp_path: Path) -> None:
+def test_triggerer_and_workers_that_share_no_lock_file_share_one_session(tmp_path: Path) -> None:
+    """The tasks run on Celery. For LocalExecutor, see test_airflow3.py."""
     pytest.importorskip("celery")
     from scripts.storm_celery import CeleryStack
 
@@ -36,7 +27,7 @@ def test_celery_workers_that_share_no_lock_file_share_one_session(tmp_path: Path
     except Missing as reason:
         missing(str(reason))
     with stack:
-        figures = stack.run(Plan("small", workers=12, hosts=2))
+        figures = stack.run(Plan("small", workers=8, deferred=4, hosts=2, seconds=8.0))
     print(describe(figures))
     assert figures.missed == (), describe(figures)
     assert (figures.logins, figures.failed) == (1, 0)

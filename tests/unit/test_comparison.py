@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page that compares us with other providers says of us is so."""
+"""The statements about this provider in `docs/comparison.md` are true."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def ours() -> dict[str, str]:
-    """Our column, by the point that the row is about."""
+    """Return the cells of our column, by the first cell of the row."""
     rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "comparison.md").read_text().splitlines()]
     return {row[0]: row[-1] for row in rows if len(row) in (4, 5) and not row[0].startswith("---")}
 

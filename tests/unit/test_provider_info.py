@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The provider info: Airflow accepts it, and everything that it names is there.
+"""The provider info: Airflow accepts it, and everything that it names exists.
 
-A mistake in it makes every `airflow` command of a deployment fail, so this is checked with Airflow's own
-schemas and manager, of whichever version the tests run on.
+A mistake in it makes every `airflow` command of a deployment fail. So Airflow's own schemas and manager check it, in
+the version that the tests run on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def airflow_schema(name: str) -> dict[str, Any]:
 
 
 def modules_named(info: dict[str, Any]) -> list[str]:
-    """Return every module that the info points at."""
+    """Return every module that the info names."""
     modules = [module for kind in ("operators", "hooks", "sensors", "triggers") for module in _modules(info, kind)]
     return modules + [transfer["python-module"] for transfer in info["transfers"]]
 
@@ -70,7 +70,7 @@ def reads_conn_fields() -> bool:
 
 
 def test_connection_form_satisfies_the_strict_schema() -> None:
-    """The run-time schema lets conn-fields pass unread; the one for provider.yaml describes them (3.2+)."""
+    """The run-time schema does not check conn-fields. The schema for provider.yaml does (Airflow 3.2 and later)."""
     if not reads_conn_fields():
         pytest.skip("this Airflow has no conn-fields: the form comes from the hook")
     schema = airflow_schema("provider.yaml.schema.json")["properties"]
@@ -106,7 +106,7 @@ def test_hook_class_is_there_and_serves_the_connection_type() -> None:
 
 
 def test_every_field_of_the_form_is_optional_and_has_no_default() -> None:
-    """A type without null is a required field; a default would be saved as if the user had chosen it."""
+    """A type without null makes a field required. A default would be saved as if the user had set it."""
     (connection_type,) = get_provider_info()["connection-types"]
     fields = connection_type["conn-fields"]
     assert set(fields) == {
@@ -127,23 +127,23 @@ def test_every_field_of_the_form_is_optional_and_has_no_default() -> None:
 
 
 def test_importing_it_imports_nothing_of_airflow() -> None:
-    """Airflow reads it while airflow itself is only half imported."""
+    """Airflow reads it while the import of airflow itself is incomplete."""
     code = (
         "import sys, intergiro_provider.get_provider_info as info; info.get_provider_info();"
         "print([name for name in sys.modules if name.split('.')[0] in ('airflow', 'requests', 'msgspec')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_importing_the_package_imports_no_other_module_of_ours() -> None:
     code = "import sys; before = set(sys.modules); import intergiro_provider; print(sorted(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['intergiro_provider']"
 
 
 def test_each_call_returns_a_fresh_dictionary() -> None:
-    """Airflow's manager edits what it is given."""
+    """Airflow's manager changes the dictionary."""
     first = get_provider_info()
     before = copy.deepcopy(first)
     first["connection-types"][0]["conn-fields"].clear()

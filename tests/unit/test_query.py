@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which values a query may hold, and how the query in an endpoint joins it."""
+"""The values that a query may hold, and how it is joined with the query of an endpoint."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_every_operator_has_it_unless_its_user_has_chosen_one() -> None:
 def test_a_retry_waits_as_told(error: IntergiroError, seconds: float) -> None:
     from airflow.sdk import RetryAction
 
-    if isinstance(error, LoginBudgetExhausted):  # made when the tests were collected, which may be minutes ago
+    if isinstance(error, LoginBudgetExhausted):  # computed at the collection of the tests, maybe minutes ago
         error = LoginBudgetExhausted(datetime.now(UTC) + timedelta(seconds=seconds))
     found = decision(error)
     assert found.action is RetryAction.RETRY

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of an error's traceback when it leaves an operator."""
+"""The traceback of an error that leaves an operator."""
 
 from __future__ import annotations
 

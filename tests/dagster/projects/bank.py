@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two lists with checks, as the documentation's picture shows them."""
+"""Two lists with checks, for the picture in the documentation."""
 
 import os
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight assets that pull the same list, each in a process of its own."""
+"""Eight assets that pull the same list, each in its own process."""
 
 import os
 

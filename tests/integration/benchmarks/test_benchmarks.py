@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks themselves, small and without peers: what they count is true, and what went wrong is no figure."""
+"""The benchmarks with small lists and without other tools: the counts are right, and a failed run is an error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from benchmarks.page import written
 from benchmarks.runs import Bank, Puller
 from intergiro_provider.sandbox import Sandbox
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whatever a run leaves is left in a directory of the tests' own."""
+    """Write the files of a run to a temporary directory."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("benchmarks")
         patch.setattr("benchmarks.environments.BUILD", folder)

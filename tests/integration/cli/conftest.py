@@ -14,7 +14,7 @@ from intergiro_provider.hooks import intergiro as module
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.cli.running import Connect
 from tests.integration.session import services
-from tests.integration.timings import ALONE
+from tests.timings import ALONE
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def connect(sandbox: Sandbox, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Add a connection to the environment, whose extra and fields a test may choose."""
+    """Return a function that adds a connection with this extra and these fields to the environment."""
 
     def add(fields: dict[str, Any] | None = None, **extra: Any) -> Target:
         conn_id = f"bank_{uuid.uuid4().hex[:8]}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands run in this process: what the tests of the command line share."""
+"""Run commands in this process, for the tests of the command line."""
 
 from __future__ import annotations
 
@@ -11,30 +11,53 @@ from intergiro_provider.cli.target import Target
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.session import driver
+from intergiro_provider.session.documents import Lease, TokenPair
 
 Connect = Callable[..., Target]
 
 
 def use(at: Target) -> None:
-    """What a task does: a request, which finds or makes a session."""
+    """Send a request, as a task does. It finds or creates a session."""
     assert IntergiroHook(at.conn_id).run("accounts", {"limit": 1}).ok
     new_process()
 
 
 def be_used(at: Target, sandbox: Sandbox) -> None:
-    """Have a session that was refreshed: the lease of a first login would be waited for once the session is deleted."""
+    """Create a session and refresh it. After a first login without a refresh, a deletion would cost a wait."""
     use(at)
     sandbox.expire_access_tokens()
     use(at)
 
 
 def new_process() -> None:
-    """Forget what this process knows of sessions, as one that has just been started."""
+    """Clear the cached sessions, as in a new process."""
     driver._caches.clear()
 
 
 def found(at: Target, what: str, login: bool = False) -> dict[str, Any]:
-    """One finding of `check`."""
+    """Return one finding of `check`."""
     findings: list[dict[str, Any]] = check(at.conn_id, login=login).data
     [one] = [finding for finding in findings if finding["what"] == what]
     return one
+
+
+def stored(at: Target) -> TokenPair:
+    session = at.store.read("session")
+    assert isinstance(session, TokenPair)
+    return session
+
+
+def put(key: str, value: str) -> None:
+    from airflow.models.variable import Variable
+
+    Variable.set(key, value)
+
+
+def flat(text: str) -> str:
+    """Return the text on one line, without its line breaks."""
+    return " ".join(text.split())
+
+
+def held_lease(at: Target) -> None:
+    """Store a held lease, as during a renewal, or after its process was killed."""
+    at.store.write("lease", Lease(stored(at).gen, "n", holder="worker-7:42"))

@@ -33,7 +33,7 @@ WHAT = [
 
 @pytest.fixture(autouse=True)
 def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Something that answers as the API server does to the one request that is made of it."""
+    """A server that responds as Airflow's API server does to the one request of `check`."""
 
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -89,7 +89,7 @@ def test_a_sound_deployment(sandbox: Sandbox, connect: Connect) -> None:
     assert not result.failed
     after = sandbox.counters()
     assert (after.logins, after.refreshes) == (before.logins, before.refreshes)
-    # Threads of earlier tests may still write their own leases.
+    # Threads of earlier tests may still write leases.
     left = [name for name in variables() if name in stored or not name.endswith("_lease")]
     assert left == stored, "what was tried has been cleared away"
 
@@ -138,12 +138,12 @@ def test_a_key_that_a_task_found_refused_is_an_error(connect: Connect, sandbox: 
     assert "the bank refused the API key (40" in finding["finding"]
     assert check(at.conn_id, login=False).failed
     assert sandbox.counters().logins == logins
-    # Nobody has tried again, so it is still what is known.
+    # There was no other attempt, so the finding stays.
     lease = at.store.read("lease")
     assert isinstance(lease, Lease)
-    at.store.write("lease", replace(lease, verdict_until=1.0))
+    at.store.write("lease", replace(lease, blocked_until=1.0))
     assert found(at, "session")["state"] == "error"
-    at.store.write("lease", replace(lease, about="of another pair"))
+    at.store.write("lease", replace(lease, pair_nonce="of another pair"))
     assert found(at, "session")["state"] == "ok"
 
 
@@ -155,7 +155,7 @@ def test_a_bank_that_gave_no_session_is_a_warning_while_that_holds(connect: Conn
     assert found(at, "session")["state"] == "warning"
     lease = at.store.read("lease")
     assert isinstance(lease, Lease)
-    at.store.write("lease", replace(lease, verdict_until=1.0))
+    at.store.write("lease", replace(lease, blocked_until=1.0))
     assert found(at, "session")["state"] == "ok"
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The code in the README and the documentation, as the tests run it.
+"""The code blocks of the README and the documentation, for the tests that run them.
 
-Every block in a fence is executed or checked by its language. One that cannot be has a comment on the line before it
-that says why: `<!-- snippet: not run, it needs a scheduler -->`. One for newer versions only says from which on:
+Every fenced block is executed or checked by its language. If that is not possible, a comment on the line before says
+why: `<!-- snippet: not run, it needs a scheduler -->`. A block for newer versions names the first one:
 `<!-- snippet: from Airflow 3.3 on -->`.
 """
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
-#: Languages whose blocks are code; `text` is output, and what is in braces is for Sphinx.
+#: Languages that are code. `text` is output, and languages in braces are directives of Sphinx.
 CODE = frozenset({"python", "sh", "json", "ini", "yaml"})
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*).*$")
@@ -29,7 +29,7 @@ _SINCE = re.compile(r"^ *<!-- snippet: from Airflow (?P<major>\d+)\.(?P<minor>\d
 
 @dataclass(frozen=True)
 class Snippet:
-    """One block: the page and line where it begins, its language, its text, and why it is not run (if it is not)."""
+    """One block: its page and first line, its language, its text, and the reason why it is not run, if any."""
 
     page: str
     line: int
@@ -42,17 +42,17 @@ class Snippet:
 
     @property
     def name(self) -> str:
-        """The same, as a name for a file or a module."""
+        """The name for a file or a module of this block."""
         return re.sub(r"\W+", "_", f"{Path(self.page).stem}_{self.line}").lower()
 
 
 def pages() -> list[Path]:
-    """The README and every page of the documentation."""
+    """Return the paths of the README and of every page of the documentation."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def snippets_of(text: str, page: str = "") -> Iterator[Snippet]:
-    """Every block of a page."""
+    """Return every block of a page."""
     lines = iter(enumerate(text.splitlines(), 1))
     before = ""
     for number, line in lines:
@@ -70,7 +70,7 @@ def snippets_of(text: str, page: str = "") -> Iterator[Snippet]:
 
 
 def _why_not(before: str) -> str | None:
-    """Why a block is not run here, as the line before it says; None: it is run."""
+    """Return the reason why a block is not run, from the line before it; None: it is run."""
     if marker := _MARKER.match(before):
         return marker["why"]
     if since := _SINCE.match(before):
@@ -80,10 +80,10 @@ def _why_not(before: str) -> str | None:
 
 
 def all_snippets() -> list[Snippet]:
-    """Every block of every page."""
+    """Return every block of every page."""
     return [snippet for path in pages() for snippet in snippets_of(path.read_text(), path.relative_to(ROOT).as_posix())]
 
 
 def runnable(language: str) -> list[Snippet]:
-    """The blocks of one language that are run."""
+    """Return the blocks of one language that are run."""
     return [snippet for snippet in all_snippets() if snippet.language == language and snippet.not_run is None]

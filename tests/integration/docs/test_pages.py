@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says of the product is what the product says, and its pictures are there."""
+"""The documentation agrees with the code, and its pictures exist."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.integration.docs.snippets import ROOT, pages, snippets_of
 pytestmark = pytest.mark.integration
 
 DOCS = ROOT / "docs"
-#: What the test of the browser may make a picture weigh.
+#: The largest size of a picture, in bytes, as in the tests of the browser.
 HEAVIEST = 150_000
 
 
 def literals(path: Path) -> list[str]:
-    """Every string that a module's code holds, on one line each; `…` where a value is filled in."""
+    """Return every string in a module's code, each on one line, with `…` in place of f-string values."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -34,7 +34,7 @@ def literals(path: Path) -> list[str]:
 
 
 def says(quoted: str, texts: list[str]) -> bool:
-    """Whether one of the texts has the quoted pieces, between `…`, in their order."""
+    """Return whether one of the texts contains the pieces between `…` of `quoted`, in order."""
     pattern = re.compile(".*".join(re.escape(piece.strip()) for piece in " ".join(quoted.split()).split("…")))
     return any(pattern.search(text) for text in texts)
 
@@ -75,7 +75,7 @@ def test_every_path_in_contributing_is_there() -> None:
 
 
 def arrows_of_the_architecture() -> dict[str, set[str]]:
-    """Return the packages that each package of CONTRIBUTING's picture points to."""
+    """Return the packages to which each package has an arrow in the picture of CONTRIBUTING."""
     _, _, text = (ROOT / "CONTRIBUTING.md").read_text().partition("```mermaid")
     found: dict[str, set[str]] = {}
     for line in text.partition("```")[0].splitlines():
@@ -87,7 +87,7 @@ def arrows_of_the_architecture() -> dict[str, set[str]]:
 
 
 def reachable(name: str, arrows: dict[str, set[str]]) -> set[str]:
-    """Return the packages below a package."""
+    """Return the packages that the arrows reach from a package."""
     below = arrows.get(name, set())
     return below.union(*(reachable(each, arrows) for each in below))
 
@@ -115,5 +115,5 @@ def test_pictures_are_there_and_light() -> None:
     assert len(shown) > 5
     assert [path for path in shown if not path.is_file()] == []
     kept = set((DOCS / "_static").glob("*.png"))
-    assert [path.name for path in kept - shown] == [], "pictures that nobody shows"
+    assert [path.name for path in kept - shown] == [], "pictures that no page shows"
     assert [path.name for path in kept if path.stat().st_size > HEAVIEST] == []

@@ -38,7 +38,7 @@ ON_THE_OPERATORS_PAGE = (
 
 
 def rows(page: str, heading: str) -> dict[str, list[str]]:
-    """Return the rows of the tables below a heading, by each name in their first cell."""
+    """Return the rows of the tables under a heading, by the names in their first cells."""
     text = (ROOT / "docs" / "reference" / page).read_text()
     _, _, section = text.partition(f"\n## {heading}\n")
     found = {}

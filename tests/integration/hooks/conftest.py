@@ -14,20 +14,20 @@ from intergiro_provider.hooks import intergiro as module
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
 from tests.integration.hooks.connections import Connect
-from tests.integration.timings import ALONE
+from tests.timings import ALONE
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_timings", lambda: ALONE)
-    # Between attempts; what the bank asks for is waited for.
+    # The wait between attempts. A Retry-After of the bank still counts.
     soon = partial(tenacity.wait_random_exponential, multiplier=0.05)
     monkeypatch.setattr(tenacity, "wait_random_exponential", soon)
 
 
 @pytest.fixture
 def connect(sandbox: Sandbox, airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Make a hook on a connection of its own, whose extra and fields a test may choose."""
+    """Return a function that creates a hook with a new connection, with this extra and these fields."""
 
     def make(method: str = "GET", fields: dict[str, Any] | None = None, **extra: Any) -> IntergiroHook:
         conn_id = f"bank_{uuid.uuid4().hex[:8]}"

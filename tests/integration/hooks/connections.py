@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks on connections of their own: what the tests of the hook share."""
+"""Hooks with separate connections, for the tests of the hook."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ Connect = Callable[..., IntergiroHook]
 
 
 def again(hook: IntergiroHook, method: str = "GET") -> IntergiroHook:
-    """Another hook on the same connection, as another task would have."""
+    """Return another hook with the same connection, as in another task."""
     return IntergiroHook(hook.intergiro_conn_id, method=method)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hook never does: the bearer stays with the bank, tokens stay out of logs and errors."""
+"""The hook sends the bearer token only to the bank, and keeps tokens out of logs and errors."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_304_answers_conditional_requests_only(sandbox: Sandbox, connect: Connec
     [("http://[", "not a URL"), ("/v3/transactions/pay", "more than 30 redirects"), ("", "neither a result")],
 )
 def test_a_redirect_that_leads_nowhere_is_an_error(sandbox: Sandbox, connect: Connect, to: str, what: str) -> None:
-    sandbox.fault("answer", path="/v3/transactions/pay", status=307, headers={"Location": to} if to else {})
+    sandbox.fault("response", path="/v3/transactions/pay", status=307, headers={"Location": to} if to else {})
 
     with pytest.raises(x.IntergiroResponseError, match=what):
         connect(method="POST").run("transactions/pay", {"amount": 5})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of a list over real sockets: the same answers and rules as for any request, with less work."""
+"""Pages of a list over real sockets: the same responses and rules as for any request, with less work."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.integration.session.services import missing
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[services.Postgres]:
-    """A PostgreSQL of our own."""
+    """Start a PostgreSQL server."""
     try:
         with services.postgres(services.Postgres) as running:
             yield running
@@ -24,7 +24,7 @@ def server() -> Iterator[services.Postgres]:
 
 @pytest.fixture(params=["psycopg2", "psycopg3", "duckdb"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Each engine, with each driver."""
+    """Return each engine, with each driver."""
     if request.param == "duckdb":
         pytest.importorskip("duckdb")
         yield Engine("duckdb", {"database": str(tmp_path / "warehouse.duckdb")})

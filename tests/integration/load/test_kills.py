@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A load that is killed at any statement leaves the old state or the new one, of rows and of `_intergiro_loads`."""
+"""A load that is killed at any statement leaves the old or the new state, both of rows and of `_intergiro_loads`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from intergiro_provider.load.steps import load
 from intergiro_provider.pull.directory import Directory
 from tests.integration.load.world import Bank, Engine, has_psycopg3, pull, record
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 DAY = ("2026-01-01", "2026-01-02")
 NEXT_DAY = ("2026-01-02", "2026-01-03")
 
 
 def loads_until(engine: Engine, path: Path, history: bool, number: int, after: bool) -> bool:
-    """Load in a child that is killed before or after its n-th statement; return whether it was.
+    """Load in a child process, and kill it before or after its n-th statement. Return whether it was killed.
 
-    :param number: of the statement, from 0; below 0: of the record, from -1.
+    :param number: the number of the statement, from 0; negative: the number of the record, from -1.
     """
     child = os.fork()
     if child == 0:
@@ -93,7 +93,7 @@ def test_killed_at_its_statements(engine: Engine, tmp_path: Path, step: int, his
         kills += killed
         new = state(engine, history)
         if new != old or (number >= 0 and not killed):
-            break  # it got to COMMIT
+            break  # it reached COMMIT
     assert [row[0] for row in new[2]] == [row[0] for row in old[2]] + [new[2][-1][0]]
     assert (new[2][-1][1:], len(new[0])) == (((37, 10, 27, 3), 37) if history else ((37, 37, 0, 0), 67))
     assert kills >= (8 if step > 1 else 50 if history else 35)

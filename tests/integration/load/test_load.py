@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table is what the bank says: loads, reloads and late changes, on each engine."""
+"""The table equals the bank's list: loads, reloads and late changes, on each engine."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestWhichRows:
             pull(tmp_path / str(day), bank, (f"2026-01-0{day + 1}", f"2026-01-0{day + 2}"))
             assert engine.load(tmp_path / str(day)) == counts(5, inserted=5, replaced=5)
         moved = Bank(record(20, day=2, note="\0"), record(3, day=2, note="\0"))
-        pull(tmp_path / "2", moved, ("2026-01-03", "2026-01-04"))  # has an id that is there, on another day
+        pull(tmp_path / "2", moved, ("2026-01-03", "2026-01-04"))  # has an existing id, on another day
         assert engine.load(tmp_path / "2") == counts(2, inserted=1, changed=1, replaced=2)
         assert engine.ask("SELECT count(*), count(DISTINCT id) FROM {t}") == [(11, 11)]
 
@@ -205,7 +205,7 @@ class TestSchema:
         pull(tmp_path / "1", Bank(line), DAY, file_format=file_format)
         loaded = engine.load(tmp_path / "1")
         wanted = "😀 \ufffd \\u0000 \\\ufffd \ufffd \\ud83d \ufffdx\t"
-        if file_format == "parquet":  # whose strings hold no half: the pull has spelt it out
+        if file_format == "parquet":  # has no lone surrogates: the pull has escaped them
             wanted = "😀 \ufffd \\u0000 \\\ufffd \\ud83d \\ud83d \\ude00x\t"
         nested = '"inner".s' if engine.is_duck else "\"inner\" ->> 's'"
         [(note, found)] = engine.ask(f"SELECT note, {nested} FROM {engine.table()}")
@@ -313,7 +313,7 @@ def _other_type(stored: bytes) -> bytes:
 def test_two_loads_at_once(engine: Engine, tmp_path: Path) -> None:
     pull(tmp_path / "1", Bank(*(record(n) for n in range(200))), DAY)
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork")) as pool:
-        loads = [pool.submit(engine.load, tmp_path / "1", lock_timeout=60.0) for _ in range(3)]
+        loads = [pool.submit(engine.load, tmp_path / "1", lock_timeout=600.0) for _ in range(3)]
         results = [load.result() for load in loads]
     assert sorted(result["already"] for result in results) == [False, True, True]
     assert engine.ask("SELECT count(*) FROM {t}") == [(200,)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seven nights at the sandbox: bank, files and table are equal, and balances agree to the cent."""
+"""Seven nights at the sandbox: bank, files and table are equal, and the balances agree to the cent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from intergiro_provider.sandbox import Sandbox
 from tests.integration.load.world import Engine, has_psycopg3
 from tests.integration.pulls import pull, written
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 NIGHTS = 7
@@ -26,12 +26,14 @@ FIELDS = ("id", "amount", "currency", "status", "account_id")
 
 
 class World:
-    """A bank and a warehouse, night after night; pulls have the bank's time in their ids."""
+    """A bank and a warehouse over several nights. The ids of pulls contain the bank's time."""
 
     def __init__(self, bank: Sandbox, engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bank, self.engine, self.path = bank, engine, path
         self.began = bank.state()["now"]
-        monkeypatch.setattr(names, "new_pull_id", lambda: f"{self.now():%Y%m%dT%H%M%S%f}-{next(self.numbers):08x}")
+        monkeypatch.setattr(
+            names, "new_pull_id", lambda began=None: f"{began or self.now():%Y%m%dT%H%M%S%f}-{next(self.numbers):08x}"
+        )
         self.numbers = iter(range(1000))
         self.accounts = [json.loads(each) for each in bank.records("/v3/accounts")]
 
@@ -118,7 +120,7 @@ def test_seven_nights(world: World, tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def _check_equal(world: World) -> None:
     bank = {each["id"]: tuple(each[name] for name in FIELDS) for each in map(json.loads, world.bank.records())}
-    # The last night's pull has not seen what has happened since.
+    # The last pull does not contain transactions after it.
     world.pull_and_load(
         "transactions", "transactions/last",
         created_from=START - timedelta(days=4000), created_to=world.now() + timedelta(minutes=1),

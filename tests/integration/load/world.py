@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list in memory, real pulls of it, and engines to load them into."""
+"""A list in memory, real pulls of it, and the databases to load into."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAYS = [f"2026-01-{day:02d}" for day in range(1, 31)]
 
 
 def record(number: int, day: int = 0, **fields: Any) -> dict[str, Any]:
-    """A transaction; `fields` replace or add to its own."""
+    """Return a transaction; `fields` replace or extend its fields."""
     return {
         "id": f"t{number:05d}",
         "amount": 1000 + number,
@@ -45,7 +45,7 @@ def record(number: int, day: int = 0, **fields: Any) -> dict[str, Any]:
 
 
 class Bank:
-    """A list: filters by creation, pages by `starting_after`. `records` may be changed between pulls.
+    """A list with filters by creation time and pages by `starting_after`. Tests change `records` between pulls.
 
     :param records: dicts, or bytes that are sent as they are.
     """
@@ -75,9 +75,9 @@ def pull(path: Path, bank: Any, days: tuple[str, str] | None = None, **request: 
 
 
 class Engine:
-    """A place to load into.
+    """A database to load into.
 
-    :param where: `database` or `sql_conn_id` of the operator. :param schema: before a table's name.
+    :param where: `database` or `sql_conn_id` of the operator. :param schema: the prefix of a table's name.
     """
 
     def __init__(self, kind: str, where: dict[str, str], schema: str = "") -> None:
@@ -90,13 +90,13 @@ class Engine:
         return f"{self.schema}.{name}" if self.schema else name
 
     def load(self, path: Path, name: str = "transactions", **options: Any) -> dict[str, Any]:
-        """Load what lies at a path; return what that changed, without what differs from run to run."""
+        """Load the result at a path. Return the counts of the load, without the fields that differ in each run."""
         warehouse = open_warehouse(self.table(name), **{**self.where, **options})
         loaded = load(warehouse, Source(Directory(LocalFileSystem(), str(path)))).to_dict()
         return {key: value for key, value in loaded.items() if key not in ("seconds", "table", "pull_id")}
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement, `{t}` in which is the table's name up to its suffix; return its rows."""
+        """Run a statement and return its rows. `{t}` in it is the table's name without its suffix."""
         statement = statement.replace("{t}", self.table())
         if self.is_duck:
             import duckdb
@@ -114,7 +114,7 @@ class Engine:
             connection.close()
 
     def types(self, name: str = "transactions") -> dict[str, str]:
-        """The columns of a table and their types."""
+        """Return the types of a table's columns, by name."""
         if self.is_duck:
             return {row[0]: row[1] for row in self.ask(f"DESCRIBE {self.table(name)}")}
         return dict(
@@ -137,7 +137,7 @@ def _dsn(conn_id: str) -> dict[str, Any]:
 
 
 def postgres_engine(server: services.Postgres, kind: str) -> Engine:
-    """A schema of its own on a server."""
+    """Return an engine with a new schema on a server."""
     os.environ["AIRFLOW_CONN_LOAD_WAREHOUSE"] = server.connection_json()
     engine = Engine(kind, {"sql_conn_id": "load_warehouse"}, f"s_{uuid.uuid4().hex[:12]}")
     engine.ask(f"CREATE SCHEMA {engine.schema}")
@@ -146,7 +146,7 @@ def postgres_engine(server: services.Postgres, kind: str) -> Engine:
 
 @functools.cache
 def has_psycopg3() -> bool:
-    """Whether Airflow's hook works with psycopg 3, too; first asked before a test changes that."""
+    """Return whether Airflow's hook also supports psycopg 3. Cached, because tests change the driver."""
     from airflow.providers.postgres.hooks import postgres
 
     return bool(getattr(postgres, "USE_PSYCOPG3", False))
@@ -154,7 +154,7 @@ def has_psycopg3() -> bool:
 
 @contextmanager
 def hook_with(driver: str) -> Iterator[None]:
-    """Make Airflow's hook use this driver: psycopg2, or psycopg 3 where it can."""
+    """Make Airflow's hook use this driver: psycopg2, or psycopg 3 if it is supported."""
     from airflow.providers.postgres.hooks import postgres
 
     if not has_psycopg3():

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real API server of Airflow 3 on a real PostgreSQL, and tasks that reach it as tasks do.
+"""A real API server of Airflow 3 on a real PostgreSQL, and tasks that access it as in Airflow.
 
-Between task and API server, and between API server and database, is a :class:`~.proxy.Proxy` that can fail. The task's
-side is Airflow's own: the channel to the supervisor, the supervisor's handling of requests and its API client.
+A :class:`
+.proxy.Proxy`, which can fail, connects the task to the API server, and another one the API server to the
+database. The task's side is Airflow's own: the channel to the supervisor, its handling of requests and its API client.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ SECRET = secrets.token_hex(32)
 
 @dataclass
 class Server:
-    """What the tests need to know of it.
+    """The addresses of an API server and its database.
 
     :param api: the proxy in front of the API server.
     :param metadata: the proxy in front of the metadata database.
-    :param dsn: the database itself, past its proxy.
-    :param secrets: the file of its secrets backend.
+    :param dsn: the database itself, without the proxy.
+    :param secrets: the file of the secrets backend.
     """
 
     api: Proxy
@@ -47,7 +48,7 @@ class Server:
 
     @contextmanager
     def backend(self, variables: Mapping[str, str]) -> Iterator[None]:
-        """While its secrets backend holds these Variables."""
+        """Put these Variables into the secrets backend for the block."""
         self.secrets.write_text(json.dumps(variables))
         try:
             yield
@@ -60,28 +61,32 @@ class Server:
 
 
 def dsn(postgres: Postgres, database: str, port: int | None = None) -> str:
-    """The address of a database, as Airflow's settings take it."""
+    """Return the URL of a database for Airflow's settings."""
     password = f":{postgres.password}" if postgres.password else ""
-    # A connection that hangs must not outlast a test.
-    return f"postgresql+psycopg2://postgres{password}@127.0.0.1:{port or postgres.port}/{database}?connect_timeout=2"
+    # A hanging connection must not last longer than a test.
+    return f"postgresql+psycopg2://postgres{password}@127.0.0.1:{port or postgres.port}/{database}?connect_timeout=10"
+
+
+def migrate(postgres: Postgres, name: str) -> None:
+    """Create a metadata database as template for copies, because a migration takes seconds."""
+    postgres.connect().cursor().execute(f"CREATE DATABASE {name}")
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env={**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": dsn(postgres, name)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 @contextmanager
-def metadata_database(postgres: Postgres) -> Iterator[str]:
-    """The name of a migrated metadata database, which is dropped afterwards."""
+def metadata_database(postgres: Postgres, migrated: str) -> Iterator[str]:
+    """Create a copy of the template, yield its name, and drop it."""
     name = f"intergiro_{uuid.uuid4().hex[:8]}"
     connection = postgres.connect()
     try:
-        connection.cursor().execute(f"CREATE DATABASE {name}")
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env={**os.environ, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": dsn(postgres, name)},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        connection.cursor().execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
         yield name
     finally:
         connection.cursor().execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -89,10 +94,10 @@ def metadata_database(postgres: Postgres) -> Iterator[str]:
 
 
 @contextmanager
-def serving(postgres: Postgres, folder: Path) -> Iterator[Server]:
-    """An API server, with nothing but the Execution API."""
+def serving(postgres: Postgres, migrated: str, folder: Path) -> Iterator[Server]:
+    """Start an API server with the Execution API only."""
     with ExitStack() as stack:
-        name = stack.enter_context(metadata_database(postgres))
+        name = stack.enter_context(metadata_database(postgres, migrated))
         metadata = stack.enter_context(Proxy(postgres.port))
         port = free_port()
         hidden = folder / "secrets.json"
@@ -117,21 +122,21 @@ def serving(postgres: Postgres, folder: Path) -> Iterator[Server]:
         def answers() -> bool:
             processes.check()
             try:
-                return requests.get(f"http://127.0.0.1:{port}/execution/health", timeout=2).ok
+                return requests.get(f"http://127.0.0.1:{port}/execution/health", timeout=60).ok
             except requests.RequestException:
                 return False
 
-        wait_until(answers, 90.0, "the API server answers")
+        wait_until(answers, 600.0, "the API server answers")
         yield Server(stack.enter_context(Proxy(port)), metadata, dsn(postgres, name), hidden)
 
 
 @contextmanager
 def as_task(url: str, secret: str = SECRET, tries: int = 2, timeout: float = 1.5) -> Iterator[None]:
-    """In this block this process is a task: its Variables go through the Execution API at this address.
+    """In this block, this process accesses Variables as a task does: through the Execution API at this URL.
 
-    :param secret: what the API server knows its tasks by.
-    :param tries: how often the API client sends a request, which is 5 by default.
-    :param timeout: seconds after which it gives a request up, which is 5 by default.
+    :param secret: the secret with which the API server verifies the tokens of tasks.
+    :param tries: the number of attempts of the API client for a request; Airflow's default is 5.
+    :param timeout: seconds after which the client gives up a request; Airflow's default is 5.
     """
     import psutil
     import structlog
@@ -147,7 +152,7 @@ def as_task(url: str, secret: str = SECRET, tries: int = 2, timeout: float = 1.5
     repeats: Any = api.Client.request.retry  # type: ignore[attr-defined]
     stop, repeats.stop = repeats.stop, tenacity.stop_after_attempt(tries)
     wait, repeats.wait = repeats.wait, tenacity.wait_fixed(1.0)
-    # The supervisor is a thread here, not a process: what it masks would be sent to itself.
+    # The supervisor is a thread here, not a process, and would send masked values to itself.
     mask, request_handlers.mask_secret = request_handlers.mask_secret, lambda *_: None
     ours, theirs = socket.socketpair()
     log = structlog.get_logger("outages")
@@ -170,7 +175,7 @@ def as_task(url: str, secret: str = SECRET, tries: int = 2, timeout: float = 1.5
 
 
 def _supervise(parent: Any, pipe: socket.socket, log: Any) -> None:
-    """Read requests off the channel and have the supervisor handle them, until the task is gone."""
+    """Read requests from the channel and let the supervisor handle them, until the task ends."""
     import msgspec
     from airflow.sdk.execution_time import comms
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,31 +24,38 @@ AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[services.Postgres]:
-    """A PostgreSQL for the whole run; started when it is first needed."""
+    """Start a PostgreSQL server for the whole test run, when it is first needed."""
     with services.postgres() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
+def migrated(postgres_server: services.Postgres) -> str:
+    """Return the name of the metadata database that is copied."""
+    airflow3.migrate(postgres_server, name := "migrated")
+    return name
+
+
+@pytest.fixture(scope="session")
 def api_server(
-    postgres_server: services.Postgres, tmp_path_factory: pytest.TempPathFactory
+    postgres_server: services.Postgres, migrated: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[airflow3.Server]:
-    """An API server of Airflow 3; skipped where there is none."""
+    """Start an API server of Airflow 3; skip the test on Airflow 2."""
     if not AIRFLOW_3:
         pytest.skip("tasks of Airflow 2 reach the database themselves")
-    with airflow3.serving(postgres_server, tmp_path_factory.mktemp("api-server")) as server:
+    with airflow3.serving(postgres_server, migrated, tmp_path_factory.mktemp("api-server")) as server:
         yield server
 
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> Row:
-    """The row of the table that the test is named after."""
+    """Return the row of the table for the test of this name."""
     return ROWS[request.node.originalname.removeprefix("test_")]
 
 
 @pytest.fixture
 def line(sandbox: Sandbox) -> Iterator[Proxy]:
-    """The network between the tasks and the bank."""
+    """Start the proxy between the tasks and the bank."""
     with Proxy(sandbox.port) as proxy:
         yield proxy
 
@@ -62,7 +68,7 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> Iterator[World]:
-    """Tasks that reach the metadata database themselves."""
+    """Return a world whose tasks access the metadata database directly."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(hooks, "_timings", lambda: SHORT)
     monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 1)
@@ -72,20 +78,21 @@ def world(
 
 
 @pytest.fixture
-def task_world(world: World, api_server: airflow3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Tasks of Airflow 3, which reach their Variables through the API server."""
-    timings = replace(SHORT, lease_write=0.8, lease_round=1.0, settle_lease=1.2, critical=5.0, takeover=10.5)
-    monkeypatch.setattr(hooks, "_timings", lambda: timings)
+def task_world(request: pytest.FixtureRequest, world: World, api_server: airflow3.Server) -> Iterator[World]:
+    """Return a world of Airflow 3, whose tasks access Variables through the API server.
+
+    Its parameter is the number of seconds after which the API client gives up a request.
+    """
     world.engine.dispose()
     world.engine = create_engine(api_server.dsn)
-    with airflow3.as_task(api_server.url):
+    with airflow3.as_task(api_server.url, timeout=getattr(request, "param", 60.0)):
         yield world
 
 
 @pytest.fixture(scope="session")
-def metadata(postgres_server: services.Postgres) -> Iterator[tuple[str, Proxy]]:
-    """The name of a metadata database in PostgreSQL, and the network to it."""
-    with airflow3.metadata_database(postgres_server) as name, Proxy(postgres_server.port) as proxy:
+def metadata(postgres_server: services.Postgres, migrated: str) -> Iterator[tuple[str, Proxy]]:
+    """Return the name of a metadata database in PostgreSQL, and the proxy to it."""
+    with airflow3.metadata_database(postgres_server, migrated) as name, Proxy(postgres_server.port) as proxy:
         yield name, proxy
 
 
@@ -96,7 +103,7 @@ def postgres_world(
     postgres_server: services.Postgres,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[World]:
-    """Tasks that reach a metadata database in PostgreSQL themselves."""
+    """Return a world whose tasks access a metadata database in PostgreSQL directly."""
     name, proxy = metadata
     ours = create_engine(airflow3.dsn(postgres_server, name, proxy.port), pool_pre_ping=True)
     monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=ours)))

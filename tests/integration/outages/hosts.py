@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many hosts: processes that share nothing but the Airflow API, each a task that calls the bank for a while."""
+"""Many hosts: processes that share only the Airflow API. Each is a task that calls the bank for a while."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.integration.outages.airflow3 import SECRET
 from tests.integration.session.members import member
 
 START = 120.0
-"""Seconds until the last of them has started, on a busy machine."""
+"""Seconds until the last process has started on a busy machine."""
 
 
 @dataclass
 class Told:
-    """What one task tells at its end.
+    """The report of one task at its end.
 
-    :param slow: seconds of the calls that took longer than one second, the first call aside.
+    :param slow: the durations, in seconds, of calls that took longer than one second, without the first call.
     """
 
     calls: int
@@ -33,7 +33,7 @@ class Told:
 
 
 def work(locks: str, url: str, secret: str, connection: str, begins: float, seconds: float, pipe: Any) -> Told:
-    """Be the task of one host."""
+    """Run the task of one host."""
     from intergiro_provider.hooks.intergiro import IntergiroHook
     from tests.integration.outages.airflow3 import as_task
 
@@ -63,7 +63,7 @@ def work(locks: str, url: str, secret: str, connection: str, begins: float, seco
 
 
 def run_hosts(count: int, url: str, connection: str, folder: Path, seconds: float) -> list[Told]:
-    """Have so many of them work at the same time; what each tells."""
+    """Run these hosts at the same time, and return the reports of their tasks."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -83,7 +83,7 @@ def run_hosts(count: int, url: str, connection: str, folder: Path, seconds: floa
 
 
 def summary(told: list[Told]) -> str:
-    """The figures, for people."""
+    """Return the figures as text."""
     slow = sorted(seconds for one in told for seconds in one.slow)
     first = sorted(one.first for one in told)
     figures = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy that can be slow, mute, deaf or gone: the network between a task, Airflow's API and its database."""
+"""A TCP proxy that can delay, hang, drop or refuse: the network between a task, Airflow's API and its database."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import threading
 from collections.abc import Iterator
 from typing import Literal, Self
 
-Mode = Literal["up", "refuse", "drop", "hang", "lose_answers"]
+Mode = Literal["up", "refuse", "drop", "hang", "lose_responses"]
 
 
 class Proxy:
-    """Listens on a loopback port of its own and passes everything on to another one.
+    """Listens on a loopback port and forwards all data to another port.
 
-    :attr:`mode`: `up`; `refuse`: nobody listens; `drop`: accepts and closes; `hang`: accepts and says nothing, and
-    nothing arrives; `lose_answers`: requests arrive, answers do not. A change of mode cuts what is connected.
-    :attr:`delay`: seconds by which what a client sends arrives later; on a kept connection, so much for each call.
+    :attr:`mode`: `up`; `refuse`: refuses connections; `drop`: accepts and closes; `hang`: accepts, and forwards nothing
+    in either direction; `lose_responses`: forwards requests, but no responses. A change of mode closes all connections.
+    :attr:`delay`: seconds of delay for data from the client; on a kept connection, for each request.
     """
 
     def __init__(self, target: int) -> None:
@@ -45,12 +45,12 @@ class Proxy:
         self._loop.close()
 
     def set(self, mode: Mode) -> None:
-        """Behave like that from now on."""
+        """Set the mode and the delay."""
         self._call(self._set(mode))
 
     @contextlib.contextmanager
     def being(self, mode: Mode) -> Iterator[None]:
-        """Behave like that for a while."""
+        """Set the mode and the delay for the block."""
         self.set(mode)
         try:
             yield
@@ -101,7 +101,7 @@ class Proxy:
             there = asyncio.ensure_future(self._pass_on(reader, behind, late=True))
             back = asyncio.ensure_future(self._pass_on(answers, writer, late=False))
             try:
-                # Not the first of them: what a server says before it closes has to arrive.
+                # Not at the first end: the data that a server sends before it closes must arrive.
                 await back
             finally:
                 there.cancel()
@@ -118,7 +118,7 @@ class Proxy:
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def send() -> None:
-            # By the moment at which each part came: the head and the body of one request are not late twice.
+            # From the arrival of each part, so that header and body of one request are not delayed twice.
             while data := (part := await waiting.get())[1]:
                 await asyncio.sleep(part[0] - self._loop.time())
                 writer.write(data)
@@ -129,7 +129,7 @@ class Proxy:
             with contextlib.suppress(OSError):
                 while True:
                     data = await reader.read(65536)
-                    if data and not late and self.mode == "lose_answers":
+                    if data and not late and self.mode == "lose_responses":
                         continue
                     waiting.put_nowait((self._loop.time() + (self.delay if late else 0.0), data))
                     if not data:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "outages.md"
 
-GOES_ON = "goes on"
-RETRIABLY = "fails retriably"
-FINALLY = "fails finally"
+GOES_ON = "succeeds"
+RETRIABLY = "fails (retryable)"
+FINALLY = "fails (final)"
 
 ANY = "any"
 AIRFLOW_3 = "3"
@@ -25,9 +25,9 @@ class Row:
     """One fault.
 
     :param does: what the task does.
-    :param reads: parts of the error, or of the log where the task goes on; `…` stands for what is left out.
-    :param logins: how many the fault costs, beyond those that would have been made without it.
-    :param error: the error's class.
+    :param reads: parts of the error, or of the log if the task continues, with `…` between the parts.
+    :param logins: the number of logins beyond those without the fault.
+    :param error: the class of the error.
     :param airflow: `any`, tasks of Airflow `3`, or tasks that reach the database themselves, as on Airflow `2`.
     :param proof: the test, if not the one named after the row.
     """
@@ -64,39 +64,39 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=AIRFLOW_3,
     ),
     "api_down_while_a_refresh_is_under_way": Row(
-        "API server down between a refresh and the storing of its result, back in time",
+        "API server down after a refresh, and up again before the new token pair must be stored",
         reads="Refreshed",
         airflow=AIRFLOW_3,
     ),
     "api_down_for_long_after_a_refresh": Row(
-        "the same, and not back in time",
+        "the same, but it stays down",
         reads="could not be stored in time. This task continues with it",
         logins=1,
         airflow=AIRFLOW_3,
     ),
     "api_drops_connections": Row(
-        "the API closes every connection without a response",
+        "the API server closes every connection without a response",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "api_hangs": Row(
-        "requests to the API get no response",
+        "requests to the API server get no response",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "api_answers_get_lost": Row(
-        "the API carries requests out, and its responses are lost",
+        "the API server carries out requests, but its responses are lost",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "database_down_behind_the_api": Row(
-        "metadata database down: the API answers 404, “not found”, for a Variable that is there",
+        "metadata database down: the API server returns 404 for a Variable that exists",
         RETRIABLY,
         "could not be looked up … unavailable here. The task can be retried.",
         error="StoreUnavailable",
@@ -112,14 +112,13 @@ CHAPTERS["The Airflow API and the metadata database"] = {
     "api_refuses_the_task": Row(
         "the API server does not accept the task's own Airflow token",
         RETRIABLY,
-        "could not be read (AirflowSecretsBackendAccessDenied): the API server does not let this task in. Give every "
-        "component the same `[api_auth] jwt_secret`, and let their clocks agree. The task can be "
-        "retried.",
+        "could not be read (AirflowSecretsBackendAccessDenied): the API server refuses this task. Set the same "
+        "`[api_auth] jwt_secret` on every component, and synchronize their clocks. The task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "database_down": Row(
-        "metadata database down, the task reaches it itself",
+        "metadata database down, the task connects to it directly",
         RETRIABLY,
         "could not be read (OperationalError): Airflow's metadata database or API server is unavailable here. The "
         "task can be retried.",
@@ -127,22 +126,22 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         airflow=DATABASE,
     ),
     "database_down_for_long_after_a_refresh": Row(
-        "metadata database down between a refresh and the storing of its result, not back in time",
+        "metadata database down after a refresh, and it stays down",
         reads="could not be stored in time. This task continues with it",
         logins=1,
         airflow=DATABASE,
     ),
-    "two_writers_at_once": Row("two writers of one Variable at once, in PostgreSQL", airflow=DATABASE),
+    "two_writers_at_once": Row("two tasks write one Variable at the same time, in PostgreSQL", airflow=DATABASE),
     "api_of_three_tenths_of_a_second": Row(
-        "an API that takes 0.3 s a call, 16 hosts",
+        "the API server takes 0.3 s per call, 16 hosts",
         airflow=AIRFLOW_3,
     ),
     "api_of_half_a_second": Row(
-        "an API that takes 0.5 s a call, 16 hosts",
+        "the API server takes 0.5 s per call, 16 hosts",
         airflow=AIRFLOW_3,
     ),
     "api_too_slow": Row(
-        "an API that takes 0.9 s a call: its client may have sent a write twice",
+        "the API server takes 0.9 s per call, so its client may send a write twice",
         RETRIABLY,
         "The Airflow API is too slow to renew the Intergiro session safely: writing a Variable took … s, and 0.8 s is "
         "the limit. … Scale the API server, or set `lock_conn_id` in the connection's extra.",
@@ -156,60 +155,61 @@ CHAPTERS["The Variables"] = {
     "variable_garbled": Row(
         "session replaced by text that is not JSON",
         RETRIABLY,
-        "cannot be used: it is not a JSON object. The bank was not asked. Delete the Variable; that costs one login.",
+        "cannot be used: it is not a JSON object. No request was sent to the bank. Delete the Variable; that costs one "
+        "login.",
         error="StoreUnavailable",
     ),
     "variable_of_another_kind": Row(
         "session replaced by other JSON",
         RETRIABLY,
-        "cannot be used: its field kind is not 'session'. The bank was not asked. Delete the Variable; that costs one "
-        "login.",
+        "cannot be used: its field kind is not 'session'. No request was sent to the bank. Delete the Variable; that "
+        "costs one login.",
         error="StoreUnavailable",
     ),
     "edited_in_the_ui": Row(
-        "session saved in Airflow's UI, which shows `***` in place of its tokens; then deleted",
+        "session saved in Airflow's UI, which shows its tokens as `***`; later deleted",
         RETRIABLY,
         "it holds *** instead of a token … Delete the Variable",
         error="StoreUnavailable",
         logins=1,
     ),
     "restored_from_a_backup": Row(
-        "session, lease and login history restored from a backup from before the last refresh",
+        "session, lease and login history restored from a backup that is older than the last refresh",
         reads="Logged in",
         logins=1,
     ),
     "another_fernet_key": Row(
-        "another Fernet key than the one that wrote the session, the task reaches the database itself",
+        "the session was written with another Fernet key; the task accesses the database directly",
         RETRIABLY,
-        "cannot be decrypted: this process has another Fernet key than the one that wrote it. Give every component the "
-        "same `[core] fernet_key`, or delete the Variable, which costs one login. The bank was not asked; the "
-        "task can be retried.",
+        "cannot be decrypted: it was written with another Fernet key than this process has. Set the same "
+        "`[core] fernet_key` on every component, or delete the Variable, which costs one login. No request was sent to "
+        "the bank, and the task can be retried.",
         error="StoreUnavailable",
         airflow=DATABASE,
     ),
     "another_fernet_key_on_the_api_server": Row(
-        "another Fernet key on the API server: it answers 404, “not found”",
+        "the API server has another Fernet key, and returns 404",
         RETRIABLY,
-        "is there, but the API server cannot read it: most likely it has another Fernet key than the one that wrote "
-        "it. Give every component the same `[core] fernet_key`, or delete the Variable, which costs one login. The "
-        "bank was not asked; the task can be retried.",
+        "exists, but the API server cannot read it: most likely it was written with another Fernet key. Set the same "
+        "`[core] fernet_key` on every component, or delete the Variable, which costs one login. No request was sent to "
+        "the bank, and the task can be retried.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),
     "shadowed_on_the_worker": Row(
-        "session shadowed by `AIRFLOW_VAR_…` on the worker",
+        "an environment variable `AIRFLOW_VAR_…` on the worker hides the session",
         FINALLY,
         "The environment variable AIRFLOW_VAR_INTERGIRO_SESSION_… hides the Variable … Remove it from "
         "the environment of the workers, then clear the task.",
         error="ShadowedError",
     ),
     "shadowed_by_a_backend": Row(
-        "session shadowed on the API server by a secrets backend that holds a copy of it, its token expires",
+        "a secrets backend of the API server holds a copy of the session and hides it; the token expires",
         reads="is hidden by an environment variable or a secrets backend. Remove that",
         airflow=AIRFLOW_3,
     ),
     "shadowed_by_a_backend_for_the_next": Row(
-        "the same, for every task after that one",
+        "the same, for every later task",
         FINALLY,
         "cannot be read back: an AIRFLOW_VAR_… environment variable or a secrets backend, on the worker or on the API "
         "server, hides them. … Remove what hides them, then clear the task.",
@@ -232,58 +232,58 @@ CHAPTERS["The bank"] = {
         "provider does not log in again now … The task can be retried in 1 s.",
         error="BankUnavailable",
     ),
-    "bank_slow": Row("bank slow: every call takes 0.5 s"),
+    "bank_slow": Row("bank slow: every request takes 0.5 s"),
     "refresh_hangs": Row(
-        "no response to the refresh within the timeout, twice",
+        "two refresh requests time out",
         RETRIABLY,
         "There is no Intergiro session: the bank gave no usable response to the refresh (…). The provider does not "
         "log in again now",
         error="BankUnavailable",
     ),
     "refresh_429": Row(
-        "429 to the refresh, twice",
+        "429 for the refresh, twice",
         reads="Refreshed",
     ),
     "refresh_503": Row(
-        "5xx to the refresh, twice",
+        "5xx for the refresh, twice",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 503 to the refresh. The provider does not log in again now",
+        "There is no Intergiro session: the bank returned 503 for the refresh. The provider does not log in again now",
         error="BankUnavailable",
     ),
-    "refresh_503_once": Row("5xx to the refresh, once", reads="Refreshed"),
+    "refresh_503_once": Row("5xx for the refresh, once", reads="Refreshed"),
     "refresh_html": Row(
-        "HTML with status 200 to the refresh, from a proxy",
+        "a proxy returns HTML with status 200 for the refresh",
         RETRIABLY,
         "There is no Intergiro session: the bank gave no usable response to the refresh",
         error="BankUnavailable",
     ),
     "refresh_answer_lost": Row(
-        "refresh carried out, its response lost; the bank refuses the old token", reads="Logged in", logins=1
+        "the response to the refresh is lost; the bank refuses the old token afterwards", reads="Logged in", logins=1
     ),
     "refresh_answer_lost_and_forgiven": Row(
-        "refresh carried out, its response lost; the bank accepts the old token", reads="Refreshed"
+        "the response to the refresh is lost; the bank still accepts the old token", reads="Refreshed"
     ),
     "login_429": Row(
-        "429 to the login",
+        "429 for the login",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 429 … to the login. The provider does not log in again now … "
-        "The task can be retried in 1 s.",
+        "There is no Intergiro session: the bank returned 429 … for the login. The provider does not log in again now "
+        "… The task can be retried in 1 s.",
         error="BankUnavailable",
     ),
     "login_503": Row(
-        "5xx to the login",
+        "5xx for the login",
         RETRIABLY,
-        "There is no Intergiro session: the bank answered 503 to the login. The provider does not log in again now",
+        "There is no Intergiro session: the bank returned 503 for the login. The provider does not log in again now",
         error="BankUnavailable",
     ),
     "login_html": Row(
-        "HTML with status 200 to the login, from a proxy",
+        "a proxy returns HTML with status 200 for the login",
         RETRIABLY,
         "There is no Intergiro session: the bank gave no usable response to the login",
         error="BankUnavailable",
     ),
     "login_answer_lost": Row(
-        "login carried out, its response lost",
+        "the response to the login is lost",
         RETRIABLY,
         "There is no Intergiro session: the bank gave no usable response to the login (ConnectionError). The provider "
         "does not log in again now",
@@ -293,7 +293,7 @@ CHAPTERS["The bank"] = {
     "key_wrong": Row(
         "API key wrong",
         FINALLY,
-        "Intergiro does not accept the API key (it answered … the key is wrong, frozen or blocked … Check the "
+        "Intergiro does not accept the API key (it returned … the key is wrong, frozen or blocked … Check the "
         "connection's password … "
         "Clear the task once the key is accepted.",
         error="IntergiroAuthError",
@@ -301,19 +301,19 @@ CHAPTERS["The bank"] = {
     "key_frozen": Row(
         "API key frozen (2d)",
         FINALLY,
-        "Intergiro does not accept the API key (it answered … the key is wrong, frozen or blocked … A frozen 2d key is "
+        "Intergiro does not accept the API key (it returned … the key is wrong, frozen or blocked … A frozen 2d key is "
         "renewed in the customer portal … Clear the task once the key is accepted.",
         error="IntergiroAuthError",
     ),
     "fraud_block": Row(
         "API key blocked by fraud prevention",
         FINALLY,
-        "Intergiro does not accept the API key (it answered 403, blocked): the key is wrong, frozen or "
+        "Intergiro does not accept the API key (it returned 403, blocked): the key is wrong, frozen or "
         "blocked … a blocked one by Intergiro. Clear the task once the key is accepted.",
         error="IntergiroAuthError",
     ),
     "sessions_end_again_and_again": Row(
-        "sessions end early, again and again",
+        "sessions end too early, several times",
         RETRIABLY,
         "The Intergiro session has ended and cannot be refreshed, and 3 logins within an hour are used up "
         "(`max_logins_per_hour`). The next login is allowed at … UTC; the task can be "
@@ -322,8 +322,8 @@ CHAPTERS["The bank"] = {
         logins=2,
         error="LoginBudgetExhausted",
     ),
-    "clocks_apart": Row("the bank's clock an hour ahead of ours, or behind"),
-    "clocks_of_workers_apart": Row("two workers' clocks an hour apart"),
+    "clocks_apart": Row("the bank's clock is an hour ahead or behind"),
+    "clocks_of_workers_apart": Row("the clocks of two workers differ by an hour"),
     "tokens_without_a_date": Row("opaque access tokens, or JWTs without `exp`", reads="Refreshed"),
 }
 
@@ -333,27 +333,30 @@ HEAD = """<!-- Written by `python -m tests.integration.outages.table`; change th
 # When something breaks
 
 The tables show for each fault what the task does, which message you read, and how many extra logins the fault costs.
+In the messages, "…" stands for the parts that vary.
 
-* **goes on**: the task succeeds. The message is in its log.
-* **fails retriably**: Airflow retries the task, if it has `retries`. Nothing is lost.
-* **fails finally**: the task fails at once, because a retry cannot help. Remove the cause, then clear the task.
+* **succeeds**: the provider handles the fault. The message, if any, is in the task's log.
+* **fails (retryable)**: Airflow retries the task if it has `retries`. Nothing is lost.
+* **fails (final)**: Airflow does not retry the task, because a retry cannot help. Remove the cause, then clear
+  the task.
 
-The column *Airflow* shows where the fault can occur. *3*: tasks and triggers of Airflow 3, which read and write
-Variables through the API server. *2*: tasks of Airflow 2.11, and every other process that connects to the metadata
-database itself.
+The column *Airflow* shows where the fault can occur:
 
-Each row is a test that causes the fault with real parts: PostgreSQL, an API server of Airflow 3 with Airflow's own
-task client, sockets to the sandbox bank, and a proxy in between that refuses, hangs, drops or delays. Extra logins
-are counted from the start of the fault until a task has succeeded after its end. Most tests shorten the times of the
-session's protocol. `make test` runs the shorter tests, `make outages` runs all.
+* *3*: tasks and triggers of Airflow 3, which read and write Variables through the API server.
+* *2*: tasks of Airflow 2.11, and every other process that connects to the metadata database directly.
+
+Each row is a test that causes the fault in a real PostgreSQL server, in a real API server of Airflow 3, or in the
+connection to the sandbox bank. `make test` runs the shorter tests, and `make outages` runs all of them. Most tests
+use shorter waiting times than production. Extra logins are counted from the start of the fault until a task has
+succeeded after its end.
 """
 
 
 def document() -> str:
-    """The whole of ``docs/outages.md``."""
+    """Return the content of ``docs/outages.md``."""
     parts = [HEAD]
     for chapter, rows in CHAPTERS.items():
-        lines = ["| fault | Airflow | the task | the user reads | logins |", "| --- | --- | --- | --- | --- |"]
+        lines = ["| fault | Airflow | the task | message | logins |", "| --- | --- | --- | --- | --- |"]
         for row in rows.values():
             does = f"{row.does}: `{row.error}`" if row.error else row.does
             where = {ANY: "2, 3", AIRFLOW_3: "3", DATABASE: "2"}[row.airflow]

@@ -1,31 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank is down, slow, ill, or does not want us."""
+"""The bank is down, slow, faulty, or refuses the key."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.integration.outages.table import Row
-from tests.integration.outages.world import SHORT, World
+from tests.integration.outages.world import SHORT, UNREACHABLE, World
 
 pytestmark = pytest.mark.integration
 
 REFRESH = "/v3/auth/refresh"
 LOGIN = "/v3/auth/login"
 DATE = 1.2
-"""Seconds by which a Date header is behind: it has no fractions."""
+"""The largest error of a Date header in seconds, because it has no fractions."""
 
 
-def wait_out_the_verdict() -> None:
-    """Until the tasks ask a bank again that was ill."""
-    time.sleep(SHORT.bank_verdict + DATE)
+def wait_for_the_next_attempt() -> None:
+    """Wait until the tasks send requests again to a bank that has failed."""
+    time.sleep(SHORT.bank_pause + DATE)
 
 
 def test_bank_down(world: World, row: Row) -> None:
     world.begin(refreshed=False)
+    world.timings(UNREACHABLE)
     with world.line.being("refuse"):
         world.check(row, world.attempt())
     world.succeed()
@@ -33,9 +35,11 @@ def test_bank_down(world: World, row: Row) -> None:
 
 
 def test_bank_down_at_the_login(world: World, row: Row) -> None:
+    world.timings(UNREACHABLE)
     with world.line.being("refuse"):
         world.check(row, world.attempt())
-    wait_out_the_verdict()
+    world.timings(SHORT)
+    wait_for_the_next_attempt()
     world.succeed()
     world.check_logins(row, own=1)
 
@@ -50,20 +54,23 @@ def test_bank_slow(world: World, row: Row) -> None:
 
 
 def ill_refresh(world: World, row: Row, kind: str, **params: Any) -> None:
-    """The refresh fails in this way for as long as the task tries, and then it works."""
+    """Let the refresh fail in this way during a task, and work afterwards."""
     world.begin(refreshed=False)
     world.bank.expire_access_tokens()
     world.bank.fault(kind, path=REFRESH, **params)
     world.check(row, world.attempt())
     world.bank.clear_faults()
-    wait_out_the_verdict()
+    world.timings(SHORT)
+    wait_for_the_next_attempt()
     world.succeed()
     world.check_logins(row)
     assert world.bank.counters().refreshes == 1
 
 
 def test_refresh_hangs(world: World, row: Row) -> None:
-    ill_refresh(world, row, "hang", seconds=30.0)
+    world.succeed()
+    world.timings(replace(SHORT, call=2.0))
+    ill_refresh(world, row, "hang", seconds=120.0)
 
 
 def test_refresh_429(world: World, row: Row) -> None:
@@ -79,10 +86,10 @@ def test_refresh_503_once(world: World, row: Row) -> None:
 
 
 def test_refresh_html(world: World, row: Row) -> None:
-    ill_refresh(world, row, "answer", body="<html>", headers={"content-type": "text/html"})
+    ill_refresh(world, row, "response", body="<html>", headers={"content-type": "text/html"})
 
 
-@pytest.mark.parametrize(("kind", "params"), [("lose_answer", {}), ("garbled", {"how": "html"}), ("drop_body", {})])
+@pytest.mark.parametrize(("kind", "params"), [("lose_response", {}), ("garbled", {"how": "html"}), ("drop_body", {})])
 def test_refresh_answer_lost(world: World, row: Row, kind: str, params: dict[str, Any]) -> None:
     world.begin(refreshed=False)
     world.bank.expire_access_tokens()
@@ -96,18 +103,18 @@ def test_refresh_answer_lost(world: World, row: Row, kind: str, params: dict[str
 def test_refresh_answer_lost_and_forgiven(world: World, row: Row) -> None:
     world.begin(refreshed=False)
     world.bank.expire_access_tokens()
-    world.bank.fault("lose_answer", path=REFRESH, times=1)
-    # The lost pair is a second one of the same session; the first has to have expired for a refresh.
+    world.bank.fault("lose_response", path=REFRESH, times=1)
+    # The lost pair is the second one of the session. A refresh requires that the first has expired.
     world.check(row, world.attempt())
     world.succeed()
     world.check_logins(row)
 
 
 def ill_login(world: World, row: Row, kind: str, **params: Any) -> None:
-    """The login fails in this way, and then it works."""
+    """Let the login fail in this way, and work afterwards."""
     world.bank.fault(kind, path=LOGIN, times=1, **params)
     world.check(row, world.attempt())
-    wait_out_the_verdict()
+    wait_for_the_next_attempt()
     world.succeed()
     world.check_logins(row, own=1)
     assert world.bank.counters().by_path[f"POST {LOGIN}"] == 2
@@ -124,11 +131,11 @@ def test_login_503(world: World, row: Row) -> None:
 
 @pytest.mark.exhaustive
 def test_login_html(world: World, row: Row) -> None:
-    ill_login(world, row, "answer", body="<html>", headers={"content-type": "text/html"})
+    ill_login(world, row, "response", body="<html>", headers={"content-type": "text/html"})
 
 
 def test_login_answer_lost(world: World, row: Row) -> None:
-    ill_login(world, row, "lose_answer")
+    ill_login(world, row, "lose_response")
 
 
 def test_key_wrong(world: World, row: Row) -> None:

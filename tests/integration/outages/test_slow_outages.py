@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A slow Airflow API and many hosts: real processes, the times of production."""
+"""A slow Airflow API and many hosts: real processes, with the timings of production."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 100.0
 
 
 def slow_api(sandbox: Sandbox, api_server: Server, row: Row, folder: Path, delay: float) -> None:
-    """Sixteen hosts from cold, over about three lives of an access token."""
+    """Run sixteen hosts without a session for about three lifetimes of an access token."""
     api_server.api.delay = delay
     try:
         connection = sandbox.connection()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The document says what the tests measure, and every row of it has its test."""
+"""The page agrees with the measurements, and every row has a test."""
 
 from __future__ import annotations
 

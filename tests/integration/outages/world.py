@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fault comes to: tasks are run while it lasts and after it, and compared with the row of the table."""
+"""The effect of a fault: tasks run during the fault and after it, and are compared with the row of the table."""
 
 from __future__ import annotations
 
 import json
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as Transaction
 
 from intergiro_provider.exceptions import IntergiroError
+from intergiro_provider.hooks import intergiro as hooks
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.session import driver
@@ -25,30 +26,16 @@ from intergiro_provider.session.store import SUFFIXES
 from intergiro_provider.session.timings import Timings
 from tests.integration.outages.proxy import Proxy
 from tests.integration.outages.table import FINALLY, GOES_ON, RETRIABLY, Row
+from tests.timings import ALONE
 
-SHORT = Timings(
-    call=2.0,
-    lease_write=float("inf"),
-    lease_round=0.3,
-    settle_lease=0.4,
-    lock_check=0.3,
-    critical=4.5,
-    takeover=8.5,
-    settle_session=2.2,
-    wait=20.0,
-    persist=0.5,
-    store=0.6,
-    repeat=0.3,
-    reserve=0.8,
-    poll=0.2,
-    bank_verdict=1.0,
-)
-"""The times of production, shrunk together, where Variables are in the database."""
+SHORT = replace(ALONE, settle_lease=0.1, settle_session=0.5, takeover=3.0, critical=20.0, repeat=0.3, bank_pause=1.0)
+UNREACHABLE = replace(SHORT, critical=4.5)
+"""For a bank that cannot be reached: until this time, the connection is tried again."""
 
 
 @dataclass
 class Outcome:
-    """How one task ended, and what it said."""
+    """The end of one task, and its log."""
 
     error: IntergiroError | None
     log: str
@@ -68,7 +55,7 @@ class Outcome:
 class World:
     """One connection, its bank behind a proxy, and its Variables in a database.
 
-    :param engine: of the metadata database, past everything that may be at fault.
+    :param engine: the engine of the metadata database, without any proxy.
     """
 
     bank: Sandbox
@@ -84,7 +71,7 @@ class World:
         self.connect()
 
     def connect(self, **fields: Any) -> None:
-        """Write the connection, with these fields changed."""
+        """Store the connection, with these fields changed."""
         described = {**json.loads(self.bank.connection()), "port": self.line.port, "extra": self.extra, **fields}
         self.monkeypatch.setenv(f"AIRFLOW_CONN_{self.conn_id.upper()}", json.dumps(described))
 
@@ -97,10 +84,17 @@ class World:
         settings = IntergiroHook(self.conn_id).settings
         return Codec(settings.origin, settings.api_key)
 
+    def timings(self, timings: Timings) -> None:
+        """Let the following tasks renew with these timings."""
+        self.monkeypatch.setattr(hooks, "_timings", lambda: timings)
+
     # Tasks.
 
     def attempt(self, new: bool = True) -> Outcome:
-        """Run a task; `new`: in a process of its own, with nothing in memory."""
+        """Run a task.
+
+        :param new: whether to run it as in a new process, without cached sessions.
+        """
         if new:
             driver._caches.clear()
         self.caplog.clear()
@@ -113,7 +107,7 @@ class World:
         return Outcome(error, "\n".join(said))
 
     def begin(self, refreshed: bool = True) -> None:
-        """Have a session, as one has in the middle of a day; what happens from now on is counted."""
+        """Create a session with an earlier renewal, and start to count."""
         self.succeed()
         if refreshed:
             self.bank.expire_access_tokens()
@@ -121,33 +115,33 @@ class World:
         self.count()
 
     def succeed(self) -> None:
-        """A task that must go well."""
+        """Run a task that must succeed."""
         outcome = self.attempt()
         assert outcome.error is None, outcome.text
 
     def count(self) -> None:
-        """Count from here on."""
+        """Start to count."""
         self._before = self.bank.counters().logins
 
     @property
     def logins(self) -> int:
-        """Logins that the bank has let in since then."""
+        """Return the number of successful logins since the start of the count."""
         return self.bank.counters().logins - self._before
 
     # Variables.
 
     def stored(self, slot: Any = "session") -> Any:
-        """The document in the database, whatever any process sees of it; None if there is none."""
+        """Return the document in the database, whatever a process can see; None if there is none."""
         with Transaction(self.engine) as session:
             row = session.scalar(select(self._model()).where(self._model().key == self._key(slot)))
             return row and self._codec.decode(slot, row.get_val())
 
     def text(self, document: TokenPair | Lease | LoginHistory, slot: Any = "session") -> str:
-        """The document as it is stored."""
+        """Return the document as stored text."""
         return self._codec.encode(slot, document)
 
     def put(self, document: TokenPair | Lease | LoginHistory | str | None, slot: Any = "session") -> None:
-        """Write a Variable as a person does, by the UI or by a restored backup."""
+        """Write a Variable as a person does, in the UI or from a backup."""
         text = self.text(document, slot) if isinstance(document, TokenPair | Lease | LoginHistory) else document
         with Transaction(self.engine) as session, session.begin():
             session.execute(delete(self._model()).where(self._model().key == self._key(slot)))
@@ -166,7 +160,7 @@ class World:
     # The table.
 
     def check(self, row: Row, outcome: Outcome) -> None:
-        """The task has done what the row says, and the user has read what it says."""
+        """Check that the task has ended as the row says, with the texts of the row."""
         assert outcome.does == row.does, outcome.text
         assert type(outcome.error).__name__ == (row.error or "NoneType"), outcome.text
         place = 0
@@ -180,9 +174,9 @@ class World:
             assert outcome.error is None or outcome.error.__cause__ is None
 
     def check_logins(self, row: Row, own: int = 0) -> None:
-        """The whole fault has cost as many logins as the row says, and no refresh that could have been spared.
+        """Check that the fault has cost the logins of the row, and no unnecessary refresh.
 
-        :param own: logins that were due without the fault, too.
+        :param own: the number of logins that were due without the fault.
         """
         assert self.logins - own == row.logins
         assert self.bank.counters().refresh_early == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of payments share: a task instance at hand, accounts, and what the bank has booked."""
+"""Helpers for the tests of payments: a context of Airflow, accounts, and the bank's transactions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PAYEE = {"name": NAME, "iban": IBAN, "bic": BIC}
 
 
 def context(dag: str = "rents", task: str = "pay", run: str = "r1", index: int = -1, **other: Any) -> Any:
-    """Return what a task needs of Airflow's context.
+    """Return the part of Airflow's context that the operators use.
 
-    :param other: `try_number`, `max_tries`; `started`, when the run began; `dag_object`.
+    :param other: `try_number`, `max_tries`; `started`, the start of the run; `dag_object`.
     """
     ti = SimpleNamespace(
         dag_id=dag, task_id=task, run_id=run, map_index=index,
@@ -32,13 +32,16 @@ def context(dag: str = "rents", task: str = "pay", run: str = "r1", index: int =
 
 
 def account(bank: Sandbox, api: str = "v3", currency: str = "EUR", number: int = 0) -> str:
-    """Return the id of an account."""
+    """Return the id of an account with this currency.
+
+    :param number: 0 for the first of these accounts.
+    """
     accounts = [a for a in map(json.loads, bank.records(f"/{api}/accounts")) if a["currency"] == currency]
     return str(accounts[number]["id"])
 
 
 def change_api_key(bank: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the bank another API key, and the connection only that one."""
+    """Add an API key at the bank, and replace the connection's key by it."""
     other = str(uuid.uuid4())
     bank.set(api_keys=[*bank.settings()["api_keys"], other])
     uri = bank.connection(max_logins_per_hour=400).replace(bank.api_key, other)
@@ -46,7 +49,10 @@ def change_api_key(bank: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pay(bank: Sandbox, where: Any = None, **arguments: Any) -> dict[str, Any]:
-    """Run the operator by itself and return its result."""
+    """Execute the operator, and return its result.
+
+    :param where: the context; None: a new one.
+    """
     given = {
         "task_id": "pay", "operation": "pay", "account_id": account(bank), "amount": 125_00, "reference": "Rent",
         "counterparty": PAYEE, **arguments,

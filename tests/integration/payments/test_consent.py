@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A payment that needs a person's consent: wait in the triggerer, look for the payment, then send the same key."""
+"""A payment that needs a person's consent: wait in the triggerer, look up the payment, then send the same key."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import asyncio
 import itertools
 import json
 import os
+import threading
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from intergiro_provider import exceptions as x
 from intergiro_provider.operators.payments import IntergiroPaymentOperator
+from intergiro_provider.payments import single
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.triggers.payments import consent_variable
 from tests.integration.payments.support import BIC, IBAN, NAME, PAYEE, account, context, made
@@ -57,7 +62,7 @@ def resume(task: IntergiroPaymentOperator, waiting: TaskDeferred, event: Any, wh
 
 
 def person_returns(waiting: TaskDeferred) -> None:
-    """Do what the page in Airflow's UI does."""
+    """Store that the person has returned, as the page in Airflow's UI does."""
     from airflow.models import Variable
 
     Variable.set(consent_variable(waiting.trigger.consent_id), "returned")
@@ -85,10 +90,50 @@ def test_an_approved_payment_is_made_once(
     assert not any(secret in text for secret in (IBAN, NAME, BIC, "Rent", "_sandbox/consents"))
 
 
+def test_a_bank_that_executes_a_while_after_the_consent_is_waited_for(
+    bank: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(message: str, *_: object) -> None:
+        if "The look-up starts in" in message:
+            bank.approve_consents()
+
+    bank.set(consent_executes=True, idempotency="ignore")
+    settle = timedelta(seconds=1)
+    task = operator(bank, record_path=f"file://{tmp_path}", key_trusted_for=timedelta(0), settle=settle)
+    waiting = deferred(task, context())
+    time.sleep(1)  # the person takes longer than `settle`
+    monkeypatch.setattr(single.log, "info", said)
+    resume(task, waiting, {"decision": "approved"}, context())
+    assert len(made(bank)) == 1
+
+
+def test_a_consent_that_the_bank_shows_as_pending_has_not_expired(bank: Sandbox) -> None:
+    """By the clock of this machine it has expired. That clock may be ahead of the bank's clock."""
+    bank.set(consent_readable=True)
+    task, where = operator(bank), context()
+    waiting = deferred(task, where)
+    waiting.trigger.expires_at = (datetime.now(UTC) - timedelta(minutes=5)).isoformat()
+    approval = threading.Timer(0.5, bank.approve_consents)
+    approval.start()
+    assert event_of(waiting) == {"decision": "approved"}
+
+
+def test_a_status_that_is_not_known_is_not_taken_for_expired(bank: Sandbox) -> None:
+    bank.fault("response", path="/v3/consents", method="GET", status=200, body={"consent": {"status": "signed"}})
+    task, where = operator(bank), context()
+    waiting = deferred(task, where)
+    bank.approve_consents()
+    waiting.trigger.expires_at = datetime.now(UTC).isoformat()
+    event = event_of(waiting)
+    assert event == {"decision": "unknown"}
+    resume(task, waiting, event, where)
+    assert len(made(bank)) == 1
+
+
 def test_a_new_api_key_during_the_wait_leaves_the_idempotency_key(
     bank: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bank has made the payment on consent; only the same key tells that it is this one."""
+    """The bank has made the payment on consent. Only the same key identifies it."""
     bank.set(consent_executes=True)
     task, where = operator(bank), context(run="rotated")
     waiting = deferred(task, where)
@@ -119,6 +164,7 @@ def test_a_bank_that_shows_nothing_is_asked_once_before_the_consent_expires(bank
     task, where = operator(bank), context()
     waiting = deferred(task, where)
     bank.approve_consents()
+    waiting.trigger.expires_at = datetime.now(UTC).isoformat()
     event = event_of(waiting)
     assert event == {"decision": "unknown"}
     resume(task, waiting, event, where)
@@ -135,6 +181,24 @@ def test_a_person_who_returned_without_deciding_is_waited_for_again(bank: Sandbo
     person_returns(again.value)
     resume(task, again.value, event_of(again.value), where)
     assert len(made(bank)) == 1
+
+
+def test_the_person_returns_to_the_address_of_airflow(bank: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("airflow.api_fastapi.core_api.security")
+    from starlette.testclient import TestClient
+
+    from intergiro_provider.plugins import consent_pages
+
+    consent = {"consent_id": deferred(operator(bank), context()).trigger.consent_id, "conn_id": "intergiro_default"}
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://air.example/team")
+    app = consent_pages.build()
+    app.dependency_overrides |= {
+        consent_pages.Allowed.dependency: lambda: None,
+        consent_pages.consent_of: lambda: consent,
+    }
+    page = TestClient(app).post("/consents/rents/r1/pay/-1", follow_redirects=False)
+    back = requests.post(f"{page.headers['Location']}/approved", allow_redirects=False, timeout=60)
+    assert back.headers["Location"] == "https://air.example/team/intergiro/consents/rents/r1/pay/-1/returned"
 
 
 def test_without_wait_for_consent_the_task_fails(bank: Sandbox) -> None:

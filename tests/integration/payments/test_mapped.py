@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapped payments whose items come in another order after a clear: each is paid once, or refused."""
+"""Mapped payments whose items have another order after a clear: each is paid once, or refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def empty(bank: Sandbox) -> None:
 
 
 def expanded(bank: Sandbox, invoices: list[str], fail: str = "", **arguments: Any) -> None:
-    """Run one task for each invoice; the one that fails gets nothing through to the bank."""
+    """Run one task for each invoice.
+
+    :param fail: the invoice whose request the bank refuses with 429.
+    """
     for index, invoice in enumerate(invoices):
         if invoice == fail:
             bank.fault("status", path="/v3/transactions/pay", status=429, times=1)

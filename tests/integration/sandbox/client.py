@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plain client of the sandbox, which knows nothing of the product."""
+"""A simple client of the sandbox, independent of the provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from intergiro_provider.sandbox import Sandbox
 
 
 class Client:
-    """Logs in at once; after that, each call is one request."""
+    """Logs in when it is created. Each call is one request."""
 
     def __init__(self, bank: Sandbox, version: str = "v3") -> None:
         self.bank, self.version = bank, version
@@ -26,7 +26,7 @@ class Client:
 
     def get(self, path: str, **query: Any) -> requests.Response:
         return self.session.get(
-            self.bank.url + path, params=query, headers=self.headers, timeout=10, allow_redirects=False
+            self.bank.url + path, params=query, headers=self.headers, timeout=60, allow_redirects=False
         )
 
     def logged_in(self) -> requests.Response:
@@ -42,7 +42,7 @@ class Client:
         self._take(self.refreshed())
 
     def _auth(self, name: str, **sent: str) -> requests.Response:
-        return self.session.post(f"{self.bank.url}/{self.version}/auth/{name}", json=sent, timeout=10)
+        return self.session.post(f"{self.bank.url}/{self.version}/auth/{name}", json=sent, timeout=60)
 
     def _take(self, answer: requests.Response) -> None:
         assert answer.status_code == 200, answer.text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing here goes through a proxy that the developer's environment may name."""
+"""These tests ignore proxies in the developer's environment."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox as others use it: started, asked, changed, counted and stopped, in a thread and as a process."""
+"""The `Sandbox` class: start, settings, control, counters and stop, in a thread and as a process."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import requests
 from intergiro_provider.sandbox import Sandbox
 from intergiro_provider.sandbox.server import NotLoopback, listen
 from intergiro_provider.sandbox.settings import SettingsError
+from scripts.services import wait_until
 from tests.integration.sandbox.client import Client
 
 pytestmark = pytest.mark.integration
@@ -82,7 +83,7 @@ def test_records_tell_the_truth(either: Sandbox) -> None:
 
 def test_it_starts_and_stops_in_no_time() -> None:
     with Sandbox():
-        pass  # what is imported once is imported now
+        pass  # the imports are done now
     took = []
     for _ in range(5):
         started = time.perf_counter()
@@ -90,8 +91,8 @@ def test_it_starts_and_stops_in_no_time() -> None:
             address = (bank.host, bank.port)
         took.append(time.perf_counter() - started)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address, timeout=1)
-    assert min(took) < 0.1
+            socket.create_connection(address, timeout=60)
+    assert min(took) < 1
 
 
 def test_stopping_does_not_wait_for_answers_that_hang() -> None:
@@ -99,10 +100,10 @@ def test_stopping_does_not_wait_for_answers_that_hang() -> None:
     bank.fault("hang")
     sock = socket.create_connection((bank.host, bank.port))
     sock.sendall(b"GET /v3/transactions HTTP/1.1\r\nHost: x\r\n\r\n")
-    time.sleep(0.1)
+    wait_until(lambda: bool(bank.counters().faults["hang"]))
     started = time.perf_counter()
     bank.stop()
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60
     assert sock.recv(1) == b""
     sock.close()
     bank.stop()  # harmless
@@ -111,7 +112,7 @@ def test_stopping_does_not_wait_for_answers_that_hang() -> None:
 def test_two_at_once_know_nothing_of_each_other() -> None:
     with Sandbox() as one, Sandbox(host="127.0.0.2") as other:
         client = Client(one)
-        answer = requests.get(f"{other.url}/v3/accounts", headers=client.headers, timeout=5)
+        answer = requests.get(f"{other.url}/v3/accounts", headers=client.headers, timeout=60)
         assert answer.status_code == 401
         assert (one.counters().unknown_tokens, other.counters().unknown_tokens) == (0, 1)
 
@@ -142,7 +143,7 @@ def test_it_listens_on_loopback_only() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
 def test_a_listener_says_that_it_is_tcp(host: str) -> None:
-    """Else asyncio leaves Nagle's algorithm on, and each answer takes 40 ms (uvloop hides that)."""
+    """Otherwise asyncio keeps Nagle's algorithm, and each response takes 40 ms. uvloop hides that."""
     if host == "::1" and not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     with listen(host, 0) as sock:
@@ -161,9 +162,9 @@ def test_mistakes_are_told(sandbox: Sandbox) -> None:
         sandbox.fault("flood")
     with pytest.raises(ValueError, match="seconds"):
         sandbox.advance("soon")  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="already running"):
         sandbox.start()
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         Sandbox().counters()
 
 
@@ -189,14 +190,15 @@ def test_time_passes_at_the_bank_when_told(sandbox: Sandbox) -> None:
     assert client.refreshed().status_code == 400
     for _ in range(9):
         client.login()
-    assert client.logged_in().status_code == 200  # the first login of all is out of the window
+    assert client.logged_in().status_code == 200  # the very first login is outside of the window
     assert client.logged_in().status_code == 403
 
 
 def test_the_date_header_may_be_wrong(sandbox: Sandbox) -> None:
     sandbox.set(date_skew=-3600)
-    date = parsedate_to_datetime(requests.get(f"{sandbox.url}/v3/cards", timeout=5).headers["date"]).timestamp()
-    assert -3603 < date - time.time() < -3597
+    before = time.time()
+    date = parsedate_to_datetime(requests.get(f"{sandbox.url}/v3/cards", timeout=60).headers["date"]).timestamp()
+    assert before - 3601 <= date <= time.time() - 3600
 
 
 def test_transactions_can_be_booked_and_changed(sandbox: Sandbox) -> None:
@@ -234,7 +236,7 @@ def test_balances_agree_with_the_transactions(sandbox: Sandbox) -> None:
 def test_requests_are_kept_without_their_secrets(sandbox: Sandbox) -> None:
     client = Client(sandbox)
     client.get("/v3/transactions", limit=7)
-    client.session.post(f"{sandbox.url}/v3/consents/x", json={"return_url": "å"}, headers=client.headers, timeout=5)
+    client.session.post(f"{sandbox.url}/v3/consents/x", json={"return_url": "å"}, headers=client.headers, timeout=60)
     login, listed, posted = sandbox.requests()
     assert (login["path"], login["body"], login["status"]) == ("/v3/auth/login", "", 200)
     assert (listed["path"], listed["query"], listed["method"]) == ("/v3/transactions", "limit=7", "GET")
@@ -246,11 +248,11 @@ def test_requests_are_kept_without_their_secrets(sandbox: Sandbox) -> None:
 
 def test_concurrency_is_measured_and_can_be_limited(sandbox: Sandbox) -> None:
     client = Client(sandbox)
-    sandbox.set(latency=0.6, max_concurrency=3, retry_after=7, retry_after_form="date")
+    sandbox.set(latency=3.0, max_concurrency=3, retry_after=7, retry_after_form="date")
     answers: list[requests.Response] = []
 
     def get() -> None:
-        answers.append(requests.get(f"{sandbox.url}/v3/cards", headers=client.headers, timeout=5))
+        answers.append(requests.get(f"{sandbox.url}/v3/cards", headers=client.headers, timeout=60))
 
     threads = [threading.Thread(target=get) for _ in range(5)]
     for thread in threads:
@@ -269,36 +271,41 @@ def test_concurrency_is_measured_and_can_be_limited(sandbox: Sandbox) -> None:
 
 def test_the_rate_of_requests_can_be_limited(sandbox: Sandbox) -> None:
     client = Client(sandbox)
-    sandbox.set(requests_per_second=2, retry_after=0.5)
+    sandbox.set(requests_per_second=0.05, request_burst=2, retry_after=0.5)
     answers = [client.get("/v3/cards") for _ in range(12)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert [answer.status_code for answer in answers[:2]] == [200, 200]
     assert refused
     assert {answer.headers["retry-after"] for answer in refused} == {"0.5"}
-    time.sleep(0.5)
+    sandbox.set(requests_per_second=200)
+    time.sleep(0.1)
     assert client.get("/v3/cards").status_code == 200
+
+
+def is_back(client: Client) -> bool:
+    try:
+        return client.get("/v3/cards").status_code == 200
+    except requests.ConnectionError:
+        return False
 
 
 def test_an_outage_refuses_connections_and_keeps_the_state(sandbox: Sandbox) -> None:
     client = Client(sandbox)
-    sandbox.outage(1.0)
+    sandbox.outage(3.0)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError):
             client.get("/v3/cards")
-    for _ in range(100):
-        time.sleep(0.05)
-        try:
-            assert client.get("/v3/cards").status_code == 200
-            break
-        except requests.ConnectionError:
-            continue
-    else:
-        pytest.fail("it did not come back")
+    wait_until(lambda: is_back(client))
     assert sandbox.counters().logins == 1
 
 
+def test_an_outage_needs_a_number(sandbox: Sandbox) -> None:
+    with pytest.raises(ValueError, match="seconds: must be a number"):
+        sandbox.outage("soon")  # type: ignore[arg-type]
+
+
 def test_an_outage_of_no_time_closes_the_connections_that_clients_keep(sandbox: Sandbox) -> None:
-    sock = socket.create_connection((sandbox.host, sandbox.port), timeout=5)
+    sock = socket.create_connection((sandbox.host, sandbox.port), timeout=60)
     sandbox.outage(0)
     assert sock.recv(1) == b""
     sock.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What faults look like to a client, over real sockets."""
+"""The faults as a client sees them, over real sockets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from intergiro_provider.sandbox import Sandbox
+from scripts.services import wait_until
 from tests.integration.sandbox.client import Client
 
 pytestmark = pytest.mark.integration
@@ -30,10 +31,10 @@ def client(sandbox: Sandbox) -> Client:
 
 
 class Raw:
-    """One connection, read to its end."""
+    """One connection, whose response is read to the end."""
 
     def __init__(self, client: Client) -> None:
-        self.sock = socket.create_connection((client.bank.host, client.bank.port), timeout=5)
+        self.sock = socket.create_connection((client.bank.host, client.bank.port), timeout=60)
         token = client.pair["access_token"]
         self.sock.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
 
@@ -52,7 +53,7 @@ def raw(client: Client) -> Iterator[list[Raw]]:
         one.sock.close()
 
 
-@pytest.mark.parametrize("kind", ["drop", "lose_answer"])
+@pytest.mark.parametrize("kind", ["drop", "lose_response"])
 def test_no_answer_at_all(client: Client, kind: str, raw: list[Raw]) -> None:
     client.bank.fault(kind, PATH, times=2)
     raw.append(Raw(client))
@@ -65,7 +66,7 @@ def test_no_answer_at_all(client: Client, kind: str, raw: list[Raw]) -> None:
     assert counters.by_path[f"GET {PATH}"] == 3
 
 
-@pytest.mark.parametrize("kind", ["drop", "lose_answer"])
+@pytest.mark.parametrize("kind", ["drop", "lose_response"])
 def test_a_reset_instead_of_an_end(client: Client, kind: str, raw: list[Raw]) -> None:
     client.bank.fault(kind, PATH, reset=True)
     raw.append(Raw(client))
@@ -106,18 +107,18 @@ def test_a_dropped_answer_may_have_been_executed(client: Client) -> None:
     for handled, writes in ((False, 0), (True, 1)):
         bank.fault("drop", "/v3/transactions/pay", times=1, handled=handled)
         with pytest.raises(requests.ConnectionError):
-            client.session.post(f"{bank.url}/v3/transactions/pay", json=sent, headers=client.headers, timeout=5)
+            client.session.post(f"{bank.url}/v3/transactions/pay", json=sent, headers=client.headers, timeout=60)
         assert bank.counters().writes == writes
     bank.fault("status", "/v3/transactions/pay", times=1, handled=True, status=502)
     answers = [
-        client.session.post(f"{bank.url}/v3/transactions/pay", json=sent, headers=client.headers, timeout=5)
+        client.session.post(f"{bank.url}/v3/transactions/pay", json=sent, headers=client.headers, timeout=60)
         for _ in range(2)
     ]
     assert [answer.status_code for answer in answers] == [502, 200]
     assert (bank.counters().writes, bank.counters().duplicates) == (1, 2)
 
 
-@pytest.mark.parametrize("kind", ["lose_answer", "drop", "status"])
+@pytest.mark.parametrize("kind", ["lose_response", "drop", "status"])
 def test_a_payment_may_be_made_after_its_answer_was_lost(client: Client, kind: str) -> None:
     bank = client.bank
     sent = {
@@ -127,18 +128,18 @@ def test_a_payment_may_be_made_after_its_answer_was_lost(client: Client, kind: s
         "reference": "late",
         "counterparty": {"name": "Åsa", "account_id": "x"},
     }
-    handled = {} if kind == "lose_answer" else {"handled": True}
+    handled = {} if kind == "lose_response" else {"handled": True}
     bank.fault(kind, "/v3/transactions/pay", times=1, commit_after=1200, **handled)
 
     def post() -> int:
         url = f"{bank.url}/v3/transactions/pay"
         try:
-            return client.session.post(url, json=sent, headers=client.headers, timeout=5).status_code
+            return client.session.post(url, json=sent, headers=client.headers, timeout=60).status_code
         except requests.ConnectionError:
             return 0
 
     assert post() == (503 if kind == "status" else 0)
-    bank.advance(1190)  # the access token has expired: what the bank has taken, it carries out
+    bank.advance(1190)  # the access token has expired, but the bank carries out what it has accepted
     assert bank.counters().writes == 0
     assert not [record for record in bank.records() if json.loads(record)["reference"] == "late"]
     bank.advance(20)
@@ -159,7 +160,7 @@ def test_a_late_payment_takes_effect_at_its_own_time(client: Client) -> None:
     def post() -> int:
         try:
             url = f"{bank.url}/v3/transactions/pay"
-            return client.session.post(url, json=sent, headers=client.headers, timeout=5).status_code
+            return client.session.post(url, json=sent, headers=client.headers, timeout=60).status_code
         except requests.ConnectionError:
             return 0
 
@@ -169,17 +170,17 @@ def test_a_late_payment_takes_effect_at_its_own_time(client: Client) -> None:
     bank.set(idempotency_life=60.0)
     assert post() == 200
     [first] = made()
-    bank.fault("lose_answer", "/v3/transactions/pay", times=1, commit_after=30)
+    bank.fault("lose_response", "/v3/transactions/pay", times=1, commit_after=30)
     assert post() == 0
-    bank.advance(100)  # when the next request comes, the key is forgotten; when the late payment came, it was known
+    bank.advance(100)  # the key was known at the late payment, and is forgotten at the next request
     assert made() == [first]
-    bank.fault("lose_answer", "/v3/transactions/pay", times=1, commit_after=30)
+    bank.fault("lose_response", "/v3/transactions/pay", times=1, commit_after=30)
     assert post() == 0
     bank.advance(100)
     moments = sorted(datetime.fromisoformat(record["created_at"]) for record in made())
     assert 130 <= (moments[1] - moments[0]).total_seconds() < 160
     assert post() == 200
-    assert len(made()) == 3  # its key was remembered from its own time, and is forgotten
+    assert len(made()) == 3  # its key was stored when it was carried out, and is forgotten now
 
 
 @pytest.mark.parametrize(("decision", "status"), [("approved", 200), ("refused", 412)])
@@ -191,21 +192,21 @@ def test_a_person_decides_on_the_page_of_a_consent(client: Client, decision: str
         f"{bank.url}/v3/consents/{consent['id']}",
         json={"return_url": "https://example.com/back?x=1"},
         headers=client.headers,
-        timeout=5,
+        timeout=60,
     )
     page = answer.json()["method"]["redirect_url"]
     assert page.startswith(bank.url)
-    shown = requests.get(page, timeout=5)
+    shown = requests.get(page, timeout=60)
     assert shown.status_code == 200
     assert "read_&lt;cards&gt;" in shown.text
     action = re.search(f'action="([^"]*/{decision})"', shown.text)
     assert action is not None
-    decided = requests.post(urljoin(page, action[1]), timeout=5, allow_redirects=False)
+    decided = requests.post(urljoin(page, action[1]), timeout=60, allow_redirects=False)
     assert (decided.status_code, decided.headers["location"]) == (303, "https://example.com/back?x=1")
     assert client.get("/v3/cards").status_code == status
-    assert requests.get(page, timeout=5).status_code == 410
-    assert requests.post(urljoin(page, action[1]), timeout=5, allow_redirects=False).status_code == 410
-    assert requests.get(page + "x", timeout=5).status_code == 404
+    assert requests.get(page, timeout=60).status_code == 410
+    assert requests.post(urljoin(page, action[1]), timeout=60, allow_redirects=False).status_code == 410
+    assert requests.get(page + "x", timeout=60).status_code == 404
 
 
 def test_batches_are_decided_by_the_control_api(client: Client) -> None:
@@ -215,7 +216,7 @@ def test_batches_are_decided_by_the_control_api(client: Client) -> None:
 def test_a_refresh_that_rotates_and_loses_its_answer(client: Client) -> None:
     bank = client.bank
     bank.expire_access_tokens()
-    bank.fault("lose_answer", "/v3/auth/refresh", times=1)
+    bank.fault("lose_response", "/v3/auth/refresh", times=1)
     with pytest.raises(requests.ConnectionError):
         client.refreshed()
     assert bank.counters().refreshes == 1
@@ -231,17 +232,14 @@ def test_a_hanging_answer_ends_with_a_drop(client: Client) -> None:
     started = time.perf_counter()
     with pytest.raises(requests.ConnectionError):
         client.get(PATH)
-    assert 0.4 <= time.perf_counter() - started < 2
+    assert 0.4 <= time.perf_counter() - started < 60
 
 
 def test_a_hanging_answer_outlasts_a_clients_patience(client: Client) -> None:
     client.bank.fault("hang", PATH, times=1)
     with pytest.raises(requests.ReadTimeout):
         client.session.get(client.bank.url + PATH, headers=client.headers, timeout=0.3)
-    for _ in range(500):  # the sandbox sees that the client has gone
-        if client.bank.counters().by_status["none"]:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: bool(client.bank.counters().by_status["none"]))  # it detects the closed connection
     assert client.bank.counters().by_status["none"] == 1
     assert client.get(PATH).status_code == 200
 
@@ -293,7 +291,7 @@ def test_pages_that_lie(client: Client) -> None:
     assert client.get(PATH, **after).json() == {"data": [], "has_more": True}
     client.bank.fault("repeat_record", PATH, times=1)
     assert client.get(PATH, **after).json()["data"] == [*second, second[-1]]
-    client.bank.fault("answer", PATH, body=[1, 2], times=1)
+    client.bank.fault("response", PATH, body=[1, 2], times=1)
     assert client.get(PATH, **after).json() == [1, 2]
     assert client.get(PATH, **after).json()["data"] == second
 
@@ -344,7 +342,7 @@ def test_connections_are_counted_when_they_are_used(client: Client) -> None:
 
 
 def test_pipelined_and_chunked_requests(client: Client) -> None:
-    sock = socket.create_connection((client.bank.host, client.bank.port), timeout=5)
+    sock = socket.create_connection((client.bank.host, client.bank.port), timeout=60)
     key = client.bank.api_key
     body = json.dumps({"api_key": key})
     sock.sendall(

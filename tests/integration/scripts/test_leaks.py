@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token that lies around is found, wherever it lies."""
+"""The search for tokens finds a token in every place."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.integration.session import services
 
 pytestmark = pytest.mark.integration
 
-# Part of it JSON would write differently, were it decoded and encoded again.
+# A part of it would change if JSON were decoded and encoded again.
 NEEDLE = "eyJ-Nädel/42" + 20 * "abcdefgh"
-"""Long and monotonous enough to be compressed, where something compresses."""
+"""Long and repetitive, so that every compression applies to it."""
 
 
 def test_in_sqlite(tmp_path: Path) -> None:

@@ -13,21 +13,21 @@ from tests.integration.session import members, services
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[services.Postgres]:
-    """A PostgreSQL for the whole run; started when it is first needed."""
+    """Start a PostgreSQL server for the whole test run, when it is first needed."""
     with services.postgres() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[services.Redis]:
-    """A Redis for the whole run; started when it is first needed."""
+    """Start a Redis server for the whole test run, when it is first needed."""
     with services.redis() as server:
         yield server
 
 
 @pytest.fixture(params=["postgres", "redis"])
 def service(request: pytest.FixtureRequest) -> services.Postgres | services.Redis:
-    """Each service that can give a distributed lock."""
+    """Return each service that provides a distributed lock."""
     server: services.Postgres | services.Redis = request.getfixturevalue(f"{request.param}_server")
     return server
 
@@ -36,7 +36,7 @@ def service(request: pytest.FixtureRequest) -> services.Postgres | services.Redi
 def plan(
     sandbox: Sandbox, tmp_path: Path, service: services.Postgres | services.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> members.Plan:
-    """What members under a distributed lock share. Followed in this process, it changes what is restored afterwards."""
+    """Return a plan for members under a distributed lock. In this process, its changes are undone afterwards."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("AIRFLOW_CONN_LOCK", "")
     return members.plan_for(sandbox, tmp_path, service.connection_json())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many fleets, side by side, each with its renewing process struck at another point.
+"""Many fleets in parallel. In each, a signal hits the renewing process at another point.
 
-`make crashes` runs it by way of `scripts/crash_campaign.py`; the tests run a small form.
+`make crashes` runs it through `scripts/crash_campaign.py`; the tests run a small version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from intergiro_provider.sandbox import Sandbox
-from tests.integration.session import crash_verdict
+from tests.integration.session import crash_checks
 from tests.integration.session.crashes import Case, Fleet, Result
 from tests.integration.session.steps import Strike, positions
 
@@ -30,11 +30,11 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Record:
-    """What is reported of one fleet; as plain as JSON.
+    """The result of one fleet, which JSON can hold.
 
-    :param logins: beyond those that the renewal takes without a fault.
-    :param went_on: seconds from the strike to the first answer that another process had.
-    :param errors: what the others raised before they were back at work, and how often.
+    :param logins: the number of logins beyond those of a renewal without a fault.
+    :param went_on: seconds from the signal to the first response to another process.
+    :param errors: the errors of the other processes before they continued, with their number.
     """
 
     start: str
@@ -73,20 +73,20 @@ def record_of(result: Result) -> Record:
         lock=case.lock,
         real=case.real,
         struck=result.struck,
-        logins=crash_verdict.extra_logins(result),
-        lost=crash_verdict.lost(result),
+        logins=crash_checks.extra_logins(result),
+        lost=crash_checks.lost(result),
         reused=result.counters.refresh_reused,
         refused=result.counters.refresh_refused,
         went_on=round(result.went_on, 2),
         errors=dict(Counter(error for said in result.said.values() for error in said.errors)),
-        violations=crash_verdict.violations(result),
+        violations=crash_checks.violations(result),
     )
 
 
 class Campaign:
-    """Runs fleets side by side, each against a bank of its own.
+    """Runs fleets in parallel, each with its own bank.
 
-    :param directory: for what the processes of the fleets write.
+    :param directory: the directory for the files of the processes.
     :param locks: the connections of the distributed locks, as JSON.
     """
 
@@ -112,7 +112,7 @@ class Campaign:
         tell: Callable[[Record], Any] = lambda record: None,
         seconds: float = float("inf"),
     ) -> list[Record]:
-        """Each of the cases; `tell` hears of each as it ends. None is begun after so many seconds."""
+        """Run these cases, and call `tell` with each result. After `seconds`, no case is started."""
         until = time.monotonic() + seconds
 
         def work(case: Case) -> Record | None:
@@ -126,7 +126,7 @@ class Campaign:
             return [record for record in pool.map(work, cases) if record is not None]
 
     def every_point_of(self, cases: list[Case]) -> Iterator[Case]:
-        """Each case at every point at which its renewing process can be struck."""
+        """Yield each case with every point at which a signal can hit its renewing process."""
         with ThreadPoolExecutor(self._size) as pool:
             results = list(pool.map(self.one, cases))
         for case, result in zip(cases, results, strict=True):
@@ -136,7 +136,7 @@ class Campaign:
 
 
 def steps_of(result: Result) -> list[tuple[str, int]]:
-    """What the victim did up to its first answer; repeated looks and waits once."""
+    """Return the steps of the victim up to its first response. Repeated reads and waits count once."""
     seen: Counter[str] = Counter()
     steps = []
     for entry in result.entries:
@@ -148,14 +148,14 @@ def steps_of(result: Result) -> list[tuple[str, int]]:
 
 
 def let_readers_read(database: Path) -> None:
-    """Have a SQLite database behave as a server does, where who reads does not block who writes."""
+    """Switch a SQLite database to WAL, so that readers do not block writers, as on a database server."""
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
 @contextmanager
 def campaign(size: int, directory: Path, locks: dict[str, str]) -> Iterator[Campaign]:
-    """A campaign of so many fleets at a time."""
+    """Run a campaign with this number of fleets at the same time."""
     with ExitStack() as stack:
         banks = [stack.enter_context(Sandbox(process=True, transactions=1)) for _ in range(size)]
         yield Campaign(banks, directory, locks)
@@ -167,7 +167,7 @@ SHRUNK_CASES = [
     Case("ended", "revokes"),
     Case("expired", "works"),
 ]
-"""Those that are gone through point by point."""
+"""The cases that are run at every point."""
 
 REAL_CASES = [
     Case(start, strike=Strike(step, nth, position, signal.SIGKILL), real=True)
@@ -184,11 +184,11 @@ REAL_CASES = [
         ("ended", "log in", 1, "after"),
     )
 ]
-"""Ten with the times of production."""
+"""Ten cases with the timings of production."""
 
 
 class Progress:
-    """Tells now and then how far a campaign has come, and of each violation at once."""
+    """Prints the progress of a campaign from time to time, and each violation at once."""
 
     def __init__(self, total: int, every: float = 15.0) -> None:
         self._total, self._every = total, every

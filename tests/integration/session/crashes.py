@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One fleet in which the renewing process is struck by a signal, and what became of the others.
+"""One fleet in which a signal hits the renewing process, and the progress of the other processes.
 
-Three processes with the hook as tasks use it, real Variables and a sandbox: `running` has been there before, `victim`
-begins the renewal and is struck, `fresh` starts on the victim's host afterwards. The two others have to go on, through
-this renewal and through the next one.
+Three processes use the hook as tasks do, with real Variables and a sandbox. `running` exists before. `victim` begins
+the renewal and gets the signal. `fresh` starts on the victim's host afterwards. `running` and `fresh` must complete
+this renewal and the next one.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ SHRUNK = Timings(
     repeat=0.1,
     reserve=0.5,
     poll=0.15,
-    bank_verdict=0.5,
+    bank_pause=0.5,
 )
-"""The times of production with direct database access, shrunk as far as a busy machine allows."""
+"""The timings of production with direct database access, shortened as far as a busy machine allows."""
 TTL = 4.8
-"""Of the Redis lock, in seconds: as 120 s are to the takeover of production."""
-PATIENCE = 30.0
-"""Seconds beyond the deadline of one renewal in which the others have to be back at work."""
+"""The TTL of the Redis lock in seconds, in the same proportion to the takeover as in production."""
+PATIENCE = 120.0
+"""Seconds after the deadline of one renewal within which the other processes must continue."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fleet, and where its renewing process is struck.
+    """A fleet, and the point at which a signal hits its renewing process.
 
     :param start: cold: there is no session; expired: its access token has expired; ended: the bank has ended it.
-    :param world: what the bank does with a refresh token that was used before.
-    :param lock: kind of the distributed lock; "" for none.
-    :param strike: None: nobody is struck, for a list of the steps.
-    :param real: with the times of production.
+    :param world: how the bank responds to a refresh token that was used before.
+    :param lock: the kind of the distributed lock; empty: none.
+    :param strike: the point; None: there is no signal, to list the steps.
+    :param real: whether to use the timings of production.
     """
 
     start: Start
@@ -82,10 +82,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Part:
-    """What one process of a fleet is told; may be sent to it.
+    """The arguments of one process of a fleet; can be pickled.
 
-    :param environment: its connections.
-    :param locks: lock directory; processes of one host share it.
+    :param environment: environment variables with its connections.
+    :param locks: the lock directory, which processes of one host share.
     """
 
     who: str
@@ -100,10 +100,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Said:
-    """What a process tells of one call.
+    """The report of a process on one call.
 
-    :param at: when it had its answer, by the shared clock.
-    :param errors: what it raised before; tasks are tried again by Airflow.
+    :param at: the time of the response, by the clock of this machine.
+    :param errors: the errors of earlier attempts. As with Airflow's retries, the call is repeated.
     """
 
     at: float
@@ -113,14 +113,14 @@ class Said:
 
 @dataclass
 class Result:
-    """What became of a fleet.
+    """The result of a fleet.
 
-    :param struck: whether the victim came as far as the step.
-    :param struck_at: when, by the shared clock.
-    :param counters: of the bank, once everybody was back at work.
-    :param later: of the bank, after one more renewal.
-    :param session: what is stored in the end.
-    :param works: whether the bank accepts what is stored in the end.
+    :param struck: whether the victim reached the step.
+    :param struck_at: the time of the signal, by the clock of this machine.
+    :param counters: the bank's counters when all processes had continued.
+    :param later: the bank's counters after one more renewal.
+    :param session: the stored session at the end.
+    :param works: whether the bank accepts the stored session at the end.
     """
 
     case: Case
@@ -138,7 +138,7 @@ class Result:
 
 
 def take_part(part: Part, pipe: Any) -> None:
-    """A process of the fleet: makes a call each time it is told to, and tells what came of it."""
+    """Run a process of the fleet: send a request for each message on the pipe, and report the result."""
     os.environ.update(part.environment)
     tempfile.tempdir = str(part.locks)
     if not part.case.real:
@@ -172,7 +172,7 @@ def _call(hook: intergiro.IntergiroHook, patience: float) -> Said:
 class Fleet:
     """The processes of one case.
 
-    :param number: tells its Variables from those of other fleets.
+    :param number: distinguishes its Variables from those of other fleets.
     :param locks: the connections of the distributed locks, as JSON.
     """
 
@@ -206,10 +206,10 @@ class Fleet:
             process.end()
 
     def run(self) -> Result:
-        """From a session in use to the renewal after the one in which the victim was struck."""
+        """Run the fleet from a session in use to the second renewal. The signal hits the victim in the first one."""
         case, bank = self.case, self._bank
         bank.reset()
-        for slot in get_args(Slot):  # of the bank's previous fleet
+        for slot in get_args(Slot):  # the counters of the previous fleet at this bank
             self.store.delete(slot)
         bank.set(old_refresh_token=case.world)
         running = self.start("running", "host-b")
@@ -261,7 +261,7 @@ class Fleet:
         )
 
     def _stopped(self) -> Any:
-        """Wait until the victim stands still: None; or what it says in the end where it never comes as far."""
+        """Wait until the victim is stopped. Return None, or its report if it does not reach the step."""
         victim = self._members["victim"]
         while not victim.is_stopped():
             if victim.has_said() and (heard := victim.hear()) != "leased":
@@ -270,7 +270,7 @@ class Fleet:
         return None
 
     def _answer(self, member: InProcess) -> Any:
-        """What came of the call that it was told to make; None where it has died."""
+        """Return the report on the requested call; None if the process has been killed."""
         heard = member.hear(self.case.wait + PATIENCE)
         return heard if heard != "leased" else member.hear(self.case.wait + PATIENCE)
 
@@ -285,4 +285,4 @@ class Fleet:
         if session is None:
             return False
         headers = {"Authorization": f"Bearer {session.access_token}"}
-        return requests.get(f"{self._bank.url}/v3/accounts", headers=headers, timeout=5).status_code == 200
+        return requests.get(f"{self._bank.url}/v3/accounts", headers=headers, timeout=60).status_code == 200

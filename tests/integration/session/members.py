@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that renew one session under a distributed lock: a store in files; real driver, bank client and lock.
 
-A member can be told to hang, stop or kill itself at a given step, which makes rare moments certain.
+A member can hang, stop or kill itself at a given step, so that tests can reproduce rare interleavings.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
 
-from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.auth_client import AuthClient
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.hooks.intergiro import IntergiroHook
 from intergiro_provider.sandbox import Sandbox
@@ -30,56 +30,27 @@ from intergiro_provider.session.codec import Codec
 from intergiro_provider.session.distributed_lock import DistributedLock
 from intergiro_provider.session.documents import Document, Lease, Slot, TokenPair
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Answer, Moment, Outcome, Renewed, Renewer
+from intergiro_provider.session.effects import BankResponse, Moment, Outcome, Renewed, Renewer
 from intergiro_provider.session.locks import open_lock
 from intergiro_provider.session.timings import Timings
 from tests.integration.session.services import wait_until
+from tests.timings import ALONE
 
-QUICK = Timings(
-    call=2.0,
-    lease_write=0.5,
-    lease_round=0.6,
-    settle_lease=0.8,
-    lock_check=1.0,
-    critical=8.0,
-    takeover=15.0,
-    settle_session=2.5,
-    wait=25.0,
-    persist=1.0,
-    store=1.0,
-    repeat=0.2,
-    reserve=1.0,
-    poll=0.1,
-)
-"""The times of production, shrunk together."""
+QUICK = replace(ALONE, settle_lease=0.8, takeover=15.0, settle_session=2.5, poll=0.1, repeat=0.2, reserve=1.0)
+"""For members that only a distributed lock excludes."""
 
-HURRIED = Timings(
-    call=0.6,
-    lease_write=0.25,
-    lease_round=0.3,
-    settle_lease=0.4,
-    lock_check=0.5,
-    critical=2.5,
-    takeover=5.5,
-    settle_session=0.8,
-    wait=10.0,
-    persist=0.4,
-    store=0.5,
-    repeat=0.1,
-    reserve=0.3,
-    poll=0.1,
-)
-"""For those that have to wait until somebody counts as dead, or for the deadline."""
+HURRIED = replace(QUICK, settle_lease=0.4, critical=4.5, takeover=5.5, settle_session=0.8, reserve=0.3)
+"""Shorter timings for tests that wait for a takeover or for the deadline."""
 
-# Airflow is imported once, and not by every process.
+# Airflow is imported once, before the processes are forked.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.integration.session.preloaded"])
 
 
 class DirectoryStore:
-    """The documents of one session in files: a write is seen by all at once, and by none in part.
+    """The documents of one session in files, with atomic writes.
 
-    :param at: called with the name of each step, such as ``wrote lease``, once it is done.
+    :param at: called with the name of each completed step, such as ``wrote lease``.
     """
 
     def __init__(self, directory: Path, name: str, codec: Codec, at: Callable[[str], None]) -> None:
@@ -107,23 +78,23 @@ class DirectoryStore:
         pass
 
 
-class NotingBank(BankClient):
-    """The real client, which also tells of each call before it is made."""
+class NotingBank(AuthClient):
+    """The real client, which also reports each call before it is made."""
 
     def __init__(self, settings: ApiSettings, at: Callable[[str], None]) -> None:
         super().__init__(settings, QUICK.call, lambda: settings)
         self._at = at
 
-    def probe(self, access_token: str, refused_path: str) -> Answer:
-        answer = super().probe(access_token, refused_path)
+    def probe(self, access_token: str, refused_path: str) -> BankResponse:
+        response = super().probe(access_token, refused_path)
         self._at("probed")
-        return answer
+        return response
 
-    def refresh(self, refresh_token: str) -> Answer:
+    def refresh(self, refresh_token: str) -> BankResponse:
         self._at("refreshing")
         return super().refresh(refresh_token)
 
-    def log_in(self) -> Answer:
+    def log_in(self) -> BankResponse:
         self._at("logging in")
         return super().log_in()
 
@@ -133,13 +104,13 @@ class NotingBank(BankClient):
 
 @dataclass(frozen=True)
 class Plan:
-    """What one member does; may be sent to another process.
+    """The task of one member; can be pickled.
 
-    :param url: of the bank.
-    :param directory: of the store.
-    :param lock: the Airflow connection of the distributed lock, as JSON; "" for none.
-    :param host: which lock directory it uses: members of one host share their file lock.
-    :param ttl: of the distributed lock, in seconds.
+    :param url: the URL of the bank.
+    :param directory: the directory of the store.
+    :param lock: the Airflow connection of the distributed lock, as JSON; empty: none.
+    :param host: the name of the lock directory. Members of one host share a lock file.
+    :param ttl: the TTL of the distributed lock, in seconds.
     """
 
     url: str
@@ -148,7 +119,7 @@ class Plan:
     name: str
     lock: str = ""
     host: str = "host"
-    ttl: float = 2.0
+    ttl: float = 60.0
     timings: Timings = field(default=QUICK)
 
     @property
@@ -159,12 +130,12 @@ class Plan:
         return DirectoryStore(self.directory, self.name, Codec(self.url, self.api_key), at)
 
     def open(self) -> DistributedLock:
-        """The lock, as a hook finds it."""
+        """Return the lock, as a hook creates it."""
         os.environ["AIRFLOW_CONN_LOCK"] = self.lock
         return open_lock("lock", self.name, IntergiroHook.get_connection, self.ttl)
 
     def shared(self, at: Callable[[str], None] = lambda step: None) -> SharedSession:
-        """The session as a member sees it."""
+        """Return the session of a member."""
         locks = self.directory / self.host
         locks.mkdir(exist_ok=True)
         tempfile.tempdir = str(locks)
@@ -174,21 +145,21 @@ class Plan:
         )
 
     def seed(self) -> TokenPair:
-        """Store a session that was made under this lock, whose access token is worth nothing any more."""
-        answer = BankClient(self.settings, QUICK.call, lambda: self.settings).log_in()
-        assert answer.outcome is Outcome.OK
-        requests.post(f"{self.url}/_sandbox/expire_access_tokens", timeout=5).raise_for_status()
+        """Store a session that was created under this lock, with an expired access token."""
+        response = AuthClient(self.settings, QUICK.call, lambda: self.settings).log_in()
+        assert response.outcome is Outcome.OK
+        requests.post(f"{self.url}/_sandbox/expire_access_tokens", timeout=60).raise_for_status()
         lock = self.open().fingerprint if self.lock else None
-        session = TokenPair("used-up", answer.refresh_token, 1, "seed", lock, time.time(), key=self.settings.key)
+        session = TokenPair("used-up", response.refresh_token, 1, "seed", lock, time.time(), key=self.settings.key)
         self.store().write("session", session)
         self.store().write("lease", Lease(0, "seed"))
         return session
 
 
 class InProcess:
-    """A member in a process of its own.
+    """A member in its own process.
 
-    :param what: runs there; what it returns, or the error that it raises, is :attr:`outcome`.
+    :param what: the function to run. :attr:`outcome` is its result or its error.
     """
 
     def __init__(self, what: Callable[..., Any], *args: Any) -> None:
@@ -203,8 +174,8 @@ class InProcess:
         assert pid is not None
         return pid
 
-    def hear(self, seconds: float = 30.0) -> Any:
-        """The next thing it says; None if it has ended without a word."""
+    def hear(self, seconds: float = 120.0) -> Any:
+        """Return the next message of the process; None if it has ended without one."""
         assert self._ours.poll(seconds), "a member has said nothing"
         try:
             return self._ours.recv()
@@ -212,7 +183,7 @@ class InProcess:
             return None
 
     def say(self, what: Any) -> None:
-        """Tell it something; nobody hears it who has ended."""
+        """Send a message to the process, if it has not ended."""
         with contextlib.suppress(BrokenPipeError):
             self._ours.send(what)
 
@@ -252,11 +223,11 @@ def _run(pipe: Any, what: Callable[..., Any], *args: Any) -> None:
 
 
 def renew(plan: Plan, step: str, number: int, pipe: Any) -> Renewed:
-    """Renew the stored session, or make the first one; send myself a signal when this step is done."""
+    """Renew the stored session, or create the first one. After this step, send a signal to the own process."""
 
     def at(done: str) -> None:
         if done == step:
-            # This thread itself goes no further, not even while the others are being stopped.
+            # This thread does not continue while the signal stops the other threads.
             signal.pthread_kill(threading.get_ident(), number)
 
     shared = plan.shared(at)
@@ -265,7 +236,7 @@ def renew(plan: Plan, step: str, number: int, pipe: Any) -> Renewed:
 
 
 def hold(plan: Plan, pipe: Any) -> None:
-    """Take the lock and keep it until told to let go."""
+    """Acquire the lock, and hold it until a message arrives."""
     lock = plan.open()
     assert lock.try_acquire()
     pipe.send("held")
@@ -274,19 +245,19 @@ def hold(plan: Plan, pipe: Any) -> None:
 
 
 def hold_and_fork(plan: Plan, pipe: Any) -> None:
-    """Take the lock, and have a child that outlives me; tell who it is."""
+    """Acquire the lock, and fork a child that outlives this process. Report its process id."""
     lock = plan.open()
     assert lock.try_acquire()
     child = os.fork()
     if child == 0:
-        time.sleep(30)
+        time.sleep(300)
         os._exit(0)
     pipe.send(child)
-    time.sleep(30)
+    time.sleep(300)
 
 
 def fork_and_check(plan: Plan, pipe: Any) -> None:
-    """Take the lock, and have a child that ends like any other process; then see whether the lock is still mine."""
+    """Acquire the lock, and fork a child that exits normally. Then check that this process still holds the lock."""
     lock = plan.open()
     assert lock.try_acquire()
     child = os.fork()

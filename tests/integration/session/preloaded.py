@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What member processes need, imported once by the process that they are forked from, and not by each of them."""
+"""The imports of member processes, done once by the process from which they are forked."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ from tests.integration.session import crashes, members, worker
 
 __all__ = ["airflow", "crashes", "members", "pytest", "redis", "worker"]
 
-# Else the first query of each process would do it, for half a second.
+# Otherwise the first query of each process does it, which takes half a second.
 sqlalchemy.orm.configure_mappers()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The servers of `scripts.services`, and what tests do to them.
+"""The servers of `scripts.services`, and the faults that tests cause there.
 
-Where one is not ours, what it must not suffer (being stopped) is skipped. Where there is none, the tests are skipped,
-or fail if `CI` is set.
+If a server is not ours, tests that would stop it are skipped. If there is none, tests are skipped, or fail if `CI` is
+set.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["PASSWORD", "Postgres", "Redis", "free_port", "pgbouncer", "postgres"
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip the test, or fail it where everything has to run."""
+    """Skip the test; with CI=true, fail it."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 class Fragile(services.Server):
-    """A server that can be taken away."""
+    """A server that can be stopped."""
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Without the server, which comes back with nothing of its locks."""
+        """Stop the server for the block. After a restart it has no locks."""
         if not self.own:
             pytest.skip("this server is not ours to stop")
         self.stop(signal.SIGQUIT if isinstance(self, Postgres) else signal.SIGKILL)
@@ -47,7 +47,7 @@ class Fragile(services.Server):
 
 class Postgres(services.Postgres, Fragile):
     def holders(self, name: str) -> list[int]:
-        """The server processes that hold the lock of this name."""
+        """Return the ids of the server processes that hold the lock of this name."""
         from intergiro_provider.session.postgres_lock import key_of
 
         high, low = divmod(key_of(name) % 2**64, 2**32)
@@ -59,7 +59,7 @@ class Postgres(services.Postgres, Fragile):
         return [pid for (pid,) in rows]
 
     def take_away(self, name: str) -> None:
-        """End the session that holds the lock."""
+        """Terminate the database session that holds the lock."""
         pids = self.holders(name)
         assert len(pids) == 1
         self.ask("SELECT pg_terminate_backend(%s)", pids[0])
@@ -67,7 +67,7 @@ class Postgres(services.Postgres, Fragile):
 
     @contextmanager
     def hanging(self, name: str) -> Iterator[None]:
-        """While the server process that holds the lock does not answer."""
+        """Stop the server process that holds the lock for the block, so that it does not respond."""
         if not self.own:
             pytest.skip("this server is not ours to stop")
         holder = psutil.Process(self.holders(name)[0])
@@ -107,7 +107,7 @@ def postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def pgbouncer(behind: Postgres, pool_size: int = 2) -> Iterator[Postgres]:
-    """A pooler that lends its server connections to one transaction at a time."""
+    """Start a pooler that assigns a server connection for one transaction at a time."""
     pooler = program("pgbouncer", "/usr/sbin", "/usr/local/sbin")
     if pooler is None:
         missing("pgbouncer is not installed")

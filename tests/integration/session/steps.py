@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a renewal does, step by step, seen from outside: each step is written down, and at one the process may die.
+"""Record each step of a renewal from outside; the process can be killed at one of them.
 
-The driver of this process is wrapped, not changed. A step is an effect of the protocol, or what the driver does around
-it: its looks at the store, taking the locks, giving them back.
+The driver of this process is wrapped, not changed. A step is an effect of the protocol, or an action of the driver:
+reading the store, acquiring the locks, releasing them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import sqlalchemy.orm
 from intergiro_provider.session import driver
 from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.effects import (
-    Answer,
+    BankResponse,
     ConfirmAbsent,
     Effect,
     LogIn,
@@ -41,21 +41,20 @@ Position = Literal["before", "during", "after"]
 
 BANK_CALLS = {"probe": "/v3/", "refresh": "/v3/auth/refresh", "log in": "/v3/auth/login"}
 IN_FLIGHT = 0.06
-"""Seconds after which a bank call is certainly on its way."""
+"""Seconds after which a bank call has certainly been sent."""
 MOMENT = 0.3
-"""Seconds for which a step pauses after a signal that did not end the process."""
+"""Seconds of a pause after a signal that has not ended the process."""
 BANK_TAKES = 0.2
-"""Seconds that the bank then takes before it carries it out."""
+"""Seconds of the bank's delay before it carries out the call."""
 
 
 @dataclass(frozen=True)
 class Strike:
-    """Where a process is struck by a signal.
+    """The point at which a signal hits a process.
 
-    :param step: such as ``write lease``.
-    :param nth: which of the steps of that name.
-    :param position: during: a write has been sent to the database and not been committed; the bank has been sent a
-        request and has not answered.
+    :param step: the name of the step, such as ``write lease``.
+    :param nth: the occurrence of the step.
+    :param position: relative to the step. ``during``: a write is not committed yet, or the bank has not responded yet.
     """
 
     step: str
@@ -66,10 +65,10 @@ class Strike:
 
 @dataclass(frozen=True)
 class Entry:
-    """The beginning or the end of a step, by the clock that all processes of this machine share.
+    """The begin or the end of a step, by the clock of this machine.
 
-    :param gen: generation of the document that was read or written.
-    :param what: outcome of a bank call, verdict of a lease, or the name of an error.
+    :param gen: the generation of the document that was read or written.
+    :param what: the outcome of a bank call, the result of a lease, or the name of an error.
     """
 
     at: float
@@ -83,7 +82,7 @@ class Entry:
 
 @dataclass
 class Diary:
-    """The steps of every process of one fleet, in a file to which each appends whole lines."""
+    """The steps of all processes of one fleet, in a file to which each process appends lines."""
 
     path: Path
 
@@ -105,8 +104,8 @@ class Diary:
 class Steps:
     """Wraps the driver of this process.
 
-    :param url: of the bank.
-    :param at: told of the end of each step.
+    :param url: the URL of the bank.
+    :param at: called at the end of each step.
     """
 
     diary: Diary
@@ -118,7 +117,7 @@ class Steps:
     _writing: bool = False
 
     def watch(self) -> None:
-        """From here on, for the rest of this process's life."""
+        """Start to record the steps, until the process ends."""
         perform, look = driver._Run._perform, driver._Run._look
         acquire, release = RenewalLocks.acquire, RenewalLocks.release
 
@@ -133,7 +132,7 @@ class Steps:
             return self._watched("look", None, lambda: look(run))
 
         def watched_acquire(locks: RenewalLocks, *args: Any) -> TokenPair | None:
-            return self._watched("take locks", None, lambda: acquire(locks, *args))
+            return self._watched("acquire locks", None, lambda: acquire(locks, *args))
 
         def watched_release(locks: RenewalLocks) -> None:
             self._watched("release locks", None, lambda: release(locks))
@@ -153,24 +152,24 @@ class Steps:
         self.diary.add(entry)
         if position == "before":
             self._struck()
-        answer: Any = None
+        result: Any = None
         try:
             with self._in_the_middle(step if position == "during" else ""):
-                answer = work()
+                result = work()
         except Exception as error:
             self.diary.add(replace(entry, at=time.monotonic(), kind="end", what=type(error).__name__))
             raise
-        self.diary.add(replace(entry, at=time.monotonic(), kind="end", **_said(document or answer)))
+        self.diary.add(replace(entry, at=time.monotonic(), kind="end", **_said(document or result)))
         if position == "after":
             self._struck()
         self.at(step)
-        return answer
+        return result
 
     @contextmanager
     def _in_the_middle(self, step: str) -> Iterator[None]:
         if step in BANK_CALLS:
             fault = {"kind": "latency", "path": BANK_CALLS[step], "seconds": BANK_TAKES, "times": 1}
-            requests.post(f"{self.url}/_sandbox/faults", json=fault, timeout=5).raise_for_status()
+            requests.post(f"{self.url}/_sandbox/faults", json=fault, timeout=60).raise_for_status()
             threading.Timer(IN_FLIGHT, self._struck).start()
         self._writing = step.startswith("write ")
         try:
@@ -187,12 +186,12 @@ class Steps:
         assert strike is not None
         self.diary.add(Entry(time.monotonic(), self.who, f"{strike.step} {strike.nth}", "strike", what=strike.position))
         os.kill(os.getpid(), strike.signal)
-        # A signal that has a handler is handled in the main thread, while this one is still in the middle of its step.
+        # A signal handler runs in the main thread, while this thread is still in its step.
         time.sleep(MOMENT)
 
 
 def name_of(effect: Effect) -> str | None:
-    """What the step is called; None for what touches nothing outside the process."""
+    """Return the name of the step of an effect; None if the effect stays inside the process."""
     match effect:
         case Read(slot):
             return f"read {slot}"
@@ -212,18 +211,18 @@ def name_of(effect: Effect) -> str | None:
 
 
 def positions(step: str) -> tuple[Position, ...]:
-    """Where in a step there is something to be interrupted."""
+    """Return the positions of a step at which a signal makes a difference."""
     if step in BANK_CALLS or step.startswith("write "):
         return ("before", "during", "after")
     return ("before", "after")
 
 
 def _said(found: Any) -> dict[str, Any]:
-    """What is worth writing down of a document or an answer; no token."""
+    """Return the part of a document or a response to record, without tokens."""
     if isinstance(found, TokenPair):
         return {"gen": found.gen, "nonce": found.nonce}
     if isinstance(found, Lease):
-        return {"gen": found.gen, "nonce": found.nonce, "what": found.verdict or ""}
-    if isinstance(found, Answer):
+        return {"gen": found.gen, "nonce": found.nonce, "what": found.release_reason or ""}
+    if isinstance(found, BankResponse):
         return {"what": found.outcome.value}
     return {}

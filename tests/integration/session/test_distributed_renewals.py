@@ -21,7 +21,7 @@ from intergiro_provider.session import driver
 from intergiro_provider.session.documents import Lease, TokenPair
 from intergiro_provider.session.effects import Renewed
 from intergiro_provider.session.timings import Timings
-from tests.integration.session.members import HURRIED, QUICK, Plan, member, plan_for, renew
+from tests.integration.session.members import HURRIED, Plan, member, plan_for, renew
 from tests.integration.session.services import PASSWORD, Postgres, Redis, wait_until
 
 pytestmark = pytest.mark.integration
@@ -31,14 +31,14 @@ only_postgres = pytest.mark.parametrize("service", ["postgres"], indirect=True)
 
 
 def calls(bank: Sandbox) -> tuple[int, int]:
-    """Logins and refreshes so far; nothing else may have happened to the session."""
+    """Return the number of logins and refreshes. Check that there were no other session requests."""
     counters = bank.counters()
     assert (counters.refresh_early, counters.refresh_reused, counters.refresh_refused) == (0, 0, 0)
     return counters.logins, counters.refreshes
 
 
 def in_turn(*steps: tuple[str, Callable[[], Any]]) -> Callable[[str], None]:
-    """Do something once at each of these steps of a renewal."""
+    """Return a function that does the next action at each of these steps of a renewal."""
     waiting = list(steps)
 
     def at(step: str) -> None:
@@ -57,7 +57,15 @@ def test_a_renewal_under_the_lock_needs_no_waiting_times(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)  # members set it
     monkeypatch.setenv("AIRFLOW_CONN_LOCK", "")
-    took = {}
+    took: dict[str, float] = {}
+    slept: dict[str, list[float]] = {"strict": [], "plain": []}
+    sleep = driver._Run._sleep
+
+    def noted(run: Any, effect: Any) -> None:
+        slept[name].append(effect.seconds)
+        sleep(run, effect)
+
+    monkeypatch.setattr(driver._Run, "_sleep", noted)
     for name, lock in (("strict", service.connection_json()), ("plain", "")):
         (tmp_path / name).mkdir()
         plan = plan_for(sandbox, tmp_path / name, lock, timings=Timings(), ttl=120.0)
@@ -69,8 +77,7 @@ def test_a_renewal_under_the_lock_needs_no_waiting_times(
         record_property(name, took[name])
 
     assert calls(sandbox) == (2, 2)
-    assert took["plain"] > Timings().settle_lease
-    assert took["strict"] < 1.0
+    assert slept == {"strict": [], "plain": [Timings().settle_lease]}
     print(f"a renewal takes {took['strict']:.3f} s with the {service.kind} lock, {took['plain']:.3f} s without")
 
 
@@ -90,15 +97,32 @@ def test_a_service_that_is_down_stops_the_renewal(
     assert calls(sandbox) == (1, 1)
 
 
-def test_a_service_that_is_down_for_a_moment_does_not(sandbox: Sandbox, plan: Plan, service: Service) -> None:
+def test_a_service_that_is_down_for_a_moment_does_not(
+    sandbox: Sandbox, plan: Plan, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = plan.seed()
     renewed: list[Renewed] = []
-    slow = replace(plan, timings=replace(QUICK, poll=0.5))
-    thread = threading.Thread(target=lambda: renewed.append(slow.shared().renew(session, "/v3/cards")))
+    failed, up = threading.Event(), threading.Event()
+    lock = plan.open()
+    attempt = lock.try_acquire
+
+    def try_acquire() -> bool:
+        if failed.is_set():
+            assert up.wait(120)
+        try:
+            return attempt()
+        except StoreUnavailable:
+            failed.set()
+            raise
+
+    monkeypatch.setattr(lock, "try_acquire", try_acquire)
+    monkeypatch.setattr(Plan, "open", lambda plan: lock)
+    thread = threading.Thread(target=lambda: renewed.append(plan.shared().renew(session, "/v3/cards")))
     with service.down():
         thread.start()
-        time.sleep(0.3)
-    thread.join(20)
+        assert failed.wait(120)
+    up.set()
+    thread.join(120)
 
     assert [r.how for r in renewed] == ["refreshed"]
 
@@ -111,7 +135,7 @@ def test_a_lock_that_is_lost_midway(sandbox: Sandbox, plan: Plan, service: Servi
     shared = plan.shared(in_turn((step, lambda: service.take_away(plan.name))))
 
     if refreshes:
-        # The bank was asked already: what it answered is kept.
+        # The request had been sent already, and its result is kept.
         assert shared.renew(session, "/v3/cards").how == "refreshed"
         stored = plan.store().read("session")
         assert isinstance(stored, TokenPair)
@@ -141,23 +165,22 @@ def test_a_service_that_goes_down_midway(sandbox: Sandbox, plan: Plan, service: 
 
 @pytest.mark.parametrize("step", ["wrote lease", "probed"])
 def test_a_killed_renewal_is_taken_over(sandbox: Sandbox, plan: Plan, service: Service, step: str) -> None:
+    # PostgreSQL detects the closed connection, long before the TTL. In Redis, the key must expire.
+    killed_plan = replace(plan, host="another", ttl=300.0 if service.kind == "postgres" else 3.0)
     session = plan.seed()
-    with member(renew, replace(plan, host="another"), step, signal.SIGKILL) as killed:
+    with member(renew, killed_plan, step, signal.SIGKILL) as killed:
         assert killed.hear() is None
-        began = time.monotonic()
         renewed = plan.shared().renew(session, "/v3/cards")
-        took = time.monotonic() - began
 
     assert renewed.how == "refreshed"
     assert calls(sandbox) == (1, 1)
-    assert took < (1.0 if service.kind == "postgres" else plan.ttl + 1.0)
 
 
 def test_a_renewal_killed_after_the_rotation_costs_one_login(sandbox: Sandbox, plan: Plan) -> None:
     session = plan.seed()
-    sandbox.fault("hang", path="/v3/auth/refresh", times=1, seconds=2, handled=True)
-    with member(renew, replace(plan, host="another"), "refreshing", 0) as killed:
-        # The bank has rotated the token, and nobody will ever see the new one.
+    sandbox.fault("hang", path="/v3/auth/refresh", times=1, seconds=300, handled=True)
+    with member(renew, replace(plan, host="another", ttl=3.0), "refreshing", 0) as killed:
+        # The bank has rotated the token, and the new one is lost.
         wait_until(lambda: sandbox.counters().refreshes == 1)
         killed.signal(signal.SIGKILL)
 
@@ -175,15 +198,15 @@ def test_a_holder_stopped_for_longer_than_the_ttl_asks_the_bank_nothing_more(
 ) -> None:
     session = plan.seed()
     theirs = plan.open()
-    with member(renew, replace(plan, host="another"), step, signal.SIGSTOP) as stopped:
+    with member(renew, replace(plan, host="another", ttl=3.0), step, signal.SIGSTOP) as stopped:
         stopped.wait_until_stopped()
-        wait_until(theirs.try_acquire, plan.ttl + 2)
+        wait_until(theirs.try_acquire)
         asked = sandbox.counters().requests
         stopped.signal(signal.SIGCONT)
         said = stopped.hear()
 
     assert isinstance(said, StoreUnavailable)
-    # Lost; or, where it was stopped in the middle of making sure, not known for certain.
+    # Lost; or unknown, if it was stopped during the check of the lock.
     assert "`lock_conn_id`" in str(said)
     theirs.check()
     theirs.release()
@@ -197,7 +220,7 @@ def test_a_holder_stopped_for_longer_than_the_ttl_does_no_harm_to_its_successor(
     sandbox: Sandbox, plan: Plan, step: str
 ) -> None:
     session = plan.seed()
-    with member(renew, replace(plan, host="another"), step, signal.SIGSTOP) as stopped:
+    with member(renew, replace(plan, host="another", ttl=3.0), step, signal.SIGSTOP) as stopped:
         stopped.wait_until_stopped()
         renewed = plan.shared().renew(session, "/v3/cards")
         assert calls(sandbox) == (1, 1)
@@ -212,9 +235,9 @@ def test_a_holder_stopped_for_longer_than_the_ttl_does_no_harm_to_its_successor(
 
 @pytest.mark.slow
 def test_a_first_login_stopped_for_longer_than_the_ttl(sandbox: Sandbox, plan: Plan) -> None:
-    """Nobody has a session yet: the lease and its times hold besides the lock, and there is one login."""
+    """Before the first session, the lease with its waits applies in addition to the lock. There is one login."""
     plan = replace(plan, timings=HURRIED)
-    with member(renew, replace(plan, host="another"), "wrote logins", signal.SIGSTOP) as stopped:
+    with member(renew, replace(plan, host="another", ttl=3.0), "wrote logins", signal.SIGSTOP) as stopped:
         stopped.wait_until_stopped()
         current = plan.shared().current()
         assert calls(sandbox) == (1, 0)
@@ -238,7 +261,7 @@ def test_a_waiter_sees_a_new_session_without_getting_the_lock(sandbox: Sandbox, 
     assert not found
     fresh = replace(session, access_token="fresh", gen=2, nonce="theirs")
     plan.store().write("session", fresh)
-    thread.join(5 * QUICK.poll)
+    thread.join(60)
 
     assert [renewed.pair for renewed in found] == [fresh]
     lock.check()
@@ -248,20 +271,20 @@ def test_a_waiter_sees_a_new_session_without_getting_the_lock(sandbox: Sandbox, 
 
 @only_postgres
 def test_a_waiter_ends_at_the_deadline(sandbox: Sandbox, plan: Plan) -> None:
-    brief = replace(HURRIED, critical=1.3, call=0.1, takeover=4.0, settle_lease=0.35, settle_session=0.2, wait=4.5)
-    plan = replace(plan, timings=brief, ttl=20.0)
+    brief = replace(HURRIED, wait=4.5)
+    plan = replace(plan, timings=brief)
     session = plan.seed()
     lock = plan.open()
     assert lock.try_acquire()
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="could not be renewed within"):
         plan.shared().renew(session, "/v3/cards")
-    assert brief.wait <= time.monotonic() - began < brief.wait + 1
+    assert brief.wait <= time.monotonic() - began < brief.wait + 60
     lock.release()
     assert calls(sandbox) == (1, 0)
 
 
-# Some with the lock, some without or with another.
+# Some members have the lock, some have none or another.
 
 
 def test_who_has_no_lock_or_another_one_renews_nothing(sandbox: Sandbox, plan: Plan, redis_server: Redis) -> None:
@@ -275,7 +298,7 @@ def test_who_has_no_lock_or_another_one_renews_nothing(sandbox: Sandbox, plan: P
 
     assert plan.shared().renew(session, "/v3/cards").how == "refreshed"
     driver._caches.clear()
-    # A session that somebody else has renewed may be used by all.
+    # All members may use a session that another member has renewed.
     assert replace(plan, lock="").shared().renew(session, "/v3/cards").how == "found"
     assert calls(sandbox) == (1, 1)
 
@@ -292,6 +315,7 @@ def test_a_lock_that_is_new_takes_over_from_none(sandbox: Sandbox, plan: Plan) -
 
 @only_postgres
 def test_a_mixed_start_makes_one_login(sandbox: Sandbox, plan: Plan) -> None:
+    plan = replace(plan, timings=Timings())  # the lease, too, must exclude
     with (
         member(renew, replace(plan, host="a"), "", 0) as locked,
         member(renew, replace(plan, host="b", lock=""), "", 0) as plain,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of a fleet: calls an endpoint until it is told to end."""
+"""One process of a fleet: calls an endpoint until it is stopped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from intergiro_provider.hooks.intergiro import IntergiroHook
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker has done so far.
+    """The progress of a worker.
 
-    :param slowest: seconds of the slowest call after the first.
+    :param slowest: the duration of the slowest call after the first, in seconds.
     """
 
     calls: int = 0
@@ -26,10 +26,10 @@ class Work:
 
 
 def work(environment: dict[str, str], locks: Path, pipe: Any) -> Work:
-    """Call until told "end"; tell what was done so far whenever told anything else.
+    """Send requests until the message "end" arrives. Report the progress for every other message.
 
-    :param environment: the connections.
-    :param locks: lock directory; processes of one host share it.
+    :param environment: environment variables with the connections.
+    :param locks: the lock directory, which processes of one host share.
     """
     os.environ.update(environment)
     tempfile.tempdir = str(locks)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull in a process of its own, killed at its n-th step: on a local disk at a system call, on S3 at a request."""
+"""A pull in its own process, killed at its n-th step: on a local disk at a system call, on S3 at a request."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tests.unit.pull.lists import ListInMemory, pages_of, record
 CLAIM, LOOK, WAIT, PART, NAME, PUBLISH, DROP, CLEAR = KILLS
 
 SMALL_BLOCK = 5 << 20
-"""The smallest that S3 takes for a piece of an upload."""
+"""The smallest size of a piece of an upload to S3, in bytes."""
 
 RECORDS = [record(number, note="x" * 300) for number in range(NEW)]
 LARGE = [*RECORDS[:300], record(300, note="x" * (11 << 20)), *RECORDS[301:]]
-"""One of these is so large that its part is sent in pieces."""
+"""Records, one of which is so large that its part is sent in pieces."""
 
 
 def pull(place: Directory, records: list[bytes], step: Callable[[], object] = lambda: None) -> None:
-    """Publish these, in several parts.
+    """Publish these records, in several parts.
 
     :param step: called before each page.
     """
@@ -50,13 +50,13 @@ def pull(place: Directory, records: list[bytes], step: Callable[[], object] = la
 
 
 class Phases:
-    """Tells which phase of a pull a step belongs to. Steps come in order."""
+    """Finds the phase of a pull for each step. Steps must be given in order."""
 
     def __init__(self) -> None:
         self._now = CLAIM
 
     def of(self, what: str, name: str, new_name: str = "") -> str:
-        """The phase of a step.
+        """Return the phase of a step.
 
         :param what: `write`, `read` or `list`, `delete`, `rename`, `page`.
         """
@@ -78,7 +78,10 @@ class Phases:
 
 
 def _in_a_child(work: Callable[[], None], started: Callable[[int], None] = lambda pid: None) -> bool:
-    """Fork and work; whether it was killed. It gets half a minute, and says where it hangs before that ends."""
+    """Run a function in a child process, and return whether the child was killed.
+
+    After almost half a minute, the child prints where it hangs. Then it is ended.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -104,7 +107,7 @@ def _in_a_child(work: Callable[[], None], started: Callable[[int], None] = lambd
     return ended != 0
 
 
-# The local disk.
+# On the local disk.
 
 
 def local(path: Path) -> Directory:
@@ -118,7 +121,7 @@ _CALLS = {
 
 
 def kill_locally(path: Path, number: int) -> str | None:
-    """Kill a pull before its n-th step in the directory; the phase it was in, or None if it has ended before."""
+    """Kill a pull before its n-th step in the directory. Return its phase; None if it ended before."""
     reader, writer = os.pipe()
 
     def work() -> None:
@@ -158,7 +161,7 @@ def kill_locally(path: Path, number: int) -> str | None:
     return phase if killed else None
 
 
-# S3.
+# On S3.
 
 
 def on_s3(port: int, bucket: str) -> Directory:
@@ -178,9 +181,9 @@ _REQUESTS = {
 
 
 def kill_on_s3(wire: Wire, bucket: str, records: list[bytes], number: int, carried_out: bool) -> str | None:
-    """Kill a pull of these at its n-th request; the phase it was in, or None if it has ended before.
+    """Kill a pull of these records at its n-th request. Return its phase; None if it ended before.
 
-    :param carried_out: whether the store still does what it was asked to.
+    :param carried_out: whether the store carries out that request.
     """
     phases, count = Phases(), itertools.count()
     pids: list[int] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a pull writes to, looked at past the product and past fsspec: a folder, or a prefix of a bucket."""
+"""The target of a pull, read without the provider and fsspec: a directory, or a prefix in a bucket."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ MANIFEST = "_manifest.json"
 class Place(Protocol):
     """A directory.
 
-    :attr:`url`: what the operator is given.
+    :attr:`url`: the operator's `path`.
     """
 
     @property
     def url(self) -> str: ...
 
     def names(self) -> set[str]:
-        """All files in it."""
+        """Return the names of all files."""
 
     def read(self, name: str) -> bytes:
-        """One file whole; KeyError if there is none."""
+        """Return the content of a file.
+
+        :raises KeyError: there is no such file.
+        """
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A place on the local disk."""
+    """A directory on the local disk."""
 
     path: Path
 
@@ -51,9 +54,9 @@ class Folder:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A place in a bucket.
+    """A prefix in a bucket.
 
-    :param client: of boto3, straight to the server.
+    :param client: a client of boto3, connected directly to the server.
     """
 
     client: Any
@@ -79,15 +82,15 @@ class Prefix:
         return content
 
     def uploads(self) -> list[str]:
-        """The keys of multipart uploads that were begun and neither completed nor given up."""
+        """Return the keys of multipart uploads that are neither completed nor aborted."""
         found = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
         return [upload["Key"] for upload in found]
 
 
 def published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
-    """The result in a place, as a reader finds it who goes by the manifest: it, and every record.
+    """Return the manifest in a place, and every record, as a reader of the manifest finds them.
 
-    :raises KeyError: a file is not there.
+    :raises KeyError: a file is missing.
     """
     manifest = json.loads(place.read(MANIFEST))
     records: list[bytes] = []
@@ -104,7 +107,7 @@ def published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def published_again(place: Place, looks: int = 20) -> tuple[dict[str, Any], list[bytes]]:
-    """The same while pulls replace one another: a reader that misses a part reads the manifest again."""
+    """Return the same while pulls replace the result: if a part is missing, read the manifest again."""
     for _ in range(looks):
         try:
             return published(place)
@@ -115,7 +118,7 @@ def published_again(place: Place, looks: int = 20) -> tuple[dict[str, Any], list
 
 
 def only_published(place: Place) -> tuple[dict[str, Any], list[bytes]]:
-    """The same, and there is no other file: no previous part, no lock file, no temporary file."""
+    """Return the same, and check that there is no other file: no earlier part, lock file or temporary file."""
     manifest, records = published(place)
     others = place.names() - {MANIFEST, *(part["path"] for part in manifest["parts"])}
     assert not others

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rights that a pull needs of S3, as `docs/pulls.md` lists them, and a server that grants no other."""
+"""The rights on S3 that a pull needs, as listed in `docs/pulls.md`, and a server that grants only these."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.integration.storage import s3
 from tests.integration.storage.s3 import Lake
 
 OF_OBJECTS = {
-    "s3:PutObject": "lock file, parts and manifest; pieces of parts",
+    "s3:PutObject": "lock file, parts and manifest; pieces of multipart uploads",
     "s3:GetObject": "lock files and the manifest; copying a part to its final name",
     "s3:DeleteObject": "lock files, staged parts, the parts of the previous result",
-    "s3:AbortMultipartUpload": "giving up a part that is too large for one PUT",
+    "s3:AbortMultipartUpload": "aborting the multipart upload of a part",
 }
-OF_THE_BUCKET = {"s3:ListBucket": "what is in the directory; telling an object that is not there"}
+OF_THE_BUCKET = {"s3:ListBucket": "listing the directory; recognizing that an object does not exist"}
 RIGHTS = {*OF_OBJECTS, *OF_THE_BUCKET}
 
 
 def policy(rights: set[str], bucket: str, prefix: str) -> dict[str, object]:
-    """An IAM policy that grants these, below a prefix."""
+    """Return an IAM policy that grants these rights under a prefix."""
     statements = [
         {
             "Effect": "Allow",
@@ -40,7 +40,7 @@ def policy(rights: set[str], bucket: str, prefix: str) -> dict[str, object]:
 def grant(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, rights: set[str], prefix: str, key: str = "", secret: str = ""
 ) -> Iterator[None]:
-    """Let the connection `lake` be of a user with these rights, and the server enforce them."""
+    """Give the connection `lake` a user with these rights, which the server enforces."""
     from tests.integration.storage.conftest import connect
 
     iam = s3.client(lake.port, "iam")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An S3-compatible server (moto's) in a process of its own, on loopback."""
+"""An S3-compatible server (moto) in its own process, on loopback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY, SECRET = "reader", "not-a-secret"
 
 
 def client(port: int, service: str = "s3", key: str = KEY, secret: str = SECRET) -> Any:
-    """A client of boto3, which the product does not use."""
+    """Return a client of boto3, which the provider does not use."""
     return boto3.client(
         service,
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -36,7 +36,7 @@ def client(port: int, service: str = "s3", key: str = KEY, secret: str = SECRET)
 
 
 def connection(port: int, key: str = KEY, secret: str = SECRET, **extra: Any) -> str:
-    """An Airflow connection of type `aws` to this port, as the JSON that AIRFLOW_CONN_<ID> takes."""
+    """Return an Airflow connection of type `aws` to this port, as JSON for AIRFLOW_CONN_<ID>."""
     described = {"region_name": REGION, "endpoint_url": f"http://127.0.0.1:{port}", **extra}
     return json.dumps({"conn_type": "aws", "login": key, "password": secret, "extra": described})
 
@@ -53,15 +53,15 @@ class Lake:
         return Prefix(self.client, bucket or self.bucket, prefix)
 
     def enforce_rights(self, after: float) -> None:
-        """Let everything pass for so many requests, and from then on only what IAM allows."""
+        """After this number of requests, enforce the rights of IAM. Until then, allow everything."""
         requests.post(
-            f"http://127.0.0.1:{self.port}/moto-api/reset-auth", data=str(after), timeout=10
+            f"http://127.0.0.1:{self.port}/moto-api/reset-auth", data=str(after), timeout=60
         ).raise_for_status()
 
 
 @contextmanager
 def serving() -> Iterator[int]:
-    """Its port; the server ends with the block."""
+    """Start the server for the block, and yield its port."""
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -72,12 +72,12 @@ def serving() -> Iterator[int]:
     def answers() -> bool:
         assert server.poll() is None, "moto's server did not start"
         try:
-            return requests.get(f"http://127.0.0.1:{port}/moto-api/data.json", timeout=1).ok
+            return requests.get(f"http://127.0.0.1:{port}/moto-api/data.json", timeout=60).ok
         except requests.ConnectionError:
             return False
 
     try:
-        wait_until(answers, 60, "moto's server answers")
+        wait_until(answers, what="moto's server answers")
         yield port
     finally:
         server.terminate()

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank fails while sixteen windows are pulled: the rows of the table, onto the local disk."""
+"""The bank fails during a pull of sixteen windows to the local disk: the rows of the table."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from intergiro_provider.sandbox import Sandbox
+from tests.integration.interrupting import when
 from tests.integration.pulls import CONNECTION
 from tests.integration.storage.places import Folder
 from tests.integration.storage.table import GOES_ON, ROWS
@@ -44,7 +44,7 @@ def test_fault(bank: Sandbox, tmp_path: Path, name: str, monkeypatch: pytest.Mon
     bank.reset_counters()
     bank.set(latency=0.01)
     if name.startswith("silence"):
-        monkeypatch.setenv(CONNECTION, bank.connection(max_logins_per_hour=50, read_timeout=1))
+        monkeypatch.setenv(CONNECTION, bank.connection(max_logins_per_hour=50, read_timeout=3))
     if row.does != GOES_ON:
         monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 2)
     for fault in FAULTS[name]:
@@ -64,10 +64,10 @@ def test_session(bank: Sandbox, tmp_path: Path, name: str) -> None:
     place = Folder(tmp_path)
     publish_former(place, bank)
     bank.reset_counters()
-    bank.set(latency=0.05)
-    timer = threading.Timer(0.4, STRIKES[name], [bank])
-    timer.start()
-    trial(ROWS[name], place, bank, timer.join, **{**WINDOWS, "query": {"limit": 3}})
+    # The window of this request cannot end before the strike.
+    bank.fault("latency", path="/v3/transactions", skip=20, times=1, seconds=2.0)
+    strike = when(lambda: bank.faults()[0]["struck"], lambda: STRIKES[name](bank))
+    trial(ROWS[name], place, bank, strike.join, **{**WINDOWS, "query": {"limit": 3}})
     counters = bank.counters()
     assert (counters.refreshes, counters.logins) == ((1, 0) if name == "token_expires" else (0, 1))
     assert counters.refresh_early == 0

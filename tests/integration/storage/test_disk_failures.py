@@ -25,17 +25,17 @@ IN_FOUR: dict[str, Any] = {"max_parallel_windows": 4, "query": {"limit": 20}}
 
 
 def mount(*arguments: str) -> None:
-    """Run mount; the test is skipped where that is not allowed."""
+    """Run mount. Skip the test if that is not allowed."""
     if os.getuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root mounts file systems")
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"nothing can be mounted here: {done.stderr}")
 
 
 @contextmanager
 def small_disk(path: Path, kilobytes: int) -> Iterator[None]:
-    """A file system of its own there, of this size."""
+    """Mount a file system of this size at this path."""
     path.mkdir()
     mount("-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(path))
     try:
@@ -61,7 +61,7 @@ def in_the_middle(bank: Sandbox, step: Callable[[], object], monkeypatch: pytest
 
 
 def test_disk_full(bank: Sandbox, tmp_path: Path) -> None:
-    """The previous result and half of the new one fit."""
+    """The disk has space for the previous result and half of the new one."""
     with small_disk(tmp_path / "disk", 340):
         place = Folder(tmp_path / "disk" / "lake")
         publish_former(place, bank)
@@ -77,7 +77,7 @@ def test_disk_read_only(bank: Sandbox, tmp_path: Path, monkeypatch: pytest.Monke
     with small_disk(tmp_path / "disk", 4096):
         place = Folder(tmp_path / "disk" / "lake")
         publish_former(place, bank)
-        # Lazily, for the pull has files open there.
+        # Lazily, because the pull has open files there.
         in_the_middle(
             bank, lambda: mount("--bind", "-o", "ro", str(tmp_path / "disk"), str(tmp_path / "disk")), monkeypatch
         )
@@ -102,7 +102,7 @@ def test_directory_removed(bank: Sandbox, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_no_rights(bank: Sandbox, tmp_path: Path) -> None:
-    """In a process of another user, for root may write everywhere."""
+    """In a process of another user, because root can write everywhere."""
     row, place = ROWS["no_rights"], Folder(tmp_path / "lake")
     publish_former(place, bank)
     bank.reset_counters()

@@ -45,7 +45,7 @@ def report(found: Found) -> None:
 
 
 def test_locally(tmp_path: Path) -> None:
-    """Before every system call that touches the directory, in the midst of every write, and at every page."""
+    """Before every system call for the directory, in the middle of every write, and at every page."""
     found: Found = Counter()
     for number in range(1000):
         path = tmp_path / f"{number}"
@@ -61,7 +61,7 @@ def test_locally(tmp_path: Path) -> None:
 @pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_on_s3(lake: Lake, wire: Wire, first: int, carried_out: bool) -> None:
-    """At every ninth request, which the store then does or does not carry out."""
+    """At every ninth request, which the store either carries out or not."""
     found, _ = kill_on_s3(lake, wire, RECORDS, range(3 * first, 1000, 9), carried_out)
     assert found.total() >= 3
 
@@ -82,7 +82,7 @@ def test_at_every_request_to_s3(lake: Lake, wire: Wire, carried_out: bool) -> No
 def kill_on_s3(
     lake: Lake, wire: Wire, new: list[bytes], numbers: Iterable[int], carried_out: bool
 ) -> tuple[Found, int]:
-    """Kill at these requests; what was found, and how many uploads were left unfinished."""
+    """Kill a pull at each of these requests. Return the results, and the number of unfinished uploads."""
     found: Found = Counter()
     place = lake.place("lake")
     for number in numbers:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IntergiroToObjectStorageOperator onto an S3-compatible server, with a connection of Airflow's, over real sockets."""
+"""IntergiroToObjectStorageOperator to an S3-compatible server, with an Airflow connection, over real sockets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from intergiro_provider.exceptions import IntergiroError, IntergiroResponseError, IntergiroValueError, StorageError
 from intergiro_provider.pull.directory import Directory, FileSink
+from intergiro_provider.pull.manifest import Manifest
+from intergiro_provider.pull.target import Target
 from intergiro_provider.sandbox import Sandbox
-from scripts.services import wait_until
 from tests.integration.storage import s3
 from tests.integration.storage.conftest import forget_stores
 from tests.integration.storage.places import MANIFEST, Place, only_published, published
@@ -26,7 +27,7 @@ from tests.integration.storage.wire import Request, Wire
 pytestmark = pytest.mark.integration
 
 SMALL_BLOCK = 5 << 20
-"""The smallest that S3 takes for a piece of an upload."""
+"""The smallest size of a piece of an upload to S3, in bytes."""
 
 
 class TestResult:
@@ -70,7 +71,7 @@ class TestResult:
         assert only_published(place)[1] == bank.records()
 
     def test_other_directories_are_left_alone(self, bank: Sandbox, lake: Lake) -> None:
-        """Those beside it whose names begin alike, those below it, and its own marker, as S3's console makes it."""
+        """Directories with the same beginning, subdirectories, and the marker object that the console of S3 creates."""
         place = lake.place("transactions")
         pull(place)
         part = pull(lake.place("elsewhere"))["parts"][0]
@@ -87,7 +88,7 @@ class TestResult:
         assert own == {MANIFEST, *(part["path"] for part in manifest["parts"])}
 
     def test_a_directory_of_more_than_a_page_of_names(self, bank: Sandbox, lake: Lake) -> None:
-        """S3 lists a thousand objects at once. The files of a killed pull come after them."""
+        """S3 lists a thousand objects per response. The files of a killed pull are after them."""
         place = lake.place("transactions")
         for number in range(1005):
             lake.client.put_object(Bucket=lake.bucket, Key=f"transactions/0-{number:04d}.txt", Body=b"")
@@ -105,13 +106,13 @@ class TestResult:
 
 
 def directory(place: Place) -> Directory:
-    """What a pull there works with."""
+    """Return the directory object of a pull."""
     path = ObjectStoragePath(place.url)
     return Directory(path.fs, path.path)
 
 
 def begin(place: Place, size: int) -> tuple[FileSink, bytes]:
-    """A part of which so much is written, and that."""
+    """Return a part with this number of bytes, and these bytes."""
     sink = directory(place).create("_part.tmp")
     content = os.urandom(size)
     for start in range(0, size, 1 << 20):
@@ -142,18 +143,18 @@ class TestLargeParts:
         sink, _ = begin(place, size)
         assert len(place.uploads()) == (size > SMALL_BLOCK)
         sink.abort()
-        del sink  # what is collected is closed, and so stored, by fsspec
+        del sink  # fsspec closes collected files, and so stores them
         assert (place.names(), place.uploads()) == (set(), [])
 
-    def test_that_are_given_up_in_the_midst_of_a_piece(self, lake: Lake, wire: Wire) -> None:
-        """By another thread: it does not wait, and the writer, once it is back, gives the upload up."""
+    def test_abort_during_a_write(self, lake: Lake, wire: Wire) -> None:
+        """Another thread aborts without waiting. The writer aborts the upload after its write."""
         place = lake.place("transactions")
         arrived, go_on = threading.Event(), threading.Event()
 
         def hold(request: Request) -> None:
             if request.operation == "upload part":
                 arrived.set()
-                go_on.wait(20)
+                go_on.wait(120)
 
         wire.before = hold
         sink = directory(place).create("_part.tmp")
@@ -170,11 +171,11 @@ class TestLargeParts:
 
         writer = threading.Thread(target=write)
         writer.start()
-        assert arrived.wait(20)
+        assert arrived.wait(120)
         sink.abort()
         assert place.uploads() == ["transactions/_part.tmp"]
         go_on.set()
-        writer.join(20)
+        writer.join(120)
         assert [str(error) for error in failures] == [
             f"`path`: writing s3://{lake.bucket}/transactions/_part.tmp was aborted."
         ]
@@ -235,9 +236,17 @@ class TestRights:
 
 class TestTwoAtOnce:
     def test_the_first_to_finish_is_published(self, bank: Sandbox, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One of them has looked, found no result, and is still at work when the other publishes."""
+        """One pull has found no result, and is about to commit when the other publishes."""
         place = lake.place("transactions")
         failures: list[IntergiroError] = []
+        about_to_commit, published_first = threading.Event(), threading.Event()
+        commit = Target.commit
+
+        def slow_commit(target: Target, manifest: Manifest) -> None:
+            if not manifest.rows:
+                about_to_commit.set()
+                assert published_first.wait(120)
+            commit(target, manifest)
 
         def slow() -> None:
             try:
@@ -245,19 +254,22 @@ class TestTwoAtOnce:
             except IntergiroError as error:
                 failures.append(error)
 
-        pull(lake.place("elsewhere"))
-        bank.fault("latency", path="/v3/transactions", seconds=2.0, times=1)
+        monkeypatch.setattr(Target, "commit", slow_commit)
         thread = threading.Thread(target=slow)
         thread.start()
-        wait_until(lambda: bool(bank.faults()[0]["struck"]))
-        forget_stores(monkeypatch)  # it is another process, whose writes this one's client does not know of
+        assert about_to_commit.wait(120)
+        forget_stores(monkeypatch)  # as in another process, whose writes this client does not know
         quick = pull(place)
-        thread.join(30)
+        published_first.set()
+        thread.join(120)
         assert [type(error) for error in failures] == [IntergiroError]
         assert "two tasks write to one `path`" in str(failures[0])
         assert only_published(place) == (quick, bank.records())
 
-    def test_a_failing_pull_leaves_the_former_result(self, bank: Sandbox, lake: Lake) -> None:
+    def test_a_failing_pull_leaves_the_former_result(
+        self, bank: Sandbox, lake: Lake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("intergiro_provider.api.retries.ATTEMPTS", 1)
         place = lake.place("transactions")
         former = pull(place)
         bank.fault("garbled", path="/v3/transactions", skip=3)
@@ -267,7 +279,7 @@ class TestTwoAtOnce:
 
 
 def test_after_a_fork(bank: Sandbox, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow forks for each task, from a process that may have used the store."""
+    """Airflow forks a process for each task. The parent may have used the store."""
     pull(lake.place("parent"))
     place = lake.place("child")
     child = os.fork()

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 Fault = dict[str, Any]
 
 FAULTS: dict[str, Fault] = {
-    "s3_slow": {"how": "slow", "seconds": 0.2},
+    "s3_slow": {"how": "slow", "seconds": 0.1},
     "s3_down_from_the_start": {"how": 503},
     "s3_down_in_the_middle": {"how": "drop", "skip": 5},
     "s3_part_fails": {"how": 500, "operation": "create upload"},
@@ -57,14 +57,15 @@ QUICK: dict[str, Any] = {"config_kwargs": {"retries": {"max_attempts": 0}}}
 
 @pytest.fixture(scope="module")
 def heavy(shared_bank: Sandbox) -> Sandbox:
-    """A bank of whose records some are so large that a part is sent in pieces."""
-    ids = [json.loads(record)["id"] for record in shared_bank.records()[300:330]]
+    """Return a bank with records so large that a part is sent in two pieces."""
+    ids = [json.loads(record)["id"] for record in shared_bank.records()[300:314]]
     shared_bank.change_transactions(ids, description="x" * 400_000)
     return shared_bank
 
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intergiro_provider.pull.directory._UPLOAD_BLOCK", 5 << 20)  # the smallest piece for S3
     monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.1)
     monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.1)
 
@@ -93,7 +94,7 @@ def test_fault(
 
 @pytest.mark.parametrize("fault", HICCUPS, ids=lambda fault: f"{fault['operation']}-{fault['how']}-{fault['skip']}")
 def test_s3_hiccups(heavy: Sandbox, bank: Sandbox, lake: Lake, wire: Wire, fault: Fault) -> None:
-    """With the retries that an ordinary connection has."""
+    """With the retries of an ordinary connection."""
     place = lake.place("transactions")
     publish_former(place, bank)
     struck = wire.fault(**fault)
@@ -102,11 +103,11 @@ def test_s3_hiccups(heavy: Sandbox, bank: Sandbox, lake: Lake, wire: Wire, fault
 
 
 def test_a_manifest_that_is_stored_late(bank: Sandbox, lake: Lake, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answer comes, the pull gives up, and only then does the store carry it out."""
+    """There is no response, and the pull fails. Only then the store carries out the request."""
     row, place = ROWS["s3_manifest_late"], lake.place("transactions")
     publish_former(place, bank)
     connect(monkeypatch, wire.port, **QUICK)
-    wire.fault("late", "put", MANIFEST, seconds=15.0)
+    wire.fault("late", "put", MANIFEST)
     with pytest.raises(StorageError) as caught:
         pull(place)
     assert reads(row, caught.value)
@@ -120,7 +121,7 @@ def test_a_manifest_that_is_stored_late(bank: Sandbox, lake: Lake, wire: Wire, m
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    """A signal that raises in the task, as Airflow's of `execution_timeout` does."""
+    """Set a signal that raises in the task, as for Airflow's `execution_timeout`."""
 
     def end(number: int, frame: object) -> None:
         raise AirflowTaskTimeout
@@ -140,15 +141,15 @@ def test_a_task_that_is_ended_while_it_publishes(bank: Sandbox, lake: Lake, wire
         if request.operation == "put" and request.key.endswith(MANIFEST) and not ended:
             ended.append(request)
             os.kill(os.getpid(), signal.SIGUSR1)
-            # The pull has cleared up what it will before the store gets the request.
-            gone.wait(20)
+            # The pull has completed its clean-up before the store gets the request.
+            gone.wait(120)
 
     wire.before = end
     with pytest.raises(AirflowTaskTimeout):
         pull(place)
     assert len(published(place)[1]) == FORMER
     gone.set()
-    wait_until(lambda: len(published(place)[1]) == row.finds, 20)
+    wait_until(lambda: len(published(place)[1]) == row.finds)
     check_rows(place, bank, row)
     pull(place)
     assert only_published(place)[1] == bank.records()

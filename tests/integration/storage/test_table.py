@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The document says what the tests measure, and every row of it has its test."""
+"""The page agrees with the measurements, and every row has a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def names_in(path: Path) -> set[str]:
-    """Functions by name, methods as `Class::name`."""
+    """Return the names of the tests in a module; methods as `Class::name`."""
     found: set[str] = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull over a previous result during a fault, and what a reader finds then, and after the next pull."""
+"""A pull over a previous result during a fault. A reader checks the result then, and after the next pull."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASK: Any = {"ti": SimpleNamespace(dag_id="nightly", task_id="pull", run_id="202
 
 
 def transfer(place: Place | str, **arguments: Any) -> IntergiroToObjectStorageOperator:
-    """The operator: all of the list, in order."""
+    """Return the operator for the whole list, in order."""
     now = datetime.now(UTC)
     everything = {"created_from": now - timedelta(days=400), "created_to": now + timedelta(days=1)}
     url = place if isinstance(place, str) else place.url
@@ -32,12 +32,12 @@ def transfer(place: Place | str, **arguments: Any) -> IntergiroToObjectStorageOp
 
 
 def pull(place: Place | str, **arguments: Any) -> dict[str, Any]:
-    """Run it."""
+    """Execute the operator."""
     return transfer(place, **arguments).execute(TASK)
 
 
 def execute_in_thread(operator: IntergiroToObjectStorageOperator) -> None:
-    """Run it in a new thread, in which Airflow 2 allows a direct call of `execute`."""
+    """Execute the operator in a new thread, where Airflow 2 allows a direct call of `execute`."""
     try:
         from airflow.models.baseoperator import ExecutorSafeguard
     except ImportError:  # Airflow 3
@@ -56,7 +56,7 @@ def publish_former(place: Place, bank: Sandbox, **arguments: Any) -> None:
 
 
 def check_rows(place: Place, bank: Sandbox, row: Row) -> None:
-    """A reader finds what the row says."""
+    """Check that a reader finds the rows that the table promises."""
     if not row.finds:
         assert MANIFEST not in place.names()
         return
@@ -66,12 +66,12 @@ def check_rows(place: Place, bank: Sandbox, row: Row) -> None:
 
 
 def reads(row: Row, error: BaseException | None) -> bool:
-    """Whether an error has the text that the row says."""
+    """Return whether an error has the text of the row."""
     return re.search(".*".join(re.escape(part.strip()) for part in row.reads.split("…")), str(error)) is not None
 
 
 def trial(row: Row, place: Place, bank: Sandbox, end: Callable[[], object], **arguments: Any) -> BaseException | None:
-    """Pull while a fault lasts, look, end the fault with `end`, and pull again; return the error."""
+    """Pull during a fault, check the result, end the fault with `end`, and pull again. Return the error."""
     error: BaseException | None = None
     try:
         pull(place, **arguments)

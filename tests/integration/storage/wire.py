@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network to an object store: a proxy that knows the operations of S3 and spoils those that it is told to."""
+"""A proxy to an object store, which knows the operations of S3 and applies faults to selected ones."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 How = Literal["drop", "lose", "late", "slow", "cut"] | int
-"""An error status; `drop`: not carried out, no answer; `lose`: carried out, no answer; `late`: no answer, carried out
-after :attr:`Fault.seconds`; `slow`: all of it after so many; `cut`: half of the answer's body."""
+"""An error status; `drop`: not carried out, no response; `lose`: carried out, no response; `late`: no response, and
+carried out at :meth:`Wire.settle`; `slow`: carried out after :attr:`Fault.seconds`; `cut`: half of the response."""
 
 
 @dataclass
 class Fault:
-    """What happens to requests.
+    """A fault of requests.
 
-    :param operation: of S3, such as ``upload part``; "" for any. :param piece: of the key.
-    :param times: how often; None: always. :param skip: how many such requests pass before.
+    :param operation: the operation of S3, such as ``upload part``; empty: any. :param piece: a part of the key.
+    :param times: the number of faults; None: always. :param skip: the number of such requests that pass before.
     """
 
     how: How
@@ -38,7 +38,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """One that came by; `user` is the id of the key that it is signed with."""
+    """A request that was received. `user` is the id of the access key of its signature."""
 
     operation: str
     key: str
@@ -51,9 +51,9 @@ _HOP = frozenset({"connection", "keep-alive", "transfer-encoding"})
 
 @dataclass
 class Wire:
-    """Listens on a loopback port of its own and passes on to another one.
+    """Listens on a loopback port and forwards requests to another port.
 
-    :attr:`seen`: every request, in order. :attr:`before`: called with each before it is carried out; False: it is not.
+    :attr:`seen`: every request, in order. :attr:`before`: called before each request; False: it is not carried out.
     """
 
     target: int
@@ -68,7 +68,7 @@ class Wire:
             network = wire
 
         self._lock = threading.Lock()
-        self._late: list[threading.Thread] = []
+        self._late: list[Callable[[], object]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_port
@@ -83,18 +83,17 @@ class Wire:
         self._thread.join(10)
 
     def fault(self, how: How, operation: str = "", piece: str = "", **more: float | None) -> Fault:
-        """Spoil requests from now on."""
+        """Add a fault."""
         self.faults.append(fault := Fault(how, operation, piece, **more))  # type: ignore[arg-type]
         return fault
 
     def settle(self) -> None:
-        """Wait for what is carried out late."""
-        for thread in self._late:
-            thread.join(20)
-        self._late.clear()
+        """Carry out the requests that are late."""
+        while self._late:
+            self._late.pop(0)()
 
     def fault_of(self, request: Request) -> Fault | None:
-        """The fault that strikes this request."""
+        """Return the fault for this request; None if there is none."""
         with self._lock:
             self.seen.append(request)
             for fault in self.faults:
@@ -107,14 +106,8 @@ class Wire:
                     return fault
         return None
 
-    def later(self, work: Callable[[], object], seconds: float) -> None:
-        def wait() -> None:
-            time.sleep(seconds)
-            work()
-
-        thread = threading.Thread(target=wait, daemon=True)
-        self._late.append(thread)
-        thread.start()
+    def later(self, work: Callable[[], object]) -> None:
+        self._late.append(work)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -149,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.how == "lose":
                 self._pass_on(body)
             elif fault.how == "late":
-                network.later(lambda: self._pass_on(body), fault.seconds)
+                network.later(lambda: self._pass_on(body))
             self._hang_up()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
@@ -191,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:first])
 
     def _hang_up(self) -> None:
-        """With a reset, so that no client waits."""
+        """Close the connection with a reset, so that the client does not wait."""
         self.close_connection = True
         try:
             self.wfile.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 from intergiro_provider.hooks import intergiro as hooks
-from tests.integration.timings import ALONE
+from tests.timings import ALONE
 
 
 @pytest.fixture(autouse=True)

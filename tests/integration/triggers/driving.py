@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triggers run in an event loop of the test's, which says what happens at the bank whenever the trigger sleeps."""
+"""Run triggers in the test's event loop, which changes the bank whenever the trigger sleeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Trigger(Protocol):
 
 
 class Clock:
-    """What the triggers' module knows as `asyncio`: its sleeps take no time, and are recorded."""
+    """Replaces `asyncio` in the module of the triggers. Sleeps take no time, and are recorded."""
 
     to_thread = staticmethod(asyncio.to_thread)
 
@@ -31,11 +31,11 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         if not self.steps:
-            raise asyncio.CancelledError  # as a triggerer ends a trigger
+            raise asyncio.CancelledError  # as the triggerer cancels a trigger
         await asyncio.to_thread(self.steps.pop(0))
 
     def drive(self, trigger: _Trigger, *steps: Step) -> list[Any]:
-        """Run the trigger to its end, or until it sleeps once more than there are steps; return its events."""
+        """Run the trigger with one step per sleep, until it ends or there are no more steps. Return its events."""
         self.steps, self.slept = list(steps), []
         events: list[Any] = []
 
@@ -61,4 +61,4 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def nothing() -> None:
-    """A step in which nothing happens."""
+    """Do nothing, as a step."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What starts DAGs when a list has new records, with a bank over real sockets and a real session."""
+"""IntergiroEventTrigger, with a bank over real sockets and a real session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INTERVAL = 60.0
 
 
 class Store:
-    """A stand-in for the asset's state store, which only a triggerer has; the system tests use that."""
+    """Replaces the asset's state store, which exists only in a triggerer. The system tests use the real one."""
 
     def __init__(self, several: bool = False) -> None:
         self.values: dict[str, str] = {}
@@ -50,19 +50,19 @@ class Store:
 
 
 def watching(store: Store | None = None, **arguments: Any) -> IntergiroEventTrigger:
-    """A trigger, new as after each start of a triggerer."""
+    """Return a new trigger, as after the start of a triggerer."""
     trigger = IntergiroEventTrigger(**{"endpoint": "transactions", "poll_interval": INTERVAL, **arguments})
     trigger.asset_state_store = store  # type: ignore[assignment]
     return trigger
 
 
 def ids(events: list[Any]) -> list[list[str]]:
-    """Of each event; those of one instant are in no order."""
+    """Return the ids of each event, sorted: records of one instant have no order."""
     return [sorted(event["ids"]) for event in events]
 
 
 class Booking:
-    """Steps that book so many transactions, and what they booked."""
+    """Steps that add these numbers of transactions, and the ids of the transactions."""
 
     def __init__(self, bank: Sandbox) -> None:
         self._bank = bank
@@ -214,10 +214,10 @@ class TestErrors:
         assert max(clock.slept) <= polling.LONGEST_DELAY * 1.2
         assert clock.slept[-3:] == [EVENT_DELAY, INTERVAL, INTERVAL]
 
-    def test_final_ones_are_told_and_asked_about_again_much_later(
+    def test_final_errors_are_logged_and_polled_again_much_later(
         self, bank: Sandbox, clock: Clock, book: Booking, said: Said
     ) -> None:
-        """An AssetWatcher's trigger that ends would be started again at once, and again."""
+        """The triggerer would restart an AssetWatcher's trigger that ends, again and again."""
         bank.fault("status", path="/v3/transactions", status=403)
 
         def fix() -> None:

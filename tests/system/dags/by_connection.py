@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call through the connection that the run's parameter `conn_id` names."""
+"""One request through the connection in the run's parameter `conn_id`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One DAG with every way in which a task can reach Intergiro, each a task of its own.
+"""A DAG with one task for each way to call Intergiro.
 
-Its parameter `target` is the directory, an ObjectStoragePath URL, that the transfer writes to.
+The parameter `target` is the ObjectStoragePath URL of the directory that the transfer writes to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE = 50
 
 
 def next_page(response: Any) -> dict[str, Any] | None:
-    """Tell the stock HttpOperator how to ask for the page after this one."""
+    """Return the parameters of the next page for the stock HttpOperator; None at the end."""
     body = response.json()
     if not body["has_more"]:
         return None
@@ -27,7 +27,7 @@ def next_page(response: Any) -> dict[str, Any] | None:
 
 
 def count_records(responses: Any) -> dict[str, int]:
-    """Keep counts only: what is returned goes into XCom."""
+    """Return counts, because the result goes into XCom."""
     records = [record for response in responses for record in response.json()["data"]]
     return {"pages": len(responses), "records": len({record["id"] for record in records})}
 

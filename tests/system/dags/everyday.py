@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What DAG authors take for granted: default_args, a pool, mapped tasks, a trigger rule, the hook in a @task.
+"""Common features of DAGs: default_args, a pool, mapped tasks, a trigger rule, the hook in a @task.
 
-Its parameters are `target`, a directory's URL, and `connection`, which default_args hand to every task. One pull goes
-to a bucket of Google's, which is the task's own memory here: only the links and the lineage see the difference.
+The parameters are `target`, the URL of a directory, and `connection`, which default_args pass to every task. One pull
+writes to a bucket of Google Cloud Storage, which a file system in memory replaces. Links and lineage are the same.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks that fail in the ways that people look at most often."""
+"""Tasks with the most common failures."""
 
 from __future__ import annotations
 

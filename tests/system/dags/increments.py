@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Increments between moments that the run is given; the watermark lies with the asset."""
+"""Incremental pulls with bounds from the run's parameters. The watermark is stored with the asset."""
 
 from __future__ import annotations
 

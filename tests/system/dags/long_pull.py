@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pull that takes long enough to be killed, and is tried again at once."""
+"""A pull that takes long enough to be killed, and is retried at once."""
 
 from __future__ import annotations
 

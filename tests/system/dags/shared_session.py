@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapped tasks that all call the bank for a while, so that the access token expires under each of them."""
+"""Mapped tasks that call the bank until the access token has expired in each of them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server that answers with the bytes it is given, however wrong they are."""
+"""A server that responds with given bytes, even invalid ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 
 
 class Server:
-    """Answers each request with the next of its answers, given as pieces; keeps the heads that it was sent.
+    """Sends the next of the given responses to each request, in pieces, and stores the headers of the requests.
 
-    Between two pieces it waits for `pause` seconds.
+    It waits `pause` seconds between two pieces.
 
-    :param tls: a server's context, to be spoken to in TLS.
+    :param tls: the context of a TLS server; None: plain HTTP.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -43,7 +43,7 @@ class Server:
             if self._tls is not None:
                 try:
                     wire = self._tls.wrap_socket(wire, server_side=True)
-                except OSError:  # who calls does not trust the certificate
+                except OSError:  # the client does not trust the certificate
                     continue
             threading.Thread(target=self._talk, args=(wire,), daemon=True).start()
 

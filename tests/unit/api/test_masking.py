@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log may show of the bank's own words."""
+"""The parts of the bank's messages that a log may show."""
 
 from __future__ import annotations
 

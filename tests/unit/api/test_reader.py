@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages as a server puts them on the wire; see `tests/integration/hooks/test_page_fetcher.py` for those of a bank."""
+"""Pages as raw bytes from a server; `tests/integration/hooks/test_page_getter.py` reads those of a bank."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_an_empty_host_is_the_one_that_api_and_environment_name(
         ({"host": "http://127.0.0.1:8765"}, "http://127.0.0.1:8765"),
         ({"host": "http://localhost", "port": 8765}, "http://localhost:8765"),
         ({"host": "127.0.0.1", "schema": "http", "port": 80}, "http://127.0.0.1"),
-        ({"host": "bank.example", "port": 0}, "https://bank.example"),  # what the form advises for Airflow 3.3.2
+        ({"host": "bank.example", "port": 0}, "https://bank.example"),  # as the form advises for Airflow 3.3.2
         ({"host": "", "port": 0}, "https://3d.intergiro.com"),
         ({"host": "http://[::1]:8765"}, "http://[::1]:8765"),
         ({"host": "HTTPS://3D.INTERGIRO.COM"}, "https://3d.intergiro.com"),

@@ -9,7 +9,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from intergiro_provider.api.bank import BankClient
+from intergiro_provider.api.auth_client import AuthClient
 from intergiro_provider.api.http import ApiSession
 from intergiro_provider.api.settings import ApiSettings
 from intergiro_provider.api.transport import SkipInterimAdapter
@@ -51,15 +51,15 @@ def test_a_foreign_adapter_loses_the_connection_and_not_the_order(server: Server
     assert server.connections == 2
 
 
-@pytest.mark.parametrize("call", [BankClient.log_in, lambda bank: bank.refresh("r")])
+@pytest.mark.parametrize("call", [AuthClient.log_in, lambda bank: bank.refresh("r")])
 @pytest.mark.parametrize("bom", [b"", BOM])
 def test_logins_and_refreshes_pass_over_hints_and_byte_order_marks(
-    server: Server, call: Callable[[BankClient], object], bom: bytes
+    server: Server, call: Callable[[AuthClient], object], bom: bytes
 ) -> None:
     server.answers = [whole(bom + b'{"access_token": "a", "refresh_token": "b"}', HINTS)]
     made = settings(server)
 
-    answer = call(BankClient(made, 5.0, lambda: made))
+    answer = call(AuthClient(made, 5.0, lambda: made))
     assert (answer.outcome, answer.access_token, answer.refresh_token) == (Outcome.OK, "a", "b")  # type: ignore[attr-defined]
 
 

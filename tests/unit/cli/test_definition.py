@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands as Airflow and `python -m intergiro_provider` read them."""
+"""The commands' definitions, for Airflow and for `python -m intergiro_provider`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print("IMPORTED", *sorted(set(sys.modules) - before))
 
 
 def airflow_parser() -> argparse.ArgumentParser:
-    """The parser of `airflow`; skips where it has no commands of providers."""
+    """Return the parser of `airflow`; skip the test if it has no commands of providers."""
     from airflow import __version__
 
     if tuple(map(int, __version__.split(".")[:2])) < (3, 2):
@@ -41,10 +41,10 @@ def airflow_parser() -> argparse.ArgumentParser:
 
 
 def test_the_start_of_airflow_is_not_slowed_down() -> None:
-    """Whatever the command, Airflow imports this module: it may cost nothing but itself."""
-    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, timeout=100, check=True)
+    """Airflow imports this module for every command, so it must import no other module."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
     [imported] = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("IMPORTED")]
-    # An editable installation has imported the package itself before.
+    # With an editable installation, the package itself is imported already.
     assert set(imported) - {"intergiro_provider"} == {"intergiro_provider.cli", "intergiro_provider.cli.definition"}
 
 
@@ -86,7 +86,7 @@ def test_airflow_takes_the_same_words(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [[], ["session"], *ALL], ids=" ".join)
 def test_help_can_be_printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A stray percent sign in a help text is an error only now."""
+    """A single percent sign in a help text raises an error only when the help is printed."""
     with pytest.raises(SystemExit, match="0"):
         parser().parse_args([*words, "--help"])
     assert "usage: python -m intergiro_provider" in capsys.readouterr().out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where links lead; that Airflow shows them is in the system tests."""
+"""The targets of links; the system tests check that Airflow shows them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroTo
 
 @pytest.fixture
 def amazon(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Invalid credentials, to create a client that sends no request."""
+    """Set invalid credentials, to create a client that sends no request."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
@@ -81,6 +81,27 @@ def test_only_a_link_that_leads_somewhere_is_stored(url: str, expected: dict[str
     context: Any = {"ti": Task()}
     assert IntergiroManifestLink.persist(context, ObjectStoragePath(url)) is bool(expected)
     assert stored == expected
+
+
+@pytest.mark.parametrize(
+    ("base_url", "prefix"), [("", ""), ("https://air.example", ""), ("https://air.example/team/", "/team")]
+)
+def test_the_consent_page_is_below_the_path_of_airflow(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, prefix: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    stored: dict[str, Any] = {}
+
+    class Task:
+        dag_id, run_id, task_id, map_index = "pay", "manual__2026-01-01T00:00:00+00:00", "pay", -1
+
+        def xcom_push(self, key: str, value: Any) -> None:
+            stored[key] = value
+
+    context: Any = {"ti": Task()}
+    IntergiroConsentLink.persist(context, "a-consent", None, "intergiro_default")
+    page = "/intergiro/consents/pay/manual__2026-01-01T00%3A00%3A00%2B00%3A00/pay/-1"
+    assert stored["_link_IntergiroConsentLink"] == prefix + page
 
 
 def test_the_portal_is_where_the_provider_info_says() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records become CSV that PostgreSQL reads as the same values: here an own reader of that CSV tells."""
+"""Records become CSV that PostgreSQL reads as the same values; a separate CSV reader verifies it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A result is read as the manifest describes it, or not at all; what a warehouse cannot store becomes U+FFFD."""
+"""A result is read exactly as the manifest describes it; characters that a warehouse cannot store become U+FFFD."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_spoiled_part(tmp_path: Path, file_format: str, compression: str | Non
     [part] = tmp_path.glob("part-*")
     part.write_bytes(spoil(part.read_bytes()))
     found = source(tmp_path)
-    with pytest.raises(StorageError, match=r"not what its manifest describes"), ExitStack() as stack:
+    with pytest.raises(StorageError, match="differs from its manifest"), ExitStack() as stack:
         _ = [*(found.files(stack) if found.is_parquet else found.blocks())]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All operators in a DAG: what DAG authors take for granted of every operator."""
+"""All operators in a DAG: the features that every operator must have."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TestLook:
     @every_operator
     def test_black_text_is_legible_on_the_colour(self, operator: Any) -> None:
         assert operator.ui_fgcolor == "#000"
-        assert (luminance(operator.ui_color) + 0.05) / 0.05 >= 7  # WCAG's AAA
+        assert (luminance(operator.ui_color) + 0.05) / 0.05 >= 7  # level AAA of WCAG
 
     def test_colours_differ(self) -> None:
         for one, other in combinations(OPERATORS, 2):
@@ -116,7 +116,7 @@ class TestLook:
 
 
 def luminance(colour: str) -> float:
-    """WCAG's relative luminance of #rrggbb."""
+    """Return the relative luminance of #rrggbb, as WCAG defines it."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IntergiroOperator's arguments; what it does with a bank is in the integration tests."""
+"""IntergiroOperator's arguments; the integration tests cover its requests."""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup, task
 
 from intergiro_provider.exceptions import IntergiroValueError
-from intergiro_provider.operators.payment_base import has_fixed_order
+from intergiro_provider.operators.payment_base import has_fixed_order, object_path
 from intergiro_provider.operators.payments import IntergiroBulkPaymentOperator, IntergiroPaymentOperator
 
 PAYEE = {"name": "{{ payee }}", "iban": "{{ iban }}", "bic": "ESSESESS"}
@@ -19,7 +19,7 @@ PAY: dict[str, Any] = {"task_id": "pay", "operation": "pay", "account_id": "a", 
 
 
 def stored(operator: BaseOperator) -> str:
-    """Return what Airflow stores of the rendered fields."""
+    """Return the rendered fields as Airflow stores them."""
     try:
         from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
     except ImportError:
@@ -58,11 +58,33 @@ def test_rendered_payees_are_not_stored(operator: Any) -> None:
         ({"payment_scope": "ever"}, "without `payment_key`"),
         ({"payment_scope": "dag", "payment_key": "k"}, "without `record_path`"),
         ({"amount": 1.5}, "is a float"),
+        ({"dry_run": "{{ params.dry_run }}"}, "`dry_run` is '{{ params.dry_run }}'. It must be True or False"),
+        ({"settle": 600}, "`settle` is 600"),
+        ({"key_trusted_for": timedelta(-1)}, "`key_trusted_for` is"),
+        ({"consent_poll_interval": 0}, "`consent_poll_interval` is 0"),
     ],
 )
 def test_what_is_refused_when_the_dag_is_parsed(arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(IntergiroValueError, match=problem):
         IntergiroPaymentOperator(**{**PAY, **arguments})
+
+
+@pytest.mark.parametrize("name", ["approved_plan", "payment_key", "record_path", "currency"])
+def test_what_is_rendered_to_none_is_not_left_out(name: str) -> None:
+    """A lost approval must not be treated as "no approval needed"."""
+    with DAG("d", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, render_template_as_native_obj=True):
+        operator = IntergiroPaymentOperator(**PAY, **{name: "{{ missing }}"})
+    operator.render_template_fields({"missing": None})
+    with pytest.raises(IntergiroValueError, match=f"`{name}` is given, but its value is None"):
+        operator.execute({})
+
+
+def test_an_approval_of_none_in_a_mapped_task_is_refused() -> None:
+    with DAG("d", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None) as dag:
+        IntergiroPaymentOperator.partial(**PAY).expand(approved_plan=[None, "0" * 64])
+    operator = dag.get_task("pay").unmap({"approved_plan": None})
+    with pytest.raises(IntergiroValueError, match="`approved_plan` is given, but its value is None"):
+        operator.execute({})
 
 
 def test_the_order_of_a_mapped_task() -> None:
@@ -99,5 +121,11 @@ def test_importing_them_is_cheap() -> None:
         " 'intergiro_provider.hooks')\n"
         "print('NEW', *[m for m in set(sys.modules) - before if m.startswith(heavy)])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "NEW"
+
+
+def test_items_that_are_neither_json_nor_a_url_are_not_shown() -> None:
+    with pytest.raises(IntergiroValueError, match="neither a URL") as caught:  # a Decimal is not JSON
+        object_path("[{'counterparty': {'name': 'Ada'}, 'amount': Decimal('1')}]", "`items`")
+    assert "Ada" not in str(caught.value)

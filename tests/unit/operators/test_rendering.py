@@ -34,7 +34,7 @@ def rendered(task: Any, **context: Any) -> Any:
 
 
 class TestParams:
-    """The DAG's Params are Airflow's alone, even those that are named like a filter, an argument or a bound."""
+    """Params of the DAG do not change the query, even if they have the name of a filter, an argument or a bound."""
 
     @every_operator
     @pytest.mark.parametrize("default_args", [{}, {"params": {"limit": 9}}, {"query": {"limit": 3}}])
@@ -78,7 +78,7 @@ class TestParams:
     ) -> None:
         with dag(params={"limit": 7}):
             rendered(operator(task_id="t", params={"statuses": "failed", "other": 1}, **NEEDED[operator]))
-        said = caplog.text + capfd.readouterr().out  # Airflow 3's operators log past the logging module
+        said = caplog.text + capfd.readouterr().out  # operators of Airflow 3 do not use the logging module
         assert "`params` of this task holds `statuses`. " in said
         assert "use `query`" in said
 

@@ -35,6 +35,8 @@ def test_accepted(amount: Any, currency: str | None, minor: int) -> None:
 
 REFUSED: list[tuple[Any, str | None, str]] = [
     (12.5, None, "is a float"),
+    ("9" * 5000, None, "is larger than"),
+    (Decimal("1E+999999999"), "EUR", "is larger than"),
     (12.5, "EUR", "is a float"),
     (float("nan"), None, "is a float"),
     (0, None, "is zero"),
@@ -47,19 +49,19 @@ REFUSED: list[tuple[Any, str | None, str]] = [
     (None, None, "is None"),
     (Decimal("1.005"), "EUR", "has more decimals than the 2"),
     (Decimal("1.5"), "JPY", "has more decimals than the 0"),
-    (Decimal(125.1), "EUR", "through an XCom"),  # noqa: RUF032
+    (Decimal(125.1), "EUR", "comes from an XCom"),  # noqa: RUF032
     (Decimal("1.00000000000000000000000000000000000000001"), "EUR", "has more decimals"),
     (Decimal("NaN"), "EUR", "is NaN"),
     (Decimal("Infinity"), "EUR", "is Infinity"),
     (Decimal("125"), None, "is a Decimal without a currency"),
     ("125.00", None, "has decimals but no currency"),
-    ("125", "EUR", "a text with 0 decimals beside a currency that has 2"),
-    ("125.0", "EUR", "a text with 1 decimals"),
-    ("1,250.00", "EUR", "is a text that is not a number"),
-    ("", None, "is a text that is not a number"),
-    ("١٢", None, "is a text that is not a number"),
-    ("1e3", None, "is a text that is not a number"),
-    ([1], None, "is a list"),
+    ("125", "EUR", "a string with 0 decimals, but its currency has 2"),
+    ("125.0", "EUR", "a string with 1 decimals"),
+    ("1,250.00", "EUR", "is a string that is not a number"),
+    ("", None, "is a string that is not a number"),
+    ("١٢", None, "is a string that is not a number"),
+    ("1e3", None, "is a string that is not a number"),
+    ([1], None, "is a value of type list"),
     (2**53, None, "is larger than"),
 ]
 
@@ -84,7 +86,7 @@ def test_what_is_no_currency(given: Any) -> None:
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "iso4217", None)
-    amounts._exponent.cache_clear()
+    amounts._decimals_of.cache_clear()
     with pytest.raises(IntergiroValueError, match=r"airflow-provider-intergiro\[payments\]"):
         check_currency("EUR")
     assert minor_units(5, None) == 5

@@ -9,7 +9,7 @@ import pytest
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.payments.keys import (
-    Position,
+    PaymentIdentity,
     check_payment_key,
     check_scope,
     correlation_id,
@@ -17,7 +17,7 @@ from intergiro_provider.payments.keys import (
     record_name,
 )
 
-HERE = Position("dag", "task", "run")
+HERE = PaymentIdentity("dag", "task", "run")
 
 
 def test_a_key_is_stable_from_release_to_release() -> None:
@@ -52,7 +52,9 @@ def test_scopes(scope: str, change: dict[str, Any], same: bool) -> None:
 
 
 def test_parts_do_not_run_into_each_other() -> None:
-    assert idempotency_key("f", Position("a", "bc", "r")) != idempotency_key("f", Position("ab", "c", "r"))
+    assert idempotency_key("f", PaymentIdentity("a", "bc", "r")) != idempotency_key(
+        "f", PaymentIdentity("ab", "c", "r")
+    )
 
 
 def test_another_company_has_another_key_and_a_new_api_key_the_same_record() -> None:

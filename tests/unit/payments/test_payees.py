@@ -35,11 +35,11 @@ def test_an_intergiro_account() -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (None, "is a NoneType"),
-    ("Ada", "is a str"),
+    (None, "is None"),
+    ("Ada", "is a value of type str"),
     ({}, "has no name"),
     ({"name": ""}, "name is empty"),
-    ({"name": 5}, "name is a int"),
+    ({"name": 5}, "name is a value of type int"),
     ({"name": "A\nB", "account_id": "a"}, "line break"),
     ({"name": "Ada"}, "either account_id, or iban and bic"),
     ({"name": "Ada", "account_id": "a", "iban": IBAN, "bic": BIC}, "either account_id, or iban and bic"),
@@ -49,7 +49,9 @@ REFUSED: list[tuple[Any, str]] = [
     ({"name": "Ada", "iban": "SE45", "bic": BIC}, r"iban is not valid \(Invalid\w+\)"),
     ({"name": "Ada", "iban": IBAN, "bic": "ESSE"}, r"bic is not valid \(InvalidLength\)"),
     ({"name": "Ada", "ibn": IBAN}, "unknown field 'ibn'"),
-    ({"name": "Ada", "account": IBAN}, "account is a str"),
+    ({"name": "Ada", "account": IBAN}, "account is a value of type str"),
+    ({"Ada": {"iban": IBAN, "bic": BIC}}, "unknown field <not shown>"),  # a Variable that holds several payees
+    ({"name": "Ada", "account": {IBAN: BIC}}, "unknown field <not shown>"),
 ]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a Parquet result as its users do, and what each record has to come to there."""
+"""Read a Parquet result as users do, and compute the expected value of each record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.pull.stores import names
 
 
 def read_parts(fs: AbstractFileSystem, root: str) -> list[Any]:
-    """The parts of the result in a directory; checks them against the manifest, and that there is nothing else."""
+    """Return the parts of the result in a directory. Compare them with the manifest, and allow no other file."""
     manifest = json.loads(fs.cat_file(f"{root}/_manifest.json"))
     assert names(fs, root) == sorted(["_manifest.json", *(part["path"] for part in manifest["parts"])])
     files = []
@@ -33,7 +33,7 @@ def read_parts(fs: AbstractFileSystem, root: str) -> list[Any]:
 
 
 def read(fs: AbstractFileSystem, root: str) -> Any:
-    """The whole result as one table; all parts have to have the very same schema, Parquet's own included."""
+    """Return the result as one table. Check that all parts have exactly the same schema, also that of Parquet."""
     files = read_parts(fs, root)
     for file in files:
         assert file.schema_arrow.equals(files[0].schema_arrow, check_metadata=True)
@@ -42,7 +42,7 @@ def read(fs: AbstractFileSystem, root: str) -> Any:
 
 
 def expected(value: Any, type_: Any, is_json: bool = False, ascii_only: bool = True) -> Any:
-    """What a value, as the standard library reads and writes it, has to be in a column of this type."""
+    """Return the expected value in a column of this type, computed with the standard library."""
     if value is None:
         return None
     if is_json:
@@ -63,12 +63,12 @@ def expected(value: Any, type_: Any, is_json: bool = False, ascii_only: bool = T
 
 
 def is_text(field: Any) -> bool:
-    """Whether a field says of itself that it holds JSON text."""
+    """Return whether the metadata of a field marks it as JSON text."""
     return bool(field.metadata) and field.metadata.get(b"content") == b"json"
 
 
 def expected_rows(records: list[Any], schema: Any, ascii_only: bool = True) -> list[dict[str, Any]]:
-    """The rows that these records have to come to."""
+    """Return the expected rows for these records."""
     return [
         {column.name: expected(record.get(column.name), column.type, is_text(column), ascii_only) for column in schema}
         for record in records

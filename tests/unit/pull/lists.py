@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list of a bank in memory: what a pull is tested against where no socket is needed."""
+"""A bank's list in memory, for tests of a pull without sockets."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from intergiro_provider.pull.pages import GetPage, read_page
 
 
 def record(number: int, **fields: Any) -> bytes:
-    """One record, written as a bank writes it: compact, in the order of its fields."""
+    """Return a record as compact JSON, in the order of its fields."""
     content = {"id": f"r{number:05d}", "amount": -number, "created_at": f"2026-01-01T00:00:{number % 60:02d}.000Z"}
     return json.dumps({**content, **fields}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def page(records: Sequence[bytes], *, has_more: bool) -> bytes:
-    """A page's body."""
+    """Return the body of a page."""
     return b'{"data":[' + b",".join(records) + b'],"has_more":' + (b"true" if has_more else b"false") + b"}"
 
 
 def pages_of(bank: Callable[[dict[str, Any]], bytes]) -> GetPage:
-    """What a pull asks for pages, from what takes a query and returns a response's body."""
+    """Return the `get_page` of a pull, from a function that returns the body of the response to a query."""
     return lambda query: read_page(bank(query))
 
 
 class ListInMemory:
-    """Serves records by cursor, and keeps the queries that it was asked.
+    """Serves records by cursor, and records the queries.
 
     :param records: in the order of the list; each has an `id`.
-    :param broken: called with the number of the request, from 1; what it returns is the answer, unless it is None.
+    :param broken: called with the number of the request, from 1. Its result is the response, unless it is None.
     """
 
     def __init__(self, records: Sequence[bytes], broken: Callable[[int], bytes | None] = lambda number: None) -> None:

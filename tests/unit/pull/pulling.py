@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pulls from memory into a directory, local or on an object store: what the tests of a pull have in common."""
+"""Pulls from memory into a directory, local or on an object store, for the tests of a pull."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Store = tuple[AbstractFileSystem, str]
 
 @pytest.fixture(params=["local", "object store"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A file system, and a directory on it that does not exist yet."""
+    """Return a file system, and a directory on it that does not exist yet."""
     if request.param == "local":
-        # Nothing here outlives this process, so nothing has to reach the disk. On a busy one, that takes minutes.
+        # No fsync, because no file outlives this process. On a busy disk, fsync would take minutes.
         monkeypatch.setattr("os.fsync", lambda handle: None)
         return LocalFileSystem(skip_instance_cache=True), str(tmp_path / "lake" / "transactions")
     return ObjectStore(), "/lake/transactions"
 
 
 def pull(fs: Any, root: str, bank: Any, owner: str = "", **request: Any) -> Manifest:
-    """Pull in small pages and, unless told otherwise, into small parts."""
+    """Pull in small pages, and by default into small parts."""
     arguments = {"endpoint": "transactions", "query": {"limit": 5}, "part_bytes": 500, **request}
     return Pull(PullRequest(**arguments), pages_of(bank), Target(Directory(fs, root), owner)).run()
 

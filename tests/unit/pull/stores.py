@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems to publish to, a way to make each of their operations fail, and what has to be true of a directory."""
+"""File systems to publish to, faults in each of their operations, and the invariants of a directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 
 class ObjectStore(MemoryFileSystem):
-    """An object store in memory, apart from every other one. It has no lock and no rename, only copy and delete."""
+    """A separate object store in memory. It has no lock and no rename, only copy and delete."""
 
     cachable = False
 
@@ -25,11 +25,11 @@ class ObjectStore(MemoryFileSystem):
 
 
 class Failing:
-    """A file system some of whose operations fail.
+    """A file system whose operations can fail.
 
-    :param at: number, from 0, of the operation that fails; None for none.
-    :param once: whether later operations work again. If not, it is as if the process had been killed there.
-    :param after: whether the operation is done before it fails, as when only its answer is lost.
+    :param at: the number of the operation that fails, from 0; None: none fails.
+    :param once: whether later operations work again. If not, it is as if the process had been killed.
+    :param after: whether the operation is carried out before it fails, as if its response were lost.
     """
 
     OPERATIONS = frozenset({"makedirs", "open", "pipe_file", "cat_file", "ls", "mv", "rm_file", "write", "close"})
@@ -70,10 +70,10 @@ class _FailingFile:
 
 
 class Hooked:
-    """A file system that calls a function before, or after, an operation on a file, the first time that it is asked to.
+    """A file system that calls a function before or after the first operation of a kind on a file.
 
-    :param where: the operation, and a piece of the path.
-    :param step: what to call.
+    :param where: the operation, and a part of the path.
+    :param step: the function.
     :param after: whether to call it after the operation.
     """
 
@@ -101,7 +101,7 @@ class Hooked:
 
 
 class Slow:
-    """A file system whose operations let other threads run before and after each, to mix their steps up."""
+    """A file system that lets other threads run before and after each operation, to mix their steps."""
 
     def __init__(self, fs: AbstractFileSystem, pauses: Iterator[float]) -> None:
         self._fs = fs
@@ -123,12 +123,12 @@ class Slow:
 
 
 def names(fs: AbstractFileSystem, root: str) -> list[str]:
-    """The names of all files in a directory."""
+    """Return the names of all files in a directory."""
     return sorted(path.rpartition("/")[2] for path in fs.ls(root, detail=False))
 
 
 def check_result(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], bytes]:
-    """Whether the manifest there, and each of its parts, is whole; return the manifest and the parts' bytes."""
+    """Check that the manifest and each of its parts are complete. Return the manifest and the bytes of the parts."""
     manifest = json.loads(fs.cat_file(f"{root}/_manifest.json"))
     content = b""
     for part in manifest["parts"]:
@@ -141,7 +141,31 @@ def check_result(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], byt
 
 
 def check_only_result(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], bytes]:
-    """Like :func:`check_result`, and check that the directory holds no other file."""
+    """Like :func:`check_result`, and check that there is no other file."""
     manifest, content = check_result(fs, root)
     assert names(fs, root) == sorted(["_manifest.json", *(part["path"] for part in manifest["parts"])])
     return manifest, content
+
+
+class BrokenAt:
+    """A file system that fails one kind of operation on one kind of file."""
+
+    def __init__(self, fs: Any, operation: str, piece: str) -> None:
+        self._fs, self._operation, self._piece = fs, operation, piece
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._fs, name)
+        if name != self._operation:
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._piece in str(args[0]):
+                raise OSError(28, "no space")
+            return attribute(*args, **kwargs)
+
+        return call
+
+
+def broken_commit(fs: Any) -> BrokenAt:
+    """A file system on which no manifest can be published."""
+    return BrokenAt(fs, "pipe_file" if isinstance(fs, ObjectStore) else "mv", "_manifest")

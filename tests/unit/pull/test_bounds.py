@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interval of a pull: what is read, what is sent, what is kept."""
+"""The interval of a pull: reading the bounds, the query, and the selection of records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def interval(created_from: Any, created_to: Any, lookback: timedelta | None = No
 
 
 def select(times: list[str], within: Interval) -> list[str]:
-    """Which of these times, each the raw JSON of a record's created_at, the interval keeps."""
+    """Return those of these times, each the raw JSON of a created_at, that the interval selects."""
     records = [f'{{"id":"{n}","created_at":{time}}}' for n, time in enumerate(times)]
     [page] = iter_pages(pages_of(lambda query: f"[{','.join(records)}]".encode()))
     return [times[int(json.loads(bytes(r))["id"])] for r in within.select(page)]
@@ -163,7 +163,7 @@ class TestWhatIsKept:
         outside = ['"2026-01-31T00:30:00+02:00"', '"2026-02-01T00:00:00"', '"2026-02-02"']
         early = interval("2026-01-30T23:00:00Z", "2026-02-01")
         assert select(inside + outside, early) == inside
-        for time in inside[:5]:  # each by itself as well, where a page has no odder neighbour
+        for time in inside[:5]:  # each alone as well, without an unusual time on the same page
             assert select([time], early) == [time]
 
     @pytest.mark.parametrize("odd", ["null", '"soon"', "1767225600", "{}", '""'])
@@ -176,7 +176,7 @@ class TestWhatIsKept:
         st.lists(st.integers(0, 40_000_000), min_size=2, max_size=6, unique=True),
     )
     def test_each_record_is_in_one_of_two_adjacent_intervals(self, times: list[int], cuts: list[int]) -> None:
-        """For all bounds, also finer than a millisecond: no record is lost, and none is in both."""
+        """For all bounds, even finer than a millisecond, no record is lost, and none is in both."""
         start = datetime(2026, 1, 31, tzinfo=UTC)
         bounds = [start + timedelta(microseconds=us) for us in sorted(cuts)]
         written = [f'"{format_instant(start + timedelta(milliseconds=ms))}"' for ms in times]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing records into files: each a line, byte for byte, counted and hashed as it is stored."""
+"""Write records to files: one line per record, byte for byte, counted and hashed as stored."""
 
 from __future__ import annotations
 

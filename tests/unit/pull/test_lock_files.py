@@ -22,11 +22,13 @@ from intergiro_provider.pull.target import Target
 from tests.unit.pull.lists import ListInMemory, pages_of, record
 from tests.unit.pull.stores import check_only_result, check_result, names
 
-LATER = "99991231T235959999999-00000000"
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(hours=1)
 
 
-def pull_id(age: timedelta) -> str:
-    return f"{datetime.now(UTC) - age:%Y%m%dT%H%M%S%f}-0123abcd"
+def holder(owner: str, started: datetime = NOW, **changes: object) -> bytes:
+    """Return the content of a lock file of this process."""
+    return json.dumps(json.loads(lock_files.content(owner, started)) | changes).encode()
 
 
 class TestNames:
@@ -61,40 +63,48 @@ class TestNames:
 
 class TestStale:
     def test_not_of_a_running_process(self) -> None:
-        assert not lock_files.is_stale(file_names.new_pull_id(), lock_files.content("dag.task"), LATER, "dag.other")
-        assert not lock_files.is_stale(file_names.new_pull_id(), lock_files.content(""), LATER, "")
+        assert not lock_files.is_stale(file_names.new_pull_id(), holder("dag.task"), "dag.other", LATER)
+        assert not lock_files.is_stale(file_names.new_pull_id(), holder(""), "", LATER)
 
     def test_of_an_earlier_attempt_of_the_same_task(self) -> None:
-        earlier, later = file_names.new_pull_id(), file_names.new_pull_id()
-        assert lock_files.is_stale(earlier, lock_files.content("dag.task"), later, "dag.task")
-        assert not lock_files.is_stale(later, lock_files.content("dag.task"), earlier, "dag.task")
+        """A resumed attempt has the time of the first one in its name, so the name does not tell which is earlier."""
+        names = file_names.new_pull_id(), file_names.new_pull_id(NOW - timedelta(hours=20))
+        for name in names:
+            assert lock_files.is_stale(name, holder("dag.task"), "dag.task", LATER)
+            assert not lock_files.is_stale(name, holder("dag.task", LATER), "dag.task", NOW)
 
     def test_of_a_process_of_this_machine_that_has_ended(self) -> None:
         child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-        holder = json.loads(lock_files.content("")) | {"pid": int(child.stdout)}
-        assert lock_files.is_stale(file_names.new_pull_id(), json.dumps(holder).encode(), LATER, "")
-        elsewhere = holder | {"host": "elsewhere/boot/pid:[1]"}
-        assert not lock_files.is_stale(file_names.new_pull_id(), json.dumps(elsewhere).encode(), LATER, "")
+        ended = holder("", pid=int(child.stdout))
+        assert lock_files.is_stale(file_names.new_pull_id(), ended, "", LATER)
+        elsewhere = holder("", pid=int(child.stdout), host="elsewhere/boot/pid:[1]")
+        assert not lock_files.is_stale(file_names.new_pull_id(), elsewhere, "", LATER)
 
     def test_not_of_a_process_of_another_user(self) -> None:
-        holder = json.loads(lock_files.content("")) | {"pid": 1}
-        assert not lock_files.is_stale(file_names.new_pull_id(), json.dumps(holder).encode(), LATER, "")
+        assert not lock_files.is_stale(file_names.new_pull_id(), holder("", pid=1), "", LATER)
 
-    @pytest.mark.parametrize("content", [lock_files.content("dag.task"), b"[]", b'{"pid": "x"}'])
-    def test_more_than_a_day_old(self, content: bytes) -> None:
-        assert lock_files.is_stale(pull_id(timedelta(hours=25)), content, LATER, "other")
-        assert not lock_files.is_stale(pull_id(timedelta(hours=23)), content, LATER, "other")
+    def test_more_than_a_day_old(self) -> None:
+        first_attempt = file_names.new_pull_id(NOW - timedelta(hours=47))
+        for hours, stale in ((25, True), (23, False)):
+            stored = holder("dag.task", NOW - timedelta(hours=hours))
+            assert lock_files.is_stale(first_attempt, stored, "other", LATER) is stale
 
-    @pytest.mark.parametrize("content", [b"", lock_files.content("dag.task")[:-5], b"\xff"])
+    @pytest.mark.parametrize("content", [b"[]", b'{"pid": "x", "started": "x"}'])
+    def test_without_a_time_that_in_the_name_counts(self, content: bytes) -> None:
+        for hours, stale in ((25, True), (23, False)):
+            name = file_names.new_pull_id(NOW - timedelta(hours=hours))
+            assert lock_files.is_stale(name, content, "other", LATER) is stale
+
+    @pytest.mark.parametrize("content", [b"", holder("dag.task")[:-5], b"\xff"])
     def test_incomplete(self, content: bytes) -> None:
-        assert lock_files.is_stale(file_names.new_pull_id(), content, LATER, "other")
+        assert lock_files.is_stale(file_names.new_pull_id(), content, "other", LATER)
 
     def test_not_with_a_name_that_holds_no_date(self) -> None:
-        assert not lock_files.is_stale("99999999T999999999999-0123abcd", b"", LATER, "")
+        assert not lock_files.is_stale("99999999T999999999999-0123abcd", b"", "", LATER)
 
     def test_the_description_for_a_message(self) -> None:
-        assert lock_files.describe(lock_files.content("dag.task")) == "dag.task"
-        assert lock_files.describe(lock_files.content("")).startswith(f"process {os.getpid()} on ")
+        assert lock_files.describe(holder("dag.task")) == "dag.task"
+        assert lock_files.describe(holder("")).startswith(f"process {os.getpid()} on ")
         assert lock_files.describe(b"torn") == "process ? on ?"
 
 
@@ -129,7 +139,6 @@ def test_after_kill_9_the_former_result_stands_and_the_next_pull_clears_up(tmp_p
             str(tmp_path),
         ],
         capture_output=True,
-        timeout=60,
         check=False,
     )
     assert killed.returncode == -9, killed.stderr.decode()

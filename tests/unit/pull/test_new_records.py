@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What counts as new in a list, from one look to the next."""
+"""The new records of a list, from one poll to the next."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bank:
         self.records.append((identity, milliseconds))
 
     def look(self) -> dict[str, Any] | None:
-        """Look, and remember it as it would be kept: as JSON."""
+        """Poll once, and store the position as JSON."""
         newest = sorted(self.records, key=lambda record: record[1], reverse=True)
         page = [{"id": identity, "created_at": at(ms)} for identity, ms in newest[:LIMIT]]
         body = json.dumps({"data": page, "has_more": len(newest) > LIMIT}).encode()
@@ -114,7 +114,7 @@ def test_more_than_fit_the_page() -> None:
     bank.look()
     for n in range(LIMIT + 3):
         bank.add(f"n{n}", 10 + n)
-    # Three of them are not on the page, so that the interval begins with what was the newest before.
+    # Three of them are not on the page, so the interval begins with the newest record of the last poll.
     assert bank.look() == {"ids": ["n3", "n4", "n5", "n6"], "more": True, "created_from": at(2), "created_to": at(17)}
     assert bank.look() is None
 
@@ -141,7 +141,7 @@ def test_a_page_that_is_just_full_of_news() -> None:
 
 
 def test_every_record_is_within_the_interval_of_an_event_whatever_the_rhythm() -> None:
-    """Polls between bursts of every size: nothing is missed, and only the instant of a bound is told twice."""
+    """Polls between bursts of every size: no record is missed, and only records at a bound are in two events."""
     bank = Bank(("first", 0))
     bank.look()
     told: set[str] = set()
@@ -149,7 +149,7 @@ def test_every_record_is_within_the_interval_of_an_event_whatever_the_rhythm() -
     for burst in [1, 2, 9, 0, 3, 4, 5, 0, 0, 12, 1]:
         names = []
         for n in range(burst):
-            clock += n % 2  # two records an instant
+            clock += n % 2  # two records with the same time
             names.append(f"{clock}-{n}")
             bank.add(names[-1], clock)
         news = bank.look()

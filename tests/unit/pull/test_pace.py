@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many pages are worked on at once, against banks that are simulated: no time passes but the clock's."""
+"""The concurrency limit, against simulated banks on a virtual clock."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LOG = logging.getLogger("pace")
 
 
 class Simulation:
-    """Threads that work on pages of a bank with so many servers, one after the other in time.
+    """Threads that pull pages from a bank with a number of servers, on a virtual clock.
 
-    :param latency: seconds on the way. :param service: seconds of a server.
-    :param refused: takes the time and how many are under way, and returns whether a request gets a 429.
+    :param latency: seconds for transport. :param service: seconds of a server for a page.
+    :param refused: takes the time and the number of requests in progress; returns whether a request gets a 429.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Simulation:
         return begins + self.service + self.latency - self.now
 
     def run(self, pages: int) -> float:
-        """Pull pages, and return the seconds that it took."""
+        """Pull pages, and return the duration in seconds."""
         pace = self.pace
         turns = [type(pace._turn)() for _ in range(16)]
         resting = [(0.0, number) for number in range(16)]
@@ -84,7 +84,7 @@ class Simulation:
         return self.now
 
     def begin(self, number: int, under_way: list[tuple[float, int, float]]) -> None:
-        """Let a thread ask for its next page."""
+        """Let a thread request its next page."""
         self.pace._turn.limit_number = self.pace._limit_number
         heapq.heappush(under_way, (self.now + self.seconds(), number, self.now))
 
@@ -171,7 +171,7 @@ def test_those_refused_together_count_once_and_none_is_a_failure(caplog: pytest.
         thread.join()
     assert (pace.limit, crowded) == (4, [0.1] * 8)
     assert [r.getMessage() for r in caplog.records] == [
-        "The bank answered 429. The pull reduces its requests to 4 at once."
+        "The bank returned 429. The pull reduces its requests to 4 at once."
     ]
 
 
@@ -240,4 +240,4 @@ def test_what_waits_when_it_stops_goes_on(backs_off: bool) -> None:
     threading.Thread(target=wait, daemon=True).start()
     assert not went_on.wait(0.1)
     pace.stop()
-    assert went_on.wait(5)
+    assert went_on.wait(60)

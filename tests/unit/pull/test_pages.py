@@ -157,7 +157,7 @@ class TestLimit:
 
 class TestLists_that_misbehave:
     def endless(self, answer: Any) -> Any:
-        """A bank that always says has_more: `answer(n)` gives the ids of page n."""
+        """Return a list that always returns has_more: true. `answer(n)` returns the ids of page n."""
         counter = itertools.count()
 
         def fetch(query: dict[str, Any]) -> bytes:

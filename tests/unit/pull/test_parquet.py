@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parquet: what goes in comes out, from parts that are read as one."""
+"""Parquet: the values survive, and all parts are read as one table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pull(fs: Any, root: str, bank: Any, **request: Any) -> Manifest:
 
 
 def column(*values: bytes, **request: Any) -> tuple[Any, list[Any]]:
-    """The field and the values that a field `x` becomes which has these, in JSON; each is a page of its own."""
+    """Return the field and the values of the column for a field `x` with these JSON values, each on its own page."""
     fs = ObjectStore()
     records = [b'{"id":"%d","x":%b}' % (number, value) for number, value in enumerate(values)]
     pull(fs, "/lake", ListInMemory(records), query={"limit": 1}, part_bytes=5, **request)
@@ -96,7 +96,7 @@ class TestTypes:
         assert (field.type, is_text(field)) == (pa.string(), True)
         texts = [None if value == b"null" else value.decode() for value in values]
         if texts[0] == r'"\ud83d"':
-            texts[0] = r'"\\ud83d"'  # spelt out, so that it is a string which says so
+            texts[0] = r'"\\ud83d"'  # the escape is stored as six characters
         assert found == texts
 
     def test_text_inside_of_structures(self) -> None:
@@ -201,7 +201,7 @@ class TestDrift:
         assert table.schema.field("note").type == pa.string()
         assert table.to_pylist() == expected_rows([json.loads(r) for r in bank.records], table.schema)
         assert table.to_pylist()[-1]["late"] == {"tags": ["x"]}
-        # As tools read it: all parts as one dataset, whose schema they take from the first.
+        # As tools read it: all parts as one dataset, with the schema of the first.
         together = ds.dataset(sorted(map(str, tmp_path.glob("part-*"))), format="parquet").to_table()
         assert together.equals(table)
 
@@ -289,7 +289,7 @@ class TestFiles:
 
     def test_the_files_do_not_depend_on_the_windows(self, tmp_path: Path) -> None:
         bank = TimedList(even(600), pause=0.001)
-        # Fields that some windows see and others do not, in an order that depends on which is first.
+        # Fields that occur in some windows only, in an order that depends on the first window.
         bank.records = [
             r[:-1] + b',"f%d":1}' % (number // 100) if number % 7 == 0 else r for number, r in enumerate(bank.records)
         ]
@@ -349,7 +349,7 @@ def test_days_with_and_without_a_value_are_read_as_one(tmp_path: Path) -> None:
 
 
 def test_row_groups_are_bounded_by_their_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few names of many in each record: little JSON, and a wide table."""
+    """Each record has a few of many names, so there is little JSON and a wide table."""
     monkeypatch.setattr(parquet, "CELLS", 4000)
     bank = ListInMemory([record(n, wide={f"f{n * 3 % 97 + k}": n for k in range(3)}) for n in range(300)])
     pull_lines(LocalFileSystem(), str(tmp_path), bank, file_format="parquet", part_bytes=1 << 20)

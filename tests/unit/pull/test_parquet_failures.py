@@ -18,23 +18,23 @@ from intergiro_provider.pull.pull import Pull, PullRequest, PullStopped
 from intergiro_provider.pull.rows import rewritten
 from intergiro_provider.pull.schema import Kind, ListOf, StructOf
 from intergiro_provider.pull.target import Target
+from tests.unit.pull.attempts import RECORDS, State, failing, run
 from tests.unit.pull.columns import expected_rows, read
 from tests.unit.pull.lists import ListInMemory, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, store
 from tests.unit.pull.pulling import pull as pull_lines
 from tests.unit.pull.stores import Failing, Hooked, ObjectStore, names
-from tests.unit.pull.test_resume import RECORDS, State, failing, run
 
 __all__ = ["store"]  # a fixture
 
 
 def pull(fs: Any, root: str, bank: Any, **request: Any) -> Manifest:
-    """Pull into Parquet whose rows compare with JSON."""
+    """Pull into Parquet, with rows that can be compared with JSON."""
     return pull_lines(fs, root, bank, file_format="parquet", parquet_timestamps="raw", **request)
 
 
 def check(store: Store, *banks: ListInMemory) -> None:
-    """Whether the directory holds the whole result of one of these, and nothing else."""
+    """Check that the directory contains the complete result of one of these lists, and no other file."""
     found = read(*store).to_pylist()
     assert any(found == [json.loads(r) for r in bank.records] for bank in banks)
 
@@ -93,7 +93,7 @@ class TestFailure:
     def test_what_cannot_be_written_is_not_quoted(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         fs, root = store
         pull(fs, root, FORMER)
-        # A schema that does not fit: only a bug would make one.
+        # A schema that does not fit, as only a bug could create.
         monkeypatch.setattr("intergiro_provider.pull.parquet.finalize", lambda *_: StructOf({"id": Kind.INT64}))
         with pytest.raises(IntergiroError, match="report this as a bug") as caught:
             pull(fs, root, ListInMemory([record(1, name="Åsa")]))
@@ -113,7 +113,7 @@ class TestFailure:
 
 
 class TestResuming:
-    """The parts that an earlier attempt staged. Their types are not known."""
+    """Parts that an earlier attempt has staged, whose types are unknown."""
 
     def test_parts_of_an_earlier_attempt(self, store: Store) -> None:
         fs, root = store
@@ -127,7 +127,7 @@ class TestResuming:
         ]
         parts = []
         for number, part_pages in enumerate(pages):
-            writer = Parquet(None, timestamps=True)  # each a process of its own
+            writer = Parquet(None, timestamps=True)  # each in a new process
             name = f"part-{number:05d}-{target.pull_id}{STAGED_SUFFIX}"
             part = writer.open(target.stage(name))
             for records in part_pages:
@@ -167,7 +167,7 @@ class TestRewriting:
 
 
 class TestAttempts:
-    """With the state of the task, the next attempt uses the staged parts of the last one."""
+    """With the state of the task, the next attempt uses the parts that the last one staged."""
 
     def test_after_the_bank_failed(self, store: Store) -> None:
         records = [record(n, **({"early": n} if n < 20 else {"late": str(n)})) for n in range(100)]

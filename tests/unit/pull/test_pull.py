@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from intergiro_provider.session.effects import Renewer
 from tests.unit.pull.lists import ListInMemory, page, pages_of, record
 from tests.unit.pull.pulling import FORMER, NEW, Store, lines, pull, store
 from tests.unit.pull.stores import Hooked, check_only_result, names
-from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
+from tests.unit.session.memory import QUICK, MemoryStore, PlainBank
 
 __all__ = ["store"]  # a fixture
 
@@ -192,14 +193,25 @@ class TestProgress:
 def test_a_renewal_under_way_is_not_left_half_done(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pull is told to stop while one of its threads waits for the bank's answer to a refresh."""
+    """The pull is stopped while one of its threads waits for the response to a refresh."""
     monkeypatch.setattr("intergiro_provider.pull.pull.STOP_WITHIN", 0.05)
     fs, root = store
     documents, bank = MemoryStore(str(tmp_path)), PlainBank()
     session = SharedSession(documents, bank, Renewer("k", name="host:1"), QUICK)
     first = session.current()
-    bank.delay = 0.5
     bank.calling.clear()
+    stopped = threading.Event()
+
+    def refreshing() -> None:
+        assert stopped.wait(60)
+        time.sleep(0.3)
+
+    def stop() -> None:
+        assert bank.calling.wait(60)
+        running.stop()
+        stopped.set()
+
+    bank.meanwhile = refreshing
 
     def renewing(query: dict[str, Any]) -> bytes:
         session.renew(first, "")
@@ -207,7 +219,7 @@ def test_a_renewal_under_way_is_not_left_half_done(
 
     target = Target(Directory(fs, root))
     running = Pull(PullRequest(endpoint="x"), pages_of(renewing), target, after_failure=finish_renewals)
-    stopper = threading.Thread(target=lambda: (bank.calling.wait(5), running.stop()))
+    stopper = threading.Thread(target=stop)
     stopper.start()
     with pytest.raises(IntergiroError, match="stopped"):
         running.run()

@@ -23,7 +23,7 @@ __all__ = ["store"]  # a fixture
 
 
 class TestFailure:
-    """A failed pull leaves the previous result, and no file of its own."""
+    """A failed pull leaves the previous result, and deletes its own files."""
 
     def failing_bank(self, answer: Any) -> ListInMemory:
         def broken(number: int) -> bytes | None:
@@ -81,7 +81,7 @@ class TestFailure:
     def test_of_each_operation_of_the_file_system(
         self, store: Store, after: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One operation fails, once: what is published then is whole, and nothing else is there."""
+        """One operation fails once. The published result is complete, and there is no other file."""
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
         monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         fs, root = store
@@ -102,7 +102,7 @@ class TestFailure:
         assert failures > 10
 
     def test_of_the_whole_process_at_each_operation(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All operations fail from one on, as in a killed process: the manifest is valid, and a retry cleans up."""
+        """All operations from this one fail, as in a killed process. The manifest is valid, and a retry cleans up."""
         monkeypatch.setattr("intergiro_provider.pull.target._DELETE_PAUSE", 0.0)
         monkeypatch.setattr("intergiro_provider.pull.target._PUBLISH_PAUSE", 0.0)
         fs, root = store

@@ -25,10 +25,10 @@ __all__ = ["store"]  # a fixture
 
 
 class TestTwoAtOnce:
-    """Two pulls into one directory: one is refused or wins whole."""
+    """Two pulls into one directory: one fails, or its result is complete."""
 
     def during(self, store: Store, step: Callable[[], Any], owner: str = "") -> Manifest:
-        """Pull, and do something else after the second page."""
+        """Pull, and call a function after the second page."""
         bank = ListInMemory(NEW.records)
         done = iter([step])
 
@@ -61,7 +61,7 @@ class TestTwoAtOnce:
         assert check_only_result(*store)[1] == lines(NEW)
 
     def test_a_retry_ends_the_try_before_it(self, store: Store) -> None:
-        """A lost worker continues while the retry of its task runs, or after it."""
+        """A worker that Airflow has lost continues during the retry of its task, or after it."""
         retry = ListInMemory([record(n, retry=True) for n in range(12)])
         with pytest.raises(IntergiroError, match="lock file"):
             self.during(store, lambda: pull(*store, retry, owner="dag.task run"), owner="dag.task run")
@@ -88,7 +88,7 @@ class TestTwoAtOnce:
         assert check_only_result(*store)[1] == lines(NEW)
 
     def test_a_late_manifest_of_a_try_that_was_taken_for_dead(self, store: Store) -> None:
-        """It was paused between its last check and its PUT, which no object store can prevent. A retry replaces it."""
+        """The first try was paused between its last check and its PUT. A retry replaces its manifest."""
         fs, root = store
         pull(*store, FORMER)
         late = Target(Directory(*store), "dag.task run")
@@ -98,7 +98,7 @@ class TestTwoAtOnce:
         assert check_only_result(fs, root)[1] == lines(NEW)
 
     def test_a_commit_in_the_midst_of_anothers_sweep(self) -> None:
-        """Both have looked, and found the same manifest, before either replaced it: the later one wins whole."""
+        """Both have read the same manifest before either has replaced it. The later result is complete."""
         fs, root = ObjectStore(), "/lake/transactions"
         pull(fs, root, FORMER)
         later = ListInMemory([record(n, later=True) for n in range(12)])
@@ -106,18 +106,18 @@ class TestTwoAtOnce:
 
         def wait() -> None:
             has_looked.set()
-            may_replace.wait(10)
+            may_replace.wait(120)
 
         other = Target(Directory(Hooked(fs, ("pipe_file", "/_manifest.json"), wait), root))
         thread = threading.Thread(target=Pull(PullRequest(endpoint="x"), pages_of(later), other).run)
 
         def start_the_other() -> None:
             thread.start()
-            has_looked.wait(10)
+            has_looked.wait(120)
 
         def let_it_replace() -> None:
             may_replace.set()
-            thread.join(10)
+            thread.join(120)
 
         before_replacing = Hooked(fs, ("pipe_file", "/_manifest.json"), start_the_other)
         pull(Hooked(before_replacing, ("cat_file", f"/_pull-{other.pull_id}"), let_it_replace), root, NEW)
@@ -125,7 +125,7 @@ class TestTwoAtOnce:
 
     @pytest.mark.parametrize("seed", range(8))
     def test_many_at_once_in_every_order(self, store: Store, seed: int) -> None:
-        """Threads whose file system operations mix at random. Some are retries of others."""
+        """Threads with file system operations in random order. Some are retries of others."""
         fs, root = store
         pull(fs, root, FORMER)
         random_source = random.Random(seed)
@@ -147,7 +147,7 @@ class TestTwoAtOnce:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
         assert surprises == []
         assert True in outcomes
         assert check_only_result(fs, root)[1] in map(lines, banks)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What records hold: the narrowest type that loses nothing, whatever the order in which they are looked at."""
+"""Schema inference: the narrowest type that loses nothing, independent of the order of records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from intergiro_provider.pull.schema import (
 
 
 def shape(*records: bytes, timestamps: bool = True) -> Type:
-    """The type of records that come one by one."""
+    """Return the type of records that are added one by one."""
     seen = TypeInference(timestamps)
     for record in records:
         seen.add([msgspec.Raw(record)])
@@ -36,7 +36,7 @@ def shape(*records: bytes, timestamps: bool = True) -> Type:
 
 
 def field(*values: str, name: str = "x", timestamps: bool = True) -> Type:
-    """The type of a field with these values, in JSON: on pages of their own, in either order, and on one page."""
+    """Return the type of a field with these JSON values: equal on separate pages, in any order, and on one page."""
     records = [f'{{"{name}":{value}}}'.encode() for value in values]
     type_ = shape(*records, timestamps=timestamps)
     assert shape(*reversed(records), timestamps=timestamps) == type_
@@ -133,13 +133,13 @@ class TestMoments:
     @pytest.mark.parametrize(
         "value",
         [
-            "2026-01-01T00:00:00",  # whose midnight?
+            "2026-01-01T00:00:00",  # midnight in which time zone?
             "2026-01-01",
             "2026-02-30T00:00:00Z",
             "2026-01-01T00:00:00.1234567Z",
             "2026-01-01T00:00:00.123456789+00:00",
             "2026-01-01T23:59:60Z",
-            "0001-01-01T00:00:00+01:00",  # before the calendar begins in UTC
+            "0001-01-01T00:00:00+01:00",  # before the year 1 in UTC
             "9999-12-31T23:59:59-05:00",
             "soon",
             "",
@@ -188,7 +188,7 @@ class TestUniting:
         together.add([msgspec.Raw(r) for r in records])
         one_by_one = shape(*records)
         assert one_by_one == together.type == unite_all(shape(record) for record in records)
-        # What was seen once fits: the quick check agrees with the slow one.
+        # Records that were added fit: the fast check agrees with the slow one.
         again = TypeInference(timestamps=True)
         for _ in range(2):
             for record in records:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half a surrogate pair in a string: JSON that msgspec does not read, and that still is pulled byte for byte."""
+"""A lone surrogate in a string: msgspec does not read such JSON, but a pull keeps its bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def one_page(body: bytes) -> Any:
 
 
 def test_msgspec_still_refuses_it() -> None:
-    """When this fails, the module under test has had its day."""
+    """If this test fails, the module under test is no longer necessary."""
     with pytest.raises(msgspec.DecodeError):
         msgspec.json.decode(HALF)
 

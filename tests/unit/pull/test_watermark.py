@@ -44,7 +44,7 @@ def test_one_that_was_missed_is_made_up_for() -> None:
 
 
 def test_a_second_run_pulls_the_same_again() -> None:
-    """Whether or not the watermark has moved, and with no second look back."""
+    """Whether or not the watermark has moved. The lookback is applied only once."""
     for watermark in (None, day(8), day(10), day(20)):
         assert next_increment(ASKED, watermark, result(8, 10), DAYS) == Interval(day(8), day(10))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows that are pulled side by side: every record once, whatever the bank's bounds and orders are."""
+"""Windows pulled in parallel: every record once, with every kind of bounds and order at the bank."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def interval(start: int, end: int) -> Interval:
 
 
 def pulled(directory: Path, bank: Any, start: int = 0, end: int = DAY, windows: int = 4, **params: Any) -> list[bytes]:
-    """Pull in pages of 5; the lines in the order of the manifest."""
+    """Pull in pages of 5. Return the lines in the order of the manifest."""
     request = PullRequest(
         endpoint="transactions",
         query={"limit": 5, **params},
@@ -78,7 +78,7 @@ def test_another_order_is_one_cursor(tmp_path: Path, params: dict[str, str]) -> 
 
 
 def test_a_heavy_hour_is_shared(tmp_path: Path) -> None:
-    """Nearly everything happened within a minute of the day."""
+    """Nearly all records are within one minute of the day."""
     heavy = [DAY // 3 + n * 60 for n in range(900)]
     bank = TimedList([*heavy, *even(50)], pause=0.02)
     assert pulled(tmp_path, bank, windows=8) == bank.records
@@ -90,7 +90,7 @@ def test_a_heavy_hour_is_shared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shown", [(1,), (1000,), (60_000,), (3_600_000,), (86_400_000,), (1, 1000), (1, 60_000)])
 @pytest.mark.parametrize("hours", [1, 24])
 def test_a_bank_that_filters_more_finely_than_it_shows(tmp_path: Path, shown: tuple[int, ...], hours: int) -> None:
-    """Splits fall on whole seconds, minutes or hours: the filter and the time that is shown agree about each record."""
+    """Splits are at whole seconds, minutes or hours, where filter and displayed time agree for each record."""
     bank = TimedList([n * hours * 3_600_000 // 1200 + n % 997 for n in range(1200)], shown=shown, pause=0.0005)
     found = pulled(tmp_path, bank, windows=16)
     assert sorted(found) == bank.records
@@ -100,7 +100,7 @@ def test_a_bank_that_filters_more_finely_than_it_shows(tmp_path: Path, shown: tu
 
 @pytest.mark.parametrize("includes", [True, False])
 def test_equal_times_belong_to_one_window(tmp_path: Path, includes: bool) -> None:
-    """Hundreds of records have the same few times, on which splits fall."""
+    """Hundreds of records have a few equal times, at which windows are split."""
     bank = TimedList([n * DAY // 16 for n in range(16)] * 40, pause=0.001, includes=includes)
     assert pulled(tmp_path, bank) == bank.expected(0, DAY)
 

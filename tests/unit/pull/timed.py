@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list with times in memory, and a bank around it that may understand filters and orders in its own way."""
+"""A list with times in memory, at a bank whose filters and orders can differ from Intergiro's."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def records_at(milliseconds: Sequence[int], shown: Sequence[int] = (1,)) -> list[bytes]:
-    """Records created so long after the beginning, in that order; equal times are welcome.
+    """Return records that were created at these offsets, in this order; times can be equal.
 
-    :param shown: what the times that they show are cut to, in milliseconds, in turns.
+    :param shown: the precision of the displayed times, in milliseconds; several values are used in turn.
     """
     times = [ms - ms % shown[number % len(shown)] for number, ms in enumerate(milliseconds)]
     return [
@@ -36,15 +36,15 @@ def stamp(moment: datetime) -> str:
 
 @dataclass
 class TimedList:
-    """Serves pages as a bank would; how much it understands is for the test to say.
+    """Serves pages as a bank with these features.
 
-    :param shown: what the times that its records show are cut to, in milliseconds, in turns; filters do not.
-    :param sorts: whether it heeds `sort_by` and `sort_type`; otherwise the newest come first.
-    :param knows_order: whether it takes a query with an order at all.
-    :param filters: whether it heeds the bounds.
-    :param includes: whether the bounds belong to what they bound.
-    :param outside_cursor: whether a cursor may be a record that the bounds leave out.
-    :param pause: seconds for an answer, up to twice that.
+    :param shown: the precision of the displayed times, in milliseconds, in turn. Filters use the exact times.
+    :param sorts: whether it applies `sort_by` and `sort_type`; otherwise the newest records come first.
+    :param knows_order: whether it accepts a query with an order.
+    :param filters: whether it applies the bounds.
+    :param includes: whether its bounds are inclusive.
+    :param outside_cursor: whether a record outside of the bounds is accepted as cursor.
+    :param pause: seconds for a response, up to twice as long.
     """
 
     milliseconds: list[int]
@@ -67,7 +67,7 @@ class TimedList:
         self._at_once = 0
 
     def expected(self, start: int, end: int) -> list[bytes]:
-        """What belongs to the interval, oldest first."""
+        """Return the records of the interval, the oldest first."""
         return [r for r, ms in zip(self.records, self.milliseconds, strict=True) if start <= ms < end]
 
     def __call__(self, query: dict[str, Any]) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bank without a wire, and a client of it."""
+"""A bank without sockets, and its client."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PAYEE = {"name": "Åsa", "account": {"iban": "SE4550000000058398257466", "bic": 
 
 
 class Reply(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     body: bytes
 
 
 class Caller:
-    """A bank, and a client of it that has logged in everywhere."""
+    """A bank, and a client that has logged in at both APIs."""
 
     def __init__(self, **settings: Any) -> None:
         self.time = 1_763_942_400.0
@@ -83,7 +83,7 @@ class Caller:
 
 
 def send(app: ASGIApp, method: str, url: str, sent: Any = None, **headers: str) -> Reply:
-    """One request to an application, without a wire."""
+    """Send one request to an application, without a socket."""
     body = b"" if sent is None else json.dumps(sent).encode()
     path, _, query = url.partition("?")
     scope = {

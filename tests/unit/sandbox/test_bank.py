@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may call what."""
+"""Roles: which keys may call which endpoints."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ RETURN = {"return_url": "https://example.com/back?x=1"}
 
 
 def asked(reply: Reply) -> dict[str, Any]:
-    """The consent that a 412 asks for."""
+    """Return the consent in the body of a 412."""
     assert reply.status == 412, reply.body
     found: dict[str, Any] = json.loads(reply.body)["consent"]
     return found

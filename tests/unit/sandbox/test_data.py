@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data: the same for the same seed, of a bank's shape, in one total order."""
+"""The data: the same for the same seed, in the bank's format, in one total order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_ids_of_both_kinds_without_a_pattern() -> None:
 def test_the_same_seed_gives_the_same_bytes() -> None:
     one, other = transactions(), transactions()
     everything = range(len(one))
-    # Asked for in another order, and past what the cache holds.
+    # Requested in another order, and more than the cache can hold.
     backwards = other.rows(reversed(everything))[::-1]
     assert one.rows(everything) == backwards == other.rows(everything)
     assert len(one._cache) == 1000
@@ -172,7 +172,7 @@ def test_individuals_cards_and_events_hang_together() -> None:
 
 
 def sums(found: list[dict[str, Any]]) -> dict[str, int]:
-    """What each account's booked transactions add up to."""
+    """Return the sums of the booked transactions, by account."""
     total: Counter[str] = Counter()
     for row in found:
         total[row["account_id"]] += row["amount"] if row["status"] == "completed" else 0

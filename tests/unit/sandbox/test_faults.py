@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults: which requests they strike, and how they change an answer. What they do on the wire: tests/integration."""
+"""Faults: the requests to which they apply, and the changed responses. Integration tests cover the connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
+from intergiro_provider.sandbox.fault_effects import replaced, spoiled
 from intergiro_provider.sandbox.faults import AFTER, GUARD, KINDS, Fault, FaultError, Faults
-from intergiro_provider.sandbox.misbehave import replaced, spoiled
 
 PATH = "/v3/transactions"
 PAGE = Response(b'{"data":[{"id":"a"},{"id":"b"}],"has_more":true}')
@@ -119,7 +119,7 @@ def test_answers_instead_of_the_banks() -> None:
         assert broken.status_code == 502
         assert bytes(broken.body).startswith(start)
         assert broken.headers["retry-after"] == "soon"
-    made_up = replaced(Fault("answer", params={"status": 201, "body": {"å": 1}, "headers": {"X-A": "b"}}), now)
+    made_up = replaced(Fault("response", params={"status": 201, "body": {"å": 1}, "headers": {"X-A": "b"}}), now)
     assert made_up is not None
     assert (made_up.status_code, made_up.body, made_up.headers["x-a"]) == (201, '{"å": 1}'.encode(), "b")
     moved = replaced(Fault("redirect", params={"to": "http://127.0.0.2/x"}), now)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of payments that do not validate."""
+"""Bodies of payments that are not valid."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists: cursors, order, filters and limits, compared with the plain way of doing it."""
+"""Lists: cursors, order, filters and limits, compared with a naive implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACCOUNTS = ["one", "two", "three"]
 
 
 def tied() -> Transactions:
-    """Sixty transactions within six milliseconds: most moments are shared, by pages and over their edges."""
+    """Return sixty transactions within six milliseconds. Most have equal times, also across page boundaries."""
     made = Transactions("v3", 1, [], Spread(0, NOW, 1.0), cached=1000)
     for serial in range(60):
         account, status = ACCOUNTS[serial % 3], ("pending", "completed")[serial % 2]
@@ -71,7 +71,7 @@ def expected(query: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
         if name in query:
             rows = [row for row in rows if row[field] in query[name]]
     by = query.get("sort_by", "created_at")
-    # Among equal moments of change the order of creation decides.
+    # At equal times of change, the order of creation decides.
     rows = sorted(rows, key=lambda row: (row[by], row["created_at"], row["id"]))
     return rows[::-1] if query.get("sort_type", "DESC") == "DESC" else rows
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank's session rules, on a clock that the tests turn."""
+"""The bank's session rules, on a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = DEFAULT_API_KEY
 
 
 class Bank:
-    """Sessions with a clock, at the API v3 unless told otherwise."""
+    """Sessions with a clock, by default at the API v3."""
 
     def __init__(self, **settings: Any) -> None:
         self.now = 1_700_000_000.0
@@ -115,7 +115,7 @@ def test_a_used_refresh_token_may_still_work() -> None:
     assert bank.lives(again)
     assert again["refresh_token"] != lost["refresh_token"]
     assert bank.counters.refresh_reused == 1
-    # The pairs that it gave are held to the rules as any other.
+    # The rules apply to its token pairs, too.
     assert bank.refused(again).code == "too_early"
     bank.now += 900
     assert bank.lives(bank.refresh(lost))
@@ -219,7 +219,7 @@ def test_the_window_of_logins_rolls() -> None:
     bank.now += 30
     bank.login()
     bank.now += 30
-    bank.login()  # the first is now out of the window
+    bank.login()  # the first is now outside of the window
     with pytest.raises(Refused):
         bank.login()
 

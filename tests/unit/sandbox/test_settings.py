@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings: what is accepted, by name, by flag and as JSON."""
+"""Settings: valid values, by name, by flag and as JSON."""
 
 from __future__ import annotations
 

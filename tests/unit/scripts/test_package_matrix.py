@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of the package's environments is what the script has written, for all of them."""
+"""`docs/packages.md` is the script's output, and covers all environments."""
 
 from __future__ import annotations
 

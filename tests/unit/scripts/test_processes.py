@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Background processes are ended whole, and nobody else is."""
+"""Background processes are stopped completely, and no other process is."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import pytest
 from scripts import processes
 from scripts.processes import Group, ProcessDied
 
-# A process and its child, which both ignore SIGTERM.
+# A process and its child, both of which ignore SIGTERM.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(60)"])
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(600)"])
 print("child", child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -41,7 +41,7 @@ def start(group: Group, name: str, code: str) -> psutil.Process:
 
 
 def wait_for_log(group: Group, name: str, text: str) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while text not in (log := group.log_tail(name)):
         assert time.monotonic() < deadline, log
         time.sleep(0.05)
@@ -58,7 +58,7 @@ def is_over(pid: int) -> bool:
 def test_a_polite_process_ends_by_itself(group: Group) -> None:
     code = (
         "import signal, sys, time; signal.signal(15, lambda *a: (print('bye', flush=True), sys.exit()));"
-        "print('up', flush=True); time.sleep(60)"
+        "print('up', flush=True); time.sleep(600)"
     )
     process = start(group, "polite", code)
     wait_for_log(group, "polite", "up")
@@ -76,10 +76,10 @@ def test_stubborn_processes_and_their_children_are_killed(group: Group) -> None:
 
 
 def test_orphans_of_a_process_that_has_ended_are_killed(group: Group) -> None:
-    code = STUBBORN.replace('print("child", child.pid, flush=True)\ntime.sleep(60)', 'print("child", child.pid)')
+    code = STUBBORN.replace('print("child", child.pid, flush=True)\ntime.sleep(600)', 'print("child", child.pid)')
     parent = start(group, "gone", code)
     child = int(wait_for_log(group, "gone", "child").split()[-1])
-    parent.wait(10)
+    parent.wait(120)
     assert not is_over(child)
     group.stop()
     assert is_over(child)
@@ -87,13 +87,13 @@ def test_orphans_of_a_process_that_has_ended_are_killed(group: Group) -> None:
 
 def test_a_death_is_noticed_and_its_last_words_are_told(group: Group) -> None:
     process = start(group, "dying", "raise SystemExit('no such database')")
-    process.wait(20)
+    process.wait(120)
     with pytest.raises(ProcessDied, match="no such database"):
         group.check()
 
 
 def test_another_command_ends_what_was_left_running(group: Group) -> None:
-    process = start(group, "left", "import time; time.sleep(60)")
+    process = start(group, "left", "import time; time.sleep(600)")
     later = Group.from_file(group.state_file, group.logs)
     assert list(later.started) == ["left"]
     later.stop()
@@ -110,7 +110,7 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(tmp_path: Path) -> None:
 def test_listeners_tell_loopback_from_the_world(group: Group) -> None:
     code = (
         "import socket, time; a = socket.create_server(('127.0.0.1', 0)); print('at', a.getsockname()[1], flush=True);"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     start(group, "server", code)
     port = int(wait_for_log(group, "server", "at ").split()[-1])
@@ -124,8 +124,8 @@ def test_what_others_can_reach_is_exposed(group: Group, monkeypatch: pytest.Monk
     assert group.exposed() == [(address, 3)]
 
 
-def test_a_signal_during_the_start_leaves_no_process_unnoted(tmp_path: Path) -> None:
-    """Ctrl-C may come between a process's start and the note of it: it is heard just after."""
+def test_a_signal_during_the_start_leaves_no_process_unrecorded(tmp_path: Path) -> None:
+    """Ctrl-C may arrive between the start of a process and its record. It is handled just after the record."""
     code = f"""
 import os, signal, subprocess, sys
 from pathlib import Path
@@ -137,15 +137,13 @@ class Interrupted(subprocess.Popen):
 subprocess.Popen = Interrupted
 group = Group(Path({str(tmp_path / "state.json")!r}), Path({str(tmp_path)!r}))
 try:
-    group.start("x", [sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ), Path("."))
+    group.start("x", [sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ), Path("."))
 except KeyboardInterrupt:
     print(list(group.started))
     group.stop()
 """
     root = Path(processes.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "['x']", done.stderr
 
 
@@ -156,13 +154,11 @@ from scripts.processes import interrupt_on_sigterm
 interrupt_on_sigterm()
 try:
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(5)
+    time.sleep(120)
 finally:
     print("cleaned up")
 """
     root = Path(processes.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "cleaned up"
     assert done.returncode in {1, -signal.SIGINT}

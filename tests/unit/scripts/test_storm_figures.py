@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever goes wrong in a storm is a goal that it has missed."""
+"""Every failure in a storm is a missed goal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAN = Plan("cold", workers=2, calls=3, hosts=2, access_token_life=LIFE)
 
 
 def issued(*at: float, session: str = "a", life: float = LIFE) -> list[str]:
-    """The pairs that the bank issues at these moments."""
+    """Return the token pairs that the bank issues at these times."""
     found = []
     for moment in at:
         found.append(tokens.access_token("jwt", session=session, issued_at=moment, expires_at=moment + life))

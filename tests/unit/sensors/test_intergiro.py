@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IntergiroSensor's arguments; what it does with a bank is in the integration tests."""
+"""IntergiroSensor's arguments; the integration tests cover its requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_default_is_the_deployments(monkeypatch: pytest.MonkeyPatch, default
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", default)
     assert sensor().deferrable is expected
     assert sensor(deferrable=not expected).deferrable is not expected
-    # The deployment's default must not be an error in this DAG.
+    # The default of the deployment must not raise an error in this DAG.
     assert sensor(response_check=has_records).deferrable is False
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who takes part in a simulated world, and which protocol they follow."""
+"""The processes of a simulated world, and the protocol that they follow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Runs(Protocol):
 
 
 class Renews(Protocol):
-    """What renews: the production class, or a mutant of it."""
+    """A factory of renewals: the production class, or a mutant."""
 
     def __call__(self, me: Renewer, rejected: TokenPair | None, timings: Timings, /) -> Runs: ...
 
@@ -33,9 +33,9 @@ class Renews(Protocol):
 class Variant:
     """The protocol under test.
 
-    :param timings: what it goes by; the checks go by the production timings.
-    :param entangled: slots that are one document here: writing the first overwrites the second with what the writer
-        last saw of it.
+    :param timings: the timings of the protocol. The checks use the production timings.
+    :param entangled: slots that are one document here: a write of the first overwrites the second with the version that
+        the writer last read.
     """
 
     name: str = "production"
@@ -49,23 +49,23 @@ PRODUCTION = Variant()
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A task's own request with this access token. Answer: whether the bank let it in."""
+    """A request of a task with this access token. Result: whether the bank accepted it."""
 
     access_token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Take the distributed lock. Answer: whether that worked."""
+    """Acquire the distributed lock. Result: whether it was acquired."""
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A process, again and again: it starts anew when it is killed.
+    """A process that is restarted when it is killed.
 
-    :param skew: how far its wall clock is ahead.
-    :param work: pause between two requests of its tasks.
-    :param begins: when it first starts.
+    :param skew: seconds by which its wall clock is ahead.
+    :param work: seconds between two requests of its tasks.
+    :param begins: the time of its first start.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Worker:
     lock_lost: bool = False
     renewal: Runs | None = None
     seen: dict[str, Any] = field(default_factory=dict)
-    # What the checks look at.
+    # For the checks.
     renewing_since: float | None = None
     paused: float = 0.0
     hits: int = 0
@@ -95,7 +95,7 @@ class Worker:
     call_started: float = -1.0
     sent: dict[str, int] = field(default_factory=dict)
     holding: Pair | None = None
-    # What the tests look at.
+    # For the tests.
     abandoned: int = 0
     successes: list[float] = field(default_factory=list)
     errors: list[tuple[float, IntergiroError]] = field(default_factory=list)
@@ -103,5 +103,5 @@ class Worker:
 
     @property
     def error(self) -> IntergiroError | None:
-        """The last error of its tasks."""
+        """Return the last error of its tasks."""
         return self.errors[-1][1] if self.errors else None

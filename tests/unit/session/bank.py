@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bank of the simulated world: its sessions, its clock and its four possible characters."""
+"""The bank of a simulated world: its sessions, its clock and four variants of its behaviour."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Rule = Literal["strict", "lenient", "revoke", "single"]
 RULES: tuple[Rule, ...] = ("strict", "lenient", "revoke", "single")
 
 EPOCH = 1_700_000_000.0
-"""Epoch seconds, by the bank's clock, at the simulated time 0."""
+"""The bank's time at the simulated time 0, in epoch seconds."""
 
 
 @dataclass(slots=True)
 class Family:
-    """One bank session: everything that came of one login."""
+    """One bank session: all token pairs that follow from one login."""
 
     key: str
     born: float
@@ -46,12 +46,12 @@ class Pair:
 
 
 class Bank:
-    """What the bank knows; all times are seconds of the simulation.
+    """The state of the bank. All times are seconds of the simulation.
 
-    :param rule: strict: a refresh token works once; lenient: an old one goes on working; revoke: using one twice ends
-        the session; single: a login ends the former session.
-    :param access_life: how long an access token lives.
-    :param session_life: how long a session lives, from its login.
+    :param rule: strict: a refresh token works once; lenient: an old one still works; revoke: a second use ends the
+        session; single: a login ends the previous session.
+    :param access_life: the lifetime of an access token.
+    :param session_life: the lifetime of a session, from its login.
     """
 
     def __init__(self, rule: Rule = "strict", access_life: float = 900.0, session_life: float = math.inf) -> None:
@@ -70,7 +70,10 @@ class Bank:
         self.revoked = 0
 
     def log_in(self, key: str, now: float, person: bool = False) -> Pair:
-        """A login; `person`: one that the budget does not count."""
+        """Log in.
+
+        :param person: whether a person logs in, which does not count in the login budget.
+        """
         if self.rule == "single":
             for other in self.families:
                 other.ended = True
@@ -81,7 +84,7 @@ class Bank:
         return self._issue(family, now)
 
     def refresh(self, token: str, now: float) -> Pair | None:
-        """The next pair; None where the refresh token is refused."""
+        """Return the next pair; None: the refresh token is refused."""
         pair = self.pairs.get(token)
         if pair is None or self.is_over(pair.family, now):
             self.refused_ended += 1
@@ -99,31 +102,31 @@ class Bank:
         return self._issue(pair.family, now)
 
     def accepts(self, access_token: str, now: float) -> bool:
-        """Whether a request with this access token is let in."""
+        """Return whether a request with this access token is accepted."""
         pair = self.pairs.get(access_token)
         if pair is None or self.is_over(pair.family, now):
             return False
         return now < pair.born + self.access_life
 
     def would_refresh(self, refresh_token: str, now: float) -> bool:
-        """Whether this refresh token is good, now or once its access token has expired."""
+        """Return whether this refresh token works, now or after its access token has expired."""
         pair = self.pairs.get(refresh_token)
         if pair is None or self.is_over(pair.family, now):
             return False
         return pair.newest or self.rule == "lenient"
 
     def key_of(self, access_token: str) -> str | None:
-        """The API key that this access token goes back to."""
+        """Return the API key of this access token."""
         pair = self.pairs.get(access_token)
         return pair.family.key if pair is not None else None
 
     def end_sessions(self) -> None:
-        """End every session, before its time."""
+        """End every session early."""
         for family in self.families:
             family.ended = True
 
     def is_over(self, family: Family, now: float) -> bool:
-        """Whether this session has ended."""
+        """Return whether this session has ended."""
         return family.ended or now >= family.born + self.session_life
 
     def _issue(self, family: Family, now: float) -> Pair:

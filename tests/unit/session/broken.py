@@ -9,7 +9,7 @@ from typing import Any
 
 from intergiro_provider.session import renewal as production
 from intergiro_provider.session.documents import Lease, TokenPair
-from intergiro_provider.session.effects import Answer, Moment, Sleep, Write
+from intergiro_provider.session.effects import BankResponse, Moment, Sleep, Write
 from intergiro_provider.session.holder import Holder
 from intergiro_provider.session.renewal import Renewal
 
@@ -22,21 +22,21 @@ def with_holder(changed: type[Holder]) -> type[Renewal]:
     class Mutant(Renewal):
         def _attempt(self) -> Step:
             attempt = super()._attempt()
-            # A generator looks its globals up as it runs, and only one runs at a time.
-            answer: Any = None
+            # A generator reads its globals while it runs, and only one runs at a time.
+            result: Any = None
             failure: BaseException | None = None
             while True:
                 original = vars(production)["Holder"]
                 vars(production)["Holder"] = changed
                 try:
-                    effect = attempt.throw(failure) if failure is not None else attempt.send(answer)
+                    effect = attempt.throw(failure) if failure is not None else attempt.send(result)
                 except StopIteration as end:
                     return end.value
                 finally:
                     vars(production)["Holder"] = original
                 failure = None
                 try:
-                    answer = yield effect
+                    result = yield effect
                 except Exception as error:
                     failure = error
 
@@ -57,7 +57,7 @@ class NeverLooksAtTheSession(Holder):
     def _superseded(self) -> Step:
         if (yield from self._is_mine()):
             return None
-        # What it returns for a lost lease.
+        # The result for a lost lease.
         return (yield from super()._superseded())
 
 
@@ -72,18 +72,18 @@ class NeverWaitsOutASlowWrite(Holder):
 class StoresAfterStamping(Holder):
     __slots__ = ()
 
-    def _store(self, answer: Answer, old: TokenPair | None, how: Any) -> Step:
+    def _store(self, result: BankResponse, old: TokenPair | None, how: Any) -> Step:
         if how == "logged_in":
             yield Sleep(self.timings.settle_session)
-        return (yield from super()._store(answer, old, how))
+        return (yield from super()._store(result, old, how))
 
 
 class KeepsTheLeaseOfAFirstLogin(Holder):
     __slots__ = ()
 
-    def release(self, verdict: Any, holds: float = 0.0, detail: str = "") -> Step:
-        if verdict != "done":
-            yield from super().release(verdict, holds, detail)
+    def release(self, reason: Any, holds: float = 0.0, detail: str = "") -> Step:
+        if reason != "done":
+            yield from super().release(reason, holds, detail)
 
 
 class OutlastsNoCopies(Holder):
@@ -96,8 +96,8 @@ class OutlastsNoCopies(Holder):
 class FailsAtTooManyRequests(Holder):
     __slots__ = ()
 
-    def _unavailable(self, answer: Answer, what: str) -> Step:
-        return (yield from super()._unavailable(replace(answer, status=503), what))
+    def _unavailable(self, result: BankResponse, what: str) -> Step:
+        return (yield from super()._unavailable(replace(result, status=503), what))
 
 
 class TriesOnlyTheRefusedSession(Holder):
@@ -130,7 +130,7 @@ class TakesAYoungLease(Renewal):
 
 
 class TakesWhatIsFree(Renewal):
-    """Never waits for an owner."""
+    """Never waits for the holder of a lease."""
 
     def _is_free(self, lease: Lease) -> Step:
         yield from ()

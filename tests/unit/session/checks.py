@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guarantees, checked at every step of a simulated world.
 
-A few things cannot be had without a compare-and-swap; they are excused here, and only these: a worker that was stopped
-or whose own call or store failed between the bank's answer and the store, or that was stopped for so long that another
-one rightly took its place.
+Without a compare-and-swap, some guarantees cannot hold for a worker that was stopped, or whose own call or write failed
+between the bank's response and the store, or that was paused so long that another worker took over. Only these cases
+are excused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Checks:
         raise Violation(f"{guarantee} at {self._world.t:.3f} s by {worker.name}: {what}")
 
     def _is_excused(self, worker: Worker) -> bool:
-        """Whether what this worker has of the bank may get lost, or be redone, through a fault of its own."""
+        """Return whether a fault of this worker excuses that its token pair is lost or requested again."""
         if worker.acked is None:
             return True
         timings = self._world.timings
@@ -60,7 +60,7 @@ class Checks:
         worker.sent.clear()
 
     def renewal_ends(self, worker: Worker) -> None:
-        """G6: it ended in time, but for what it was stopped and each single slow operation."""
+        """G6: it ended in time, not counting the time in which it was stopped, and slow operations."""
         since, timings = worker.renewing_since, self._world.timings
         worker.renewing_since, worker.holding, worker.calling = None, None, ""
         if since is None:
@@ -72,20 +72,20 @@ class Checks:
             self._fail("G6", worker, f"the renewal took {took:.0f} s, {bound:.0f} s are allowed")
 
     def lease_acknowledged(self, worker: Worker, life: int, lease: Lease) -> None:
-        if worker.life == life and lease.verdict is None:
+        if worker.life == life and lease.release_reason is None:
             worker.acked, worker.nonce = self._world.t, lease.nonce
             worker.sent.clear()
 
     # Bank calls.
 
     def bank_called(self, worker: Worker, effect: Probe | Refresh | LogIn) -> None:
-        """A call is about to leave."""
+        """A call is about to be sent."""
         world = self._world
         if worker.acked is None:
             self._fail("G4", worker, f"{type(effect).__name__} without an acknowledged lease of its own")
             return
         late = world.t - worker.acked >= world.timings.critical and worker.hit_at < worker.asked_clock_at
-        # Under a distributed lock the lease needs no timing, and it is acknowledged when the worker says so.
+        # Under a distributed lock the lease has no timing conditions; the worker says when it is acknowledged.
         if late and worker.member.lock is None:
             self._fail("G2", worker, f"{type(effect).__name__} {world.t - worker.acked:.0f} s after its lease")
         if isinstance(effect, Probe):
@@ -103,7 +103,7 @@ class Checks:
                     self._fail("G2", worker, f"a second login while {other.name} is logging in")
 
     def _refresh_called(self, worker: Worker, effect: Refresh) -> None:
-        """G1: nobody else has renewed, or is renewing, what is refreshed here."""
+        """G1: no other worker has renewed, or is renewing, the pair that is refreshed here."""
         if self.exclusion_at_risk or self.person_at >= 0 or worker.hit_at >= worker.session_read_at:
             return
         stored = self._world.variables.documents["session"]
@@ -115,16 +115,16 @@ class Checks:
                 self._fail("G1", worker, f"a refresh while {other.name} is asking the bank for a {other.calling}")
 
     def _was_stopped(self, worker: Worker) -> bool:
-        """Whether it was stopped after its last look at the lease, and lost it meanwhile."""
+        """Return whether it was stopped after its last read of the lease, and lost the lease in that time."""
         return worker.hit_at >= worker.lease_read_at
 
     def login_carried_out(self, worker: Worker, alive: bool) -> None:
-        """G2: a login is justified when nothing stored, and nothing on its way to the store, can be used."""
+        """G2: a login is justified if no pair in the store, or about to be stored, can be used."""
         world, bank = self._world, self._world.bank
         if alive and not self._was_stopped(worker):
             self._nonces.append((world.t, worker.nonce))
         limit = worker.member.max_logins
-        # One that was stopped between its reservation and its login is counted where it reserved.
+        # A login that was stopped after its reservation counts at the time of the reservation.
         self._logins.append(worker.acked or world.t if self._was_stopped(worker) else world.t)
         recent = [at for at in self._logins[:-1] if at > world.t - HOUR]
         if len(recent) >= limit:
@@ -143,11 +143,11 @@ class Checks:
                 self._fail("G2", worker, f"a login while {other.name} is about to store {held.refresh}")
 
     def _stored_late(self, reader: Worker) -> bool:
-        """Whether one whose time was over has stored a session after this worker's last look."""
+        """Return whether a worker has stored a session after its deadline and after this worker's last read."""
         return self.late_at >= reader.session_read_at
 
     def carried_out(self, worker: Worker, pair: Pair | None, alive: bool) -> None:
-        """The bank has done what it was asked to."""
+        """The bank has carried out a call."""
         bank = self._world.bank
         if bank.early:
             self._fail("G1", worker, "a refresh before the access token had expired")
@@ -163,12 +163,12 @@ class Checks:
             self.person_at = world.t
         if new is None:
             return
-        # A renewal that puts its mark on a session that was there signs with its nonce, too.
+        # A renewal that rewrites a stored session also uses its nonce.
         rewritten = " " in new.writer
         self._gens[new.refresh_token] = max(new.gen, self._gens.get(new.refresh_token, 0))
         if writer is None:
             return
-        # Stored after its time: the process that has taken over may be at work.
+        # Stored after its deadline: a process may have taken over.
         if self._is_excused(writer):
             self.exclusion_at_risk = True
             self.late_at = world.t
@@ -195,7 +195,7 @@ class Checks:
                 self._fail("G2", writer, f"the login under {nonce} is removed from the login history")
 
     def lease_written(self, writer: Worker, copy: bool) -> None:
-        """A late copy, or the write of one that was stopped after its look, may void a lease that is held."""
+        """A late copy, or the write of a worker that was stopped after its read, may overwrite a held lease."""
         self.exclusion_at_risk |= copy or writer.hit_at >= writer.lease_read_at
 
     def _is_older(self, new: TokenPair, old: TokenPair) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol that the tests of this package are about; :mod:`.test_mutants` runs some of them with mutants of it."""
+"""The protocol under test; :mod:`.test_mutants` runs some tests with mutants of it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every run of a small world: all orders of two workers on a grid of time, and a fault wherever one may come.
+"""Every run of a small world: all orders of two workers on a grid of time, with a fault at every possible point.
 
-The production generators cannot be copied, so a state is reached by running the world again with the same choices; a
-run ends where a state has been seen before.
+The production generators cannot be copied, so a state is reached by running the world again with the same choices. A
+run ends at a state that has been seen before.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ HORIZON = 400.0
 
 @dataclass(slots=True)
 class Explored:
-    """What an exploration came to.
+    """The result of an exploration.
 
-    :param logins: how many logins there were in one run or another.
-    :param violation: the guarantee that did not hold, and `story` how that came about; None: all of them do.
+    :param logins: the numbers of logins that occurred in a run.
+    :param violation: the violated guarantee, with its trace in `story`; None: all guarantees hold.
     """
 
     states: int = 0
@@ -55,12 +55,12 @@ def explore(
     slow: tuple[str, ...] = ("lease",),
     most: int = 10_000_000,
 ) -> Explored:
-    """Every run of two workers and one renewal, from this start.
+    """Explore every run of two workers and one renewal, from this start.
 
-    :param faults: how many may come in one run.
-    :param begins: when the second worker may begin; the first begins at 0.
+    :param faults: the largest number of faults in one run.
+    :param begins: the times at which the second worker may begin; the first begins at 0.
     :param slow: the Variables whose operations may be slow without a fault.
-    :param most: states after which to give up.
+    :param most: the number of states after which to stop.
     """
     result, seen, began = Explored(), set[int](), time.monotonic()
     todo: list[tuple[int, ...]] = [()]
@@ -120,6 +120,6 @@ def _prepare(world: GridWorld, start: Start, lock: str | None) -> None:
     if start.startswith("deleted"):
         put(world, None)
     if start == "deleted first":
-        # As the first login leaves it; else the lease is the one under which the deleted pair was refreshed.
-        world.variables.apply("lease", Lease(0, "n1", verdict="done"))
+        # As after the first login. Otherwise the lease is the one under which the deleted pair was refreshed.
+        world.variables.apply("lease", Lease(0, "n1", release_reason="done"))
     world.checks.person_at = -1.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong with one effect of the protocol, and who decides when it does."""
+"""The faults of each effect of the protocol, and the deciders that choose when they occur."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "kill",  # the process dies instead of the effect
-    "kill_after",  # the effect is carried out, the process dies before it hears of that
-    "pause",  # the process stands still before the effect, for `seconds`
-    "pause_after",  # … after the effect, before it hears of that
+    "kill_after",  # the effect is carried out, the process dies before it gets the result
+    "pause",  # the process is stopped before the effect, for `seconds`
+    "pause_after",  # … after the effect, before it gets the result
     "fail",  # Variable: StoreUnavailable, after `seconds`; nothing is stored
-    "fail_applied",  # Variable: StoreUnavailable, and stored all the same; `late` seconds after the start
+    "fail_applied",  # Variable: StoreUnavailable, but stored; `late` seconds after the start
     "slow",  # Variable write: acknowledged after `seconds`; copies land `first` and `late` seconds after the start
-    "missing",  # Variable read: None, though it is there
-    "lost",  # bank: carried out, no answer
-    "dropped",  # bank: not carried out, no answer
-    "unsent",  # bank: the request certainly did not leave
+    "missing",  # Variable read: None, although it exists
+    "lost",  # bank: carried out, no response
+    "dropped",  # bank: not carried out, no response
+    "unsent",  # bank: the request was certainly not sent
     "busy",  # bank: 503; `late`: its Retry-After
     "limited",  # bank: 429; `late`: its Retry-After
-    "garbled",  # bank: carried out, answered 5xx at once
-    "forbidden",  # a task's request: 401 although the token lives
+    "garbled",  # bank: carried out, 5xx at once
+    "forbidden",  # a task's request: 401 although the token is valid
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong with one effect; see :data:`Kind` for what the numbers mean."""
+    """A fault of one effect; :data:`Kind` describes the numbers."""
 
     kind: Kind
     seconds: float = 0.0
@@ -43,13 +43,13 @@ class Fault:
 
 
 class Faults(Protocol):
-    """Decides on the fault of each effect as it is begun."""
+    """Decides on the fault of each effect when it starts."""
 
     def __call__(self, world: World, worker: Worker, effect: Any) -> Fault | None: ...
 
 
 def none(world: World, worker: Worker, effect: Any) -> Fault | None:
-    """Nothing goes wrong."""
+    """Return no fault."""
     return None
 
 
@@ -57,7 +57,7 @@ Matcher = Callable[[Any], bool]
 
 
 def is_effect(kind: type[Any], slot: str | None = None) -> Matcher:
-    """Matches effects of a kind and, for reads and writes, of a slot."""
+    """Return a condition for effects of a kind and, for reads and writes, of a slot."""
 
     def matches(effect: Any) -> bool:
         return type(effect) is kind and (slot is None or effect.slot == slot)
@@ -74,7 +74,7 @@ def write(slot: str) -> Matcher:
 
 
 def overwritten(slot: Slot, *documents: Any) -> Faults:
-    """Somebody else's write lands after a worker's own and before it reads back; once for each of these."""
+    """Return a fault: each of these is written once between a worker's write and its read."""
     left = list(documents)
     wrote = False
 
@@ -105,12 +105,12 @@ class Script:
         self._rules: list[_Rule] = []
 
     def on(self, worker: str | None, matches: Matcher, fault: Fault, *, nth: int = 1, times: int = 1) -> Script:
-        """Fault on the `nth` (from 1) matching effect of this worker (None: of any), and on `times` in a row."""
+        """Add a fault to the `nth` (from 1) matching effect of this worker (None: of any), and to `times` in a row."""
         self._rules.append(_Rule(worker, matches, nth - 1, times, fault))
         return self
 
     def clear(self) -> None:
-        """No more faults."""
+        """Remove all faults."""
         self._rules.clear()
 
     def __call__(self, world: World, worker: Worker, effect: Any) -> Fault | None:
@@ -125,5 +125,5 @@ class Script:
 
     @property
     def spent(self) -> bool:
-        """Whether every fault has happened: a scenario whose fault never came proves nothing."""
+        """Return whether every fault has occurred. Otherwise a scenario proves nothing."""
         return all(rule.times == 0 or rule.times > 1000 for rule in self._rules)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutants that sit between the production protocol and the world, where they forge an answer or drop an effect."""
+"""Mutants between the production protocol and the world, which forge a result or drop an effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from intergiro_provider.session.documents import Lease, LoginHistory, TokenPair
 from intergiro_provider.session.effects import (
-    Answer,
+    BankResponse,
     ConfirmAbsent,
     LogIn,
     Outcome,
@@ -29,7 +29,7 @@ Step = Generator[Any, Any, Any]
 
 @dataclass(slots=True)
 class Memory:
-    """What one renewal of a mutant has seen so far."""
+    """The state of a mutant during one renewal."""
 
     me: Renewer
     session: TokenPair | None = None
@@ -39,33 +39,33 @@ class Memory:
 
 
 Forge = Callable[[Memory, Any], Step]
-"""Carries out one effect for the protocol, in its own way: yields effects to the world, returns the answer."""
+"""Carries out one effect for the protocol: yields effects to the world, and returns the result."""
 
 
 def through(forge: Forge) -> type[Renewal]:
-    """The production renewal, with this between it and the world."""
+    """Return the production renewal, with this forgery between it and the world."""
 
     class Mutant(Renewal):
         def run(self, waited: float = 0.0) -> Generator[Any, Any, Renewed]:
             inner, memory = super().run(waited), Memory(self._me)
-            answer: Any = None
+            result: Any = None
             failure: BaseException | None = None
             while True:
                 try:
-                    effect = inner.throw(failure) if failure is not None else inner.send(answer)
+                    effect = inner.throw(failure) if failure is not None else inner.send(result)
                 except StopIteration as end:
                     renewed: Renewed = end.value
                     return renewed
                 failure = None
                 try:
-                    answer = yield from forge(memory, effect)
+                    result = yield from forge(memory, effect)
                 except Exception as error:
                     failure = error
                     continue
                 if isinstance(effect, Read) and effect.slot == "session":
-                    memory.session = answer
+                    memory.session = result
                 elif isinstance(effect, Read) and effect.slot == "lease":
-                    memory.lease = answer
+                    memory.lease = result
 
     return Mutant
 
@@ -105,32 +105,32 @@ def no_lease(memory: Memory, effect: Any) -> Step:
 
 
 def no_lock_fingerprint(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, Read) and effect.slot == "session" and answer is not None:
-        return replace(answer, lock=memory.me.lock)
-    return answer
+    result = yield effect
+    if isinstance(effect, Read) and effect.slot == "session" and result is not None:
+        return replace(result, lock=memory.me.lock)
+    return result
 
 
-def ignore_verdicts(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, Read) and effect.slot == "lease" and answer is not None and answer.verdict is not None:
-        return replace(answer, verdict="free")
-    return answer
+def ignore_release_reasons(memory: Memory, effect: Any) -> Step:
+    result = yield effect
+    if isinstance(effect, Read) and effect.slot == "lease" and result is not None and result.release_reason is not None:
+        return replace(result, release_reason="free")
+    return result
 
 
-def verdicts_for_ever(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, Read) and effect.slot == "lease" and answer is not None and answer.verdict is not None:
-        return replace(answer, verdict_until=4e9)
-    return answer
+def release_reasons_for_ever(memory: Memory, effect: Any) -> Step:
+    result = yield effect
+    if isinstance(effect, Read) and effect.slot == "lease" and result is not None and result.release_reason is not None:
+        return replace(result, blocked_until=4e9)
+    return result
 
 
 def never_backwards(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, Read) and effect.slot == "lease" and answer is not None and memory.session is not None:
-        if answer.gen > memory.session.gen:
-            return replace(answer, gen=-1)
-    return answer
+    result = yield effect
+    if isinstance(effect, Read) and effect.slot == "lease" and result is not None and memory.session is not None:
+        if result.gen > memory.session.gen:
+            return replace(result, gen=-1)
+    return result
 
 
 def no_second_look_when_backwards(memory: Memory, effect: Any) -> Step:
@@ -142,31 +142,31 @@ def no_second_look_when_backwards(memory: Memory, effect: Any) -> Step:
 
 
 def refresh_three_times(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, Refresh) and answer.outcome is Outcome.UNKNOWN:
+    result = yield effect
+    if isinstance(effect, Refresh) and result.outcome is Outcome.UNKNOWN:
         yield Sleep(1.0)
         return (yield effect)
-    return answer
+    return result
 
 
 def log_in_twice(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, LogIn) and answer.outcome is Outcome.UNKNOWN:
+    result = yield effect
+    if isinstance(effect, LogIn) and result.outcome is Outcome.UNKNOWN:
         yield Sleep(1.0)
         return (yield effect)
-    return answer
+    return result
 
 
 def log_in_after_unknown(memory: Memory, effect: Any) -> Step:
-    answer = yield effect
-    if isinstance(effect, Refresh) and answer.outcome in (Outcome.UNKNOWN, Outcome.UNAVAILABLE):
-        return Answer(Outcome.REFUSED)
-    return answer
+    result = yield effect
+    if isinstance(effect, Refresh) and result.outcome in (Outcome.UNKNOWN, Outcome.UNAVAILABLE):
+        return BankResponse(Outcome.REFUSED)
+    return result
 
 
 def no_probe(memory: Memory, effect: Any) -> Step:
     if isinstance(effect, Probe):
-        return Answer(Outcome.REFUSED)
+        return BankResponse(Outcome.REFUSED)
     return (yield effect)
 
 
@@ -175,10 +175,10 @@ def no_look_before_storing(memory: Memory, effect: Any) -> Step:
         memory.flags.discard("fresh")
     elif isinstance(effect, Read) and effect.slot == "session" and "fresh" in memory.flags:
         return None
-    answer = yield effect
-    if isinstance(effect, Refresh | LogIn) and answer.outcome is Outcome.OK:
+    result = yield effect
+    if isinstance(effect, Refresh | LogIn) and result.outcome is Outcome.OK:
         memory.flags.add("fresh")
-    return answer
+    return result
 
 
 def no_login_history(memory: Memory, effect: Any) -> Step:
@@ -191,7 +191,7 @@ def no_login_history(memory: Memory, effect: Any) -> Step:
 
 
 def no_probe_of_the_store(memory: Memory, effect: Any) -> Step:
-    """A lease that cannot be written is no reason to stop."""
+    """Continue although the lease cannot be written."""
     if isinstance(effect, Write) and effect.slot == "lease":
         memory.lease = effect.document  # type: ignore[assignment]
         try:

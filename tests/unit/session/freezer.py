@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes the state of a world: everything that its future depends on, in a form that can be compared.
+"""The comparable state of a world: everything on which its future depends.
 
-Where each generator stands and what its variables hold, what is stored, what is under way, what the bank knows and
-what the checks remember; times relative to now, and names (nonces, tokens) by the order in which they appear.
+It holds the position and the variables of each generator, the stored documents, operations in progress, and what the
+bank and the checks know. Times are relative to now; nonces and tokens are numbered in the order of their appearance.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.unit.session.grid import GRID, GridWorld
 from tests.unit.session.world import World
 
 ABSOLUTE = frozenset({"began", "acked", "_started", "now", "reserved_at", "_watched_since", "since"})
-"""Variables of the protocol that hold a monotonic time; where one is missing here, fewer states are found equal."""
+"""Variables of the protocol with a monotonic time. If one is missing here, fewer states are equal."""
 UNREAD = frozenset({"issued_at", "holder", "why", "writer", "connections", "detail", "key"})
-"""Fields that follow from others (`writer`: see :func:`_dataclass`), or are for people only."""
+"""Fields that depend on others (`writer`: see :func:`_dataclass`), or are for people only."""
 NAME = re.compile(r"(?:access-|refresh-|[ab])\d+")
 
 
 class Freezer:
-    """Takes the state of a world, once."""
+    """Computes the state of a world once."""
 
     def __init__(self, world: GridWorld) -> None:
         self.world = world
@@ -42,25 +42,25 @@ class Freezer:
         self.sets: list[set[Any] | frozenset[Any]] = []
 
     def state(self) -> int:
-        """The state, as a number: two that differ have the same one with a probability of 2⁻⁶⁴."""
+        """Return the state as a number. Different states have the same number with a probability of 2⁻⁶⁴."""
         world = self.world
-        # What lies ahead and what is stored names things first: a process may remember names that are gone for good.
+        # Names are numbered first in pending operations and the store. A process may hold names that no longer exist.
         frozen = (
             tuple((_rounded(after), what.__name__, self.of(args)) for after, what, args in world.ahead()),
             self.of(world.variables.documents),
             tuple(self._worker(worker) for worker in world.workers),
-            # The bank dates its answers in whole seconds.
+            # The bank dates its responses in whole seconds.
             _rounded(world.t % 1.0),
             world.faults_left,
             tuple((lock, owner.name) for lock, owner in sorted(world.lock_owners.items())),
         )
-        # A name in a set is met again only if it is somewhere else, too; so these come last.
+        # A name in a set matters only if it also occurs elsewhere, so sets are last.
         remembered = (
             tuple(self._set(value) for value in self.sets),
             self._bank(world.bank),
             self._checks(world.checks),
         )
-        # Not hash() of the tuple: that of -1 is that of -2. Version 2 does not tell the same object from an equal one.
+        # Not hash() of the tuple: hash(-1) is hash(-2). Version 2 of marshal writes equal objects in the same way.
         return hash(marshal.dumps((frozen, remembered), 2))
 
     def _ago(self, when: float | None) -> float | None:
@@ -77,7 +77,7 @@ class Freezer:
                 (family.key, family.ended, tuple(self.names.get(pair.refresh, -1) for pair in family.pairs))
                 for family in bank.families
             ),
-            # In the order in which they were issued.
+            # In the order of their issue.
             tuple(
                 (self.names[token], max(0.0, _rounded(pair.born + bank.access_life - self.world.t)))
                 for token, pair in bank.pairs.items()
@@ -124,7 +124,7 @@ class Freezer:
         )
 
     def frames(self, process: Any) -> tuple[Any, ...]:
-        """Where a generator stands, and those that it waits for, and what their variables hold."""
+        """Return the positions and the variables of a generator and of those that it waits for."""
         frames = []
         while process is not None and getattr(process, "gi_frame", None) is not None:
             frame = process.gi_frame
@@ -135,7 +135,7 @@ class Freezer:
         return tuple(frames)
 
     def of(self, value: Any, name: str = "") -> Any:
-        """The comparable form of a value, which a variable of this name holds."""
+        """Return the comparable form of a value, for a variable of this name."""
         kind = type(value)
         form = FORMS.get(kind)
         if form is None:
@@ -144,7 +144,7 @@ class Freezer:
 
 
 def _rounded(number: float) -> float:
-    # Not -0.0.
+    # Avoid -0.0.
     return round(number, 3) + 0.0
 
 
@@ -183,7 +183,7 @@ def _later(freezer: Freezer, value: Any, name: str) -> Any:
 
 
 def _generator(freezer: Freezer, value: Any, name: str) -> Any:
-    # One that is driven by hand, as mutants do, and not by `yield from`.
+    # A generator that a mutant drives with send(), and not with `yield from`.
     return freezer.frames(value)
 
 
@@ -209,7 +209,7 @@ def _dataclass(kind: type[Any]) -> Form:
         return form
 
     def session(freezer: Freezer, value: TokenPair, name: str) -> Any:
-        # Sessions are compared whole, and one that was rewritten differs in its writer only.
+        # Sessions are compared as a whole, and a rewritten one differs only in its writer.
         writer = freezer.names.setdefault(f"by {value.writer}", len(freezer.names)) if " " in value.writer else ""
         return (*form(freezer, value, name), writer)
 
@@ -242,4 +242,4 @@ FORMS: dict[type[Any], Form] = {
     list: _sequence,
     tuple: _sequence,
 }
-"""How each type is frozen; those that are not here are added when they are first met."""
+"""The function that freezes each type. Further types are added when they first occur."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated world without chance: time is a grid, and whatever may go one way or another is a choice.
+"""A simulated world without random numbers: time is a grid, and every variation is a choice.
 
-The times of one worker are whole numbers, those of the other lie in the middle, so that no two things happen at once
-and every order comes about. An operation is as quick as can be, or as slow as the timing conditions allow.
+The times of one worker are whole numbers, those of the other lie between them. So no two events coincide, and every
+order occurs. An operation takes the shortest time, or the longest that the timing conditions allow.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ GRID = Timings(
     repeat=2.0,
     reserve=4.0,
     poll=2.0,
-    bank_verdict=6.0,
+    bank_pause=6.0,
 )
-"""The production's inequalities, in small whole numbers."""
+"""Timings with the inequalities of production, in small whole numbers."""
 
 LONG = GRID.takeover + 8.0
 CALL_FAULTS: tuple[Kind, ...] = ("kill_after", "lost", "dropped", "garbled", "unsent", "busy", "limited")
@@ -75,7 +75,7 @@ FAULTS: dict[type[Any], tuple[Fault, ...]] = {
     CheckKey: (),
     Acquire: (),
 }
-"""What may go wrong with each effect; a worker stopped before one is also one stopped after the one before."""
+"""The faults of each effect. A stop before an effect also covers a stop after the previous one."""
 
 Ways = tuple[tuple[float, float], ...]
 QUICK: Ways = ((0.0, 0.0),)
@@ -85,11 +85,11 @@ CALLS: Ways = ((0.0, 0.0), (0.0, 6.0), (6.0, 0.0))
 
 
 class Seen(Exception):
-    """This state has been here before."""
+    """This state has occurred before."""
 
 
 class Choices:
-    """The choices of one run: those given, then the first of each."""
+    """The choices of one run: the given ones, then always the first."""
 
     def __init__(self, given: tuple[int, ...]) -> None:
         self._made = list(given)
@@ -99,7 +99,7 @@ class Choices:
 
     @property
     def is_replay(self) -> bool:
-        """Whether the choices given are not used up."""
+        """Whether given choices are left."""
         return self._next < self._given
 
     @property
@@ -107,7 +107,7 @@ class Choices:
         return tuple(self._made)
 
     def choose(self, options: int) -> int:
-        """One of so many, counted from 0."""
+        """Return one of this number of options, from 0."""
         index = self._next
         self._next += 1
         if index == len(self._made):
@@ -116,14 +116,14 @@ class Choices:
         return self._made[index]
 
     def alternatives(self) -> Iterator[tuple[int, ...]]:
-        """The runs still to be made: those that differ in one of the choices that were free here."""
+        """Return the choices of further runs: those that differ in one choice that was not given here."""
         for index, options in self._open:
             for other in range(1, options):
                 yield (*self._made[:index], other)
 
 
 class _NoChance:
-    """In place of the random numbers."""
+    """Replaces the random numbers."""
 
     def uniform(self, low: float, high: float) -> float:
         return 0.0
@@ -156,9 +156,9 @@ class _Line(Line):
 
 
 class GridWorld(World):
-    """A world whose every chance is a choice; each worker has one task, and is not started again.
+    """A world in which every variation is a choice. Each worker has one task, and is not restarted.
 
-    :param faults_left: how many faults may come.
+    :param faults_left: the number of faults that may still occur.
     :param slow: the Variables whose operations may be slow without a fault.
     """
 
@@ -204,13 +204,13 @@ class GridWorld(World):
             worker.errors.append((self.t, error))
 
     def ahead(self) -> list[tuple[float, Callable[..., None], tuple[Any, ...]]]:
-        """What is under way, in the order of its coming: in how many seconds, what, and with what."""
+        """Return the pending events in order: seconds from now, the action, and its arguments."""
         return [(when - self.t, what, args) for when, _, what, args in sorted(self._heap, key=lambda event: event[:2])]
 
     def explore(self, until: float, is_seen: Callable[[], bool]) -> None:
-        """Run to the end, or to a state that was seen.
+        """Run to the end, or to a state that has occurred before.
 
-        :raises Seen: there.
+        :raises Seen: at such a state.
         """
         while self._heap and self._heap[0][0] <= until:
             if not self._choices.is_replay and is_seen():

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The line from the workers of a simulated world to their bank, on which requests and answers get lost."""
+"""The connection from the workers of a simulated world to the bank, on which requests and responses get lost."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from intergiro_provider.exceptions import StoreUnavailable
-from intergiro_provider.session.effects import Answer, BankTime, LogIn, Moment, Outcome, Probe, Refresh
+from intergiro_provider.session.effects import BankResponse, BankTime, LogIn, Moment, Outcome, Probe, Refresh
 from tests.unit.session.actors import Use, Worker
 from tests.unit.session.bank import EPOCH, Bank, Pair
 from tests.unit.session.faults import Fault, Kind
@@ -19,14 +19,14 @@ OUTAGES: dict[Mode, Kind] = {"down": "unsent", "ill": "busy", "mute": "dropped"}
 
 
 class Line:
-    """Carries requests to the bank, and its answers back.
+    """Transports requests to the bank, and responses back.
 
-    :param call: how long a call usually takes at most, in seconds.
-    :param slow_calls: share of calls that take any time up to the longest allowed.
+    :param call: the usual upper limit of a call, in seconds.
+    :param slow_calls: the share of calls that can take up to the longest allowed time.
     """
 
     def __init__(self, world: World, bank: Bank, call: float, slow_calls: float) -> None:
-        self.mode: Mode = "up"  # down: nothing leaves; ill: 503; mute: nothing arrives
+        self.mode: Mode = "up"  # down: nothing is sent; ill: 503; mute: no response arrives
         self._world = world
         self._bank = bank
         self._call = call
@@ -37,13 +37,13 @@ class Line:
         if worker.offset is None and effect.exact and self.mode == "up":
             after = world.rng.uniform(0.02, self._call)
             self._learn_time(worker, after)
-            world.answer(worker, fault, after, Moment(EPOCH + world.t + after + (worker.offset or 0.0)))
+            world.deliver(worker, fault, after, Moment(EPOCH + world.t + after + (worker.offset or 0.0)))
             return
         off = worker.skew if worker.offset is None else worker.offset
-        world.answer(worker, fault, 0.0, Moment(EPOCH + world.t + off, worker.offset is not None))
+        world.deliver(worker, fault, 0.0, Moment(EPOCH + world.t + off, worker.offset is not None))
 
     def _learn_time(self, worker: Worker, travel: float) -> None:
-        """From a Date header: whole seconds, and old by the time it arrives."""
+        """Learn the bank's time from a Date header: in whole seconds, and delayed by the transport."""
         worker.offset = -(self._world.t % 1.0) - travel
 
     def use(self, worker: Worker, effect: Use, fault: Fault | None) -> None:
@@ -54,12 +54,12 @@ class Line:
         travel = world.rng.uniform(0.02, self._call)
         if not ok:
             self._learn_time(worker, travel)
-        world.answer(worker, fault, travel, ok)
+        world.deliver(worker, fault, travel, ok)
 
     def call(self, worker: Worker, effect: Probe | Refresh | LogIn, fault: Fault | None) -> None:
         world = self._world
         if worker.lock_lost:
-            world.answer(worker, None, 0.01, None, StoreUnavailable("the distributed lock is lost"))
+            world.deliver(worker, None, 0.01, None, StoreUnavailable("the distributed lock is lost"))
             return
         if not isinstance(effect, Probe):
             worker.calling = "login" if isinstance(effect, LogIn) else "refresh"
@@ -70,21 +70,23 @@ class Line:
             fault = Fault(OUTAGES[self.mode])
         kind = fault.kind if fault is not None else ""
         if kind == "unsent":
-            world.answer(worker, None, world.rng.uniform(0.01, 5.0), Answer(Outcome.UNSENT))
+            world.deliver(worker, None, world.rng.uniform(0.01, 5.0), BankResponse(Outcome.UNSENT))
             return
         world.checks.bank_called(worker, effect)
         if kind in ("busy", "limited"):
             status = 503 if kind == "busy" else 429
-            answer = Answer(Outcome.UNAVAILABLE, status, at=self._date(), retry_after=fault.late if fault else None)
-            world.answer(worker, None, world.rng.uniform(0.01, 1.0), answer)
+            response = BankResponse(
+                Outcome.UNAVAILABLE, status, at=self._date(), retry_after=fault.late if fault else None
+            )
+            world.deliver(worker, None, world.rng.uniform(0.01, 1.0), response)
         elif kind == "dropped":
-            world.answer(worker, None, world.timings.call, Answer(Outcome.UNKNOWN))
+            world.deliver(worker, None, world.timings.call, BankResponse(Outcome.UNKNOWN))
         else:
             there, back = self.way(effect)
             world.at(world.t + there, self._carry_out, worker, worker.life, effect, back, fault)
 
     def way(self, effect: Probe | Refresh | LogIn) -> tuple[float, float]:
-        """How long a call takes until it is carried out, and from then until its answer."""
+        """Return the seconds until a call is carried out, and from then until its response."""
         rng = self._world.rng
         took = rng.uniform(0.02, self._call)
         if rng.random() < self._slow_calls:
@@ -103,7 +105,7 @@ class Line:
         pair: Pair | None = None
         if isinstance(effect, Probe):
             outcome = Outcome.OK if bank.accepts(effect.access_token, world.t) else Outcome.REFUSED
-            answer = Answer(outcome, 200, at=self._date())
+            response = BankResponse(outcome, 200, at=self._date())
         else:
             if isinstance(effect, Refresh):
                 pair = bank.refresh(effect.refresh_token, world.t)
@@ -111,18 +113,20 @@ class Line:
                 world.checks.login_carried_out(worker, alive)
                 pair = bank.log_in(worker.member.key, world.t)
             if pair is None:
-                answer = Answer(Outcome.REFUSED, 400, at=self._date())
+                response = BankResponse(Outcome.REFUSED, 400, at=self._date())
             else:
                 kept = bank.keeps_refresh_token and isinstance(effect, Refresh)
-                answer = Answer(Outcome.OK, 200, pair.access, "" if kept else pair.refresh, at=self._date())
+                response = BankResponse(Outcome.OK, 200, pair.access, "" if kept else pair.refresh, at=self._date())
         world.checks.carried_out(worker, pair, alive)
         if not alive:
             return
         kind = fault.kind if fault is not None else ""
         if kind in ("lost", "garbled"):
             worker.holding = None
-            lost = Answer(Outcome.UNKNOWN) if kind == "lost" else Answer(Outcome.UNKNOWN, 502, at=self._date())
-            world.answer(worker, None, world.timings.call - 0.01 if kind == "lost" else back, lost)
+            lost = (
+                BankResponse(Outcome.UNKNOWN) if kind == "lost" else BankResponse(Outcome.UNKNOWN, 502, at=self._date())
+            )
+            world.deliver(worker, None, world.timings.call - 0.01 if kind == "lost" else back, lost)
             return
         self._learn_time(worker, back)
-        world.answer(worker, fault, back, answer)
+        world.deliver(worker, fault, back, response)

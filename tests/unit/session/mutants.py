@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The production protocol with one rule broken in each, to see that the tests would notice.
+"""Mutants of the production protocol, each with one rule broken, which the tests must detect.
 
-None of them is a copy: :mod:`.forgeries` sit between the protocol and the world, :mod:`.broken` ones replace a method.
+None is a copy: :mod:`.forgeries` sit between the protocol and the world, :mod:`.broken` ones replace a method.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.unit.session.actors import Variant
 
 
 def bent(**changes: float) -> Timings:
-    """Timings that break their own rules."""
+    """Return timings that violate their inequalities."""
     timings = Timings()
     for name, value in changes.items():
         object.__setattr__(timings, name, value)
@@ -103,7 +103,7 @@ MUTANTS = [
     ),
     _mutant(
         "404 of the login history is absence",
-        "crash_points.test_login_history_that_seems_to_be_absent",
+        "store_failures.test_login_history_that_seems_to_be_absent",
         forgeries.through(forgeries.believe_404),
     ),
     _mutant(
@@ -114,7 +114,7 @@ MUTANTS = [
     ),
     _mutant(
         "no lease re-read after a refusal",
-        "late_writes.test_late_copy_of_a_verdict_frees_nothing",
+        "late_writes.test_late_copy_of_a_release_frees_nothing",
         broken.with_holder(broken.NeverLooksAtTheLease),
         skew=0.0,
     ),
@@ -139,42 +139,42 @@ MUTANTS = [
         broken.TakesOwnLeaseUnsettled,
     ),
     _mutant(
-        "verdict ignored",
-        "protocol.test_bank_that_is_busy_is_an_error_for_everybody",
-        forgeries.through(forgeries.ignore_verdicts),
+        "release reason ignored",
+        "responses.test_bank_that_is_busy_is_an_error_for_everybody",
+        forgeries.through(forgeries.ignore_release_reasons),
         effect=Refresh,
     ),
     _mutant(
-        "verdict never expires",
-        "protocol.test_bank_that_is_busy_is_an_error_for_everybody",
-        forgeries.through(forgeries.verdicts_for_ever),
+        "release reason never expires",
+        "responses.test_bank_that_is_busy_is_an_error_for_everybody",
+        forgeries.through(forgeries.release_reasons_for_ever),
         effect=Refresh,
     ),
     _mutant(
         "backwards not noticed",
         "surroundings.test_session_that_only_seems_to_have_gone_backwards",
         forgeries.through(forgeries.never_backwards),
-        verdict=None,
+        release_reason=None,
     ),
     _mutant(
         "backwards without a second look",
         "surroundings.test_session_that_only_seems_to_have_gone_backwards",
         forgeries.through(forgeries.no_second_look_when_backwards),
-        verdict="free",
+        release_reason="free",
     ),
     _mutant(
         "refresh repeated twice",
-        "protocol.test_unknown_twice_is_an_error_and_no_login",
+        "responses.test_unknown_twice_is_an_error_and_no_login",
         forgeries.through(forgeries.refresh_three_times),
     ),
     _mutant(
         "login repeated by itself",
-        "protocol.test_login_of_unknown_outcome_is_not_repeated",
+        "logins.test_login_of_unknown_outcome_is_not_repeated",
         forgeries.through(forgeries.log_in_twice),
     ),
     _mutant(
         "login after an unknown refresh",
-        "protocol.test_unknown_twice_is_an_error_and_no_login",
+        "responses.test_unknown_twice_is_an_error_and_no_login",
         forgeries.through(forgeries.log_in_after_unknown),
     ),
     _mutant(
@@ -184,17 +184,17 @@ MUTANTS = [
     ),
     _mutant(
         "no login history",
-        "protocol.test_budget_stops_logins_and_says_when_the_next_is_allowed",
+        "logins.test_budget_stops_logins_and_says_when_the_next_is_allowed",
         forgeries.through(forgeries.no_login_history),
     ),
     _mutant(
         "store not probed",
-        "crash_points.test_lease_write_that_fails_three_times",
+        "store_failures.test_lease_write_that_fails_three_times",
         forgeries.through(forgeries.no_probe_of_the_store),
     ),
     _mutant(
         "bank called at any time",
-        "protocol.test_refresh_that_can_never_be_sent_ends_within_the_critical_section",
+        "responses.test_refresh_that_can_never_be_sent_ends_within_the_critical_section",
         timings=bent(critical=1000.0),
     ),
     _mutant(
@@ -216,7 +216,7 @@ MUTANTS = [
     ),
     _mutant(
         "lease of a first login kept",
-        "protocol.test_deleted_session_is_a_login_within_seconds",
+        "logins.test_deleted_session_is_a_login_within_seconds",
         broken.with_holder(broken.KeepsTheLeaseOfAFirstLogin),
         renewed=False,
         age=30.0,
@@ -229,13 +229,13 @@ MUTANTS = [
     ),
     _mutant(
         "age of a lease by any clock",
-        "protocol.test_first_login_that_may_be_under_way_is_waited_for",
+        "logins.test_first_login_that_may_be_under_way_is_waited_for",
         broken.TrustsAnyClock,
         exact=False,
     ),
     _mutant(
         "young lease counts as over",
-        "protocol.test_first_login_that_may_be_under_way_is_waited_for",
+        "logins.test_first_login_that_may_be_under_way_is_waited_for",
         broken.TakesAYoungLease,
         exact=True,
     ),
@@ -246,7 +246,7 @@ MUTANTS = [
     ),
     _mutant(
         "429 is an error",
-        "protocol.test_bank_that_limits_requests_is_waited_for_by_everybody",
+        "responses.test_bank_that_limits_requests_is_waited_for_by_everybody",
         broken.with_holder(broken.FailsAtTooManyRequests),
         effect=Refresh,
     ),

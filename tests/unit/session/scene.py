@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small worlds for tests of one thing: who comes when, what is stored, and the faults by script."""
+"""Small worlds for single tests: the workers, the stored documents, and scripted faults."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.unit.session.world import World
 KEY = "key-1"
 TIMINGS = PRODUCTION.timings
 LIFE = 900.0
-"""Seconds that an access token lives in these worlds, if not told otherwise."""
+"""The default lifetime of an access token in these worlds, in seconds."""
 
 
 def session_of(pair: Pair, *, gen: int = 5, nonce: str = "n5", lock: str | None = None) -> TokenPair:
-    """The stored form of a pair, as an earlier renewal left it."""
+    """Return the stored form of a pair, as after an earlier renewal."""
     return TokenPair(pair.access, pair.refresh, gen, nonce, lock=lock, writer="before")
 
 
@@ -34,7 +34,7 @@ def scene(
     gap: float = 2.0,
     **settings: Any,
 ) -> World:
-    """A world with nothing stored; each worker begins `gap` seconds after the one before it."""
+    """Return a world with an empty store. Each worker begins `gap` seconds after the one before."""
     workers = [
         Worker(
             name,
@@ -50,7 +50,7 @@ def scene(
 
 
 def with_session(world: World, age: float = LIFE + 1.0, **fields: Any) -> Pair:
-    """Store a session whose access token is that old, and the lease under which it was made; its pair."""
+    """Store a session with an access token of this age, and its lease. Return the pair."""
     pair = world.bank.log_in(KEY, world.t - age, person=True)
     session = session_of(pair, **fields)
     put(world, session)
@@ -59,12 +59,12 @@ def with_session(world: World, age: float = LIFE + 1.0, **fields: Any) -> Pair:
 
 
 def put(world: World, session: TokenPair | None) -> None:
-    """Store this session, as a person would."""
+    """Store this session, as a person does."""
     world.variables.apply("session", session)
 
 
 def stored(world: World) -> TokenPair:
-    """The session that is stored."""
+    """Return the stored session."""
     session: TokenPair | None = world.variables.documents["session"]
     assert session is not None
     return session
@@ -77,7 +77,7 @@ def lease_of(world: World) -> Lease:
 
 
 def calls(world: World, who: str | None = None) -> list[str]:
-    """The bank calls of a renewal that were made, in order."""
+    """Return the bank calls of renewals, in order."""
     return [
         f"{name}:{what.split(' ')[0]}"
         for _, name, what in world.trace or []
@@ -86,11 +86,11 @@ def calls(world: World, who: str | None = None) -> list[str]:
 
 
 def hows(world: World) -> list[str]:
-    """How the renewals ended that ended well: `a:refreshed`, in order of time."""
+    """Return the results of the successful renewals, such as `a:refreshed`, in order of time."""
     ended = [(when, f"{worker.name}:{renewed.how}") for worker in world.workers for when, renewed in worker.renewed]
     return [text for _, text in sorted(ended)]
 
 
 def end_sessions(world: World, when: float) -> None:
-    """Have the bank end every session at this time."""
+    """Let the bank end every session at this time."""
     world.at(when, world.bank.end_sessions)

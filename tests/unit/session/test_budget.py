@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which logins count, and when the next one is allowed."""
+"""The logins that count, and the time of the next allowed login."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def logins(*untils: float) -> list[Login]:
         ([], 1, None),
         ([10.0, 20.0], 3, None),
         ([20.0, 30.0, 10.0], 3, 10.0),
-        # More than are allowed: the number may have been lowered.
+        # More than allowed: the limit may have been lowered.
         ([40.0, 10.0, 20.0, 30.0], 3, 20.0),
         ([40.0, 10.0, 20.0, 30.0], 1, 40.0),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which distributed lock a connection stands for, and what is said where it cannot be had."""
+"""The distributed lock that a connection names, and the error if it cannot be used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """The lock of a connection with these fields."""
+    """Return the lock of a connection with these fields."""
 
     def make(name: str = NAME, **fields: Any) -> DistributedLock:
         monkeypatch.setenv("AIRFLOW_CONN_LOCK", json.dumps({"host": "db.example", "password": SECRET, **fields}))
@@ -129,7 +129,7 @@ def test_a_service_that_is_down_is_named_without_a_secret(
 
 
 class Fake(DistributedLock):
-    """A lock whose service says what the test wants."""
+    """A lock whose service responds as the test requires."""
 
     drivers = ("tests",)
 
@@ -161,7 +161,7 @@ def test_the_service_hears_of_a_waiting_holder_now_and_then() -> None:
     lock = Fake([True, OSError(), False])
     assert lock.try_acquire()
     began = time.monotonic()
-    while lock.asked < 3 and time.monotonic() < began + 30:
+    while lock.asked < 3 and time.monotonic() < began + 300:
         lock.keep()
         time.sleep(0.01)
 

@@ -15,9 +15,9 @@ from tests.unit.session.grid import GRID
 from tests.unit.session.mutants import MUTANTS
 
 BOUNDED: tuple[Start, ...] = ("cold", "expired", "deleted", "deleted first")
-"""With a slow lease, an ended session has too many runs to get to their end."""
+"""With a slow lease, an ended session has too many runs to explore all."""
 SOON = (0.5,)
-"""When the second worker begins, where one beginning has to do."""
+"""The start of the second worker, in tests with a single start."""
 STARTS: tuple[Start, ...] = ("cold", "expired", "ended", "deleted", "deleted first")
 
 
@@ -58,7 +58,7 @@ def test_every_run_under_a_distributed_lock(start: Start) -> None:
 @pytest.mark.parametrize("locks", [("L", None), (None, "L")])
 @pytest.mark.parametrize("faults", [0, 1])
 def test_every_run_where_one_of_two_has_a_lock(locks: tuple[str | None, str | None], faults: int) -> None:
-    """Before a first session says under which lock it is renewed."""
+    """Before the first session, which stores the lock under which it is renewed."""
     slow = () if faults else ("lease",)
     explored = explore("cold", "strict", faults=faults, slow=slow, begins=SOON, locks=locks)
     report(f"cold, {faults} faults, locks {locks}", explored)
@@ -91,7 +91,7 @@ def test_every_run_without_a_fault_but_a_slow_lease(start: Start) -> None:
 
 
 def test_without_a_lease_there_are_runs_of_two_logins() -> None:
-    """The explorer finds what a broken protocol does, and what ours does not."""
+    """The explorer finds the violation of a broken protocol, which the production protocol does not have."""
     broken = next(mutant.variant for mutant in MUTANTS if mutant.variant.name == "no lease at all")
     bounds: dict[str, Any] = {"faults": 0, "slow": (), "begins": (0.5, 2.5)}
 

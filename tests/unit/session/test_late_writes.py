@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes that are slow, and land a second time when the world has gone on; and others that break the exclusion."""
+"""Writes that are slow or take effect again later, and other violations of the exclusion."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ LONG = TIMINGS.takeover + TIMINGS.settle_session + 90.0
 
 
 LOOKED = is_effect(ConfirmAbsent, "lease")
-"""The last look at a lease that is not there."""
+"""The last read of a missing lease."""
 
 
 def quick(variant: Variant, names: str, faults: Faults, **settings: Any) -> World:
-    """A world in which all is quick, but for the faults, so that one can tell what comes first."""
+    """Return a world that is fast except for the faults, so that the order of events is known."""
     return scene(variant, names, faults=faults, api=0.02, bank_call=0.1, slow_calls=0.0, **settings)
 
 
@@ -93,7 +93,7 @@ def test_distributed_lock_does_not_mind_slow_lease_writes(variant: Variant) -> N
 
 
 def test_late_copy_of_a_slow_lease_write_is_no_win(variant: Variant) -> None:
-    """b reads the lease before a's write, wins, and is logging in when a's second copy lands over its lease."""
+    """b reads the lease before a's write and acquires it. During b's login, a's second copy overwrites its lease."""
     faults = (
         Script()
         .on("a", write("lease"), Fault("slow", 1.9, 4.1, first=0.05))
@@ -107,7 +107,7 @@ def test_late_copy_of_a_slow_lease_write_is_no_win(variant: Variant) -> None:
 
 
 def test_own_lease_that_came_back_over_another_is_taken_but_settled_first(variant: Variant) -> None:
-    """As above, but a has given way to b before its own write comes back."""
+    """As above, but a has given up in favor of b before its own write takes effect again."""
     faults = (
         Script()
         .on("a", write("lease"), Fault("slow", 1.5, 9.0, first=0.05))
@@ -135,7 +135,7 @@ def test_lease_that_was_lost_while_the_history_was_read(variant: Variant) -> Non
 
 @pytest.mark.parametrize("lock", [None, "L"])
 def test_round_from_the_read_to_the_write_that_took_too_long(variant: Variant, lock: str | None) -> None:
-    """With a lock that b does not have, a goes on, but looks for what b may be storing."""
+    """With a lock that b does not have, a continues, but waits for a pair that b may store."""
     faults = Script().on("a", LOOKED, Fault("pause_after", 3.0)).on("b", is_effect(LogIn), Fault("pause_after", 9.0))
     world = quick(variant, "ab", faults, gap=0.2, locks={"a": lock}).run(LONG)
     assert faults.spent
@@ -143,7 +143,7 @@ def test_round_from_the_read_to_the_write_that_took_too_long(variant: Variant, l
 
 
 def test_round_that_took_nearly_too_long(variant: Variant) -> None:
-    """What was read before another's write is written after it, and the other one notices."""
+    """One worker reads before the other's write and writes after it. The other one detects that."""
     faults = Script().on("a", LOOKED, Fault("pause_after", 1.6))
     world = quick(variant, "ab", faults, gap=0.01).run(LONG)
     assert faults.spent
@@ -174,16 +174,16 @@ def test_late_copy_of_a_lease_write_overwrites_no_session(variant: Variant) -> N
 
 
 @pytest.mark.parametrize("skew", [0.0, 60.0])
-def test_late_copy_of_a_verdict_frees_nothing(variant: Variant, skew: float) -> None:
-    """a leaves word that the session is alive; that word comes again when b holds the lease and is refreshing."""
+def test_late_copy_of_a_release_frees_nothing(variant: Variant, skew: float) -> None:
+    """a releases the lease with a reason. Its write takes effect again when b holds the lease and refreshes."""
 
-    def is_verdict(effect: Any) -> bool:
-        return write("lease")(effect) and effect.document.verdict is not None
+    def has_release_reason(effect: Any) -> bool:
+        return write("lease")(effect) and effect.document.release_reason is not None
 
     faults = (
         Script()
         .on("a", is_effect(Use), Fault("forbidden"))
-        .on("a", is_verdict, Fault("slow", 1.5, 20.0))
+        .on("a", has_release_reason, Fault("slow", 1.5, 20.0))
         .on("b", is_effect(Refresh), Fault("pause_after", 14.0))
     )
     world = quick(variant, "abc", faults, skews={"b": skew, "c": skew})
@@ -196,10 +196,10 @@ def test_late_copy_of_a_verdict_frees_nothing(variant: Variant, skew: float) -> 
 
 
 def test_late_copy_of_the_release_after_a_first_login_frees_nothing(variant: Variant) -> None:
-    """a has logged in and released; that comes again when b holds the next lease."""
+    """a has logged in and released the lease. Its write takes effect again when b holds the next lease."""
 
     def is_release(effect: Any) -> bool:
-        return write("lease")(effect) and effect.document.verdict == "done"
+        return write("lease")(effect) and effect.document.release_reason == "done"
 
     faults = (
         Script()
@@ -228,7 +228,7 @@ def test_sleeper_that_stores_while_the_successor_settles(variant: Variant) -> No
 
 
 def test_sleeper_drops_its_copy_for_a_newer_session(variant: Variant) -> None:
-    """a loses its lease to a late copy of b's, and stands still with the new pair in hand until b has logged in."""
+    """a loses its lease to a late copy of b's, and is stopped with its new pair until b has logged in."""
     faults = (
         Script()
         .on("b", write("lease"), Fault("slow", 1.5, 5.5, first=0.05))
@@ -245,10 +245,10 @@ def test_sleeper_drops_its_copy_for_a_newer_session(variant: Variant) -> None:
 
 
 def restored(world: World, lock: str | None = None) -> None:
-    """Store a session that is older than its lease, and that the bank still refreshes."""
+    """Store a session that is older than its lease, and that can still be refreshed."""
     pair = world.bank.log_in(KEY, -LIFE - 1.0, person=True)
     put(world, session_of(pair, lock=lock))
-    world.variables.apply("lease", Lease(gen=6, nonce="n7", verdict="free"))
+    world.variables.apply("lease", Lease(gen=6, nonce="n7", release_reason="free"))
 
 
 @pytest.mark.parametrize("kind", ["slow", "fail_applied"])
@@ -298,7 +298,7 @@ def test_late_copy_of_a_history_write_strikes_no_login_off(variant: Variant) -> 
 
 
 def test_late_copy_of_a_second_write_to_the_history(variant: Variant) -> None:
-    """A second write of the same process is slow, and lands when sessions have ended and others have logged in."""
+    """A second write of the same process takes effect late, when sessions have ended and others have logged in."""
     faults = Script().on("a", write("logins"), Fault("slow", 2.0, 30.0, first=0.1), nth=2)
     world = quick(variant, "ab", faults)
     for when in (300.0, 350.0, 400.0):
@@ -323,7 +323,7 @@ def test_login_history_that_cannot_be_read_back_for_a_moment(variant: Variant) -
     assert len(world.bank.logins) == 1
 
 
-# Blindness of one.
+# Reads of one worker that find nothing.
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 4, 5])

@@ -40,7 +40,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         lock = LockFile("session")
         assert lock.try_acquire()
         print("held", flush=True)
-        time.sleep(60)
+        time.sleep(600)
         """
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -64,8 +64,8 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) 
         assert lock.try_acquire()
         if os.fork() == 0:
             print("forked", os.getpid(), flush=True)
-            time.sleep(60)
-        time.sleep(60)
+            time.sleep(600)
+        time.sleep(600)
         """
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
@@ -86,7 +86,7 @@ def test_release_frees_the_lock_and_its_descriptor_though_a_forked_child_has_a_c
     lock = LockFile("session")
     assert lock.try_acquire()
     descriptor = lock._descriptor or 0
-    copy = os.dup(descriptor)  # as a child has it that was forked a moment ago
+    copy = os.dup(descriptor)  # as in a child that was just forked
     lock.release()
 
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -129,7 +129,7 @@ def test_a_forked_child_closes_no_file_of_its_own_by_its_parents_lock() -> None:
     assert lock.try_acquire()
     child = os.fork()
     if child == 0:
-        # The number of the lock's descriptor is free in the child, and belongs to this file now.
+        # The number of the lock's descriptor was free in the child, and is used for this file now.
         own = os.open(os.devnull, os.O_RDONLY)
         lock.release()
         os._exit(0 if own == os.dup2(own, own) and os.fstat(own) else 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guarantees against an adversary: Hypothesis chooses what happens next, and shortens what it finds."""
+"""The guarantees against an adversary: Hypothesis chooses the next event, and shrinks failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ slots = st.sampled_from(["session", "lease", "logins"])
 
 
 class Adversary(RuleBasedStateMachine):
-    """A world of three workers, to which bad things happen."""
+    """A world of three workers with faults."""
 
     variant = PRODUCTION
 
@@ -109,7 +109,7 @@ class Adversary(RuleBasedStateMachine):
         self.world.lose_lock("L")
 
     def teardown(self) -> None:
-        """When all is well again, everybody gets on."""
+        """After the last fault, every worker succeeds."""
         if not hasattr(self, "world"):
             return
         world = self.world
@@ -134,12 +134,12 @@ TestAdversary = Adversary.TestCase
 TestAdversary.settings = SETTINGS
 
 
-@pytest.mark.parametrize("name", ["no lease at all", "verdict never expires", "store not probed"])
+@pytest.mark.parametrize("name", ["no lease at all", "release reason never expires", "store not probed"])
 def test_adversary_finds_a_broken_rule(name: str) -> None:
     class Against(Adversary):
         variant = next(mutant.variant for mutant in MUTANTS if mutant.variant.name == name)
 
-    # Found is enough; shortening it would take its time.
+    # To find a failure is enough. Shrinking it would take long.
     quick = settings(SETTINGS, max_examples=2000, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Against, settings=quick)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule of the protocol is needed: without it a scenario fails, and the walks notice most of them, too."""
+"""Every rule of the protocol is needed: without it a scenario fails, and most random walks detect it, too."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from tests.unit.session.mutants import MUTANTS, Mutant
 from tests.unit.session.walks import walk
 
 FEW, MANY = 30, 20_000
-"""Walks tried with each mutant: in every run of the tests, and in the exhaustive ones."""
+"""The number of walks with each mutant: in ordinary test runs, and in exhaustive ones."""
 
 NARROW = {
+    "own slow write entered on",
+    "late copies not waited out",
     "settle_lease below lease_round",
     "no settling of the lease",
     "lease not read back",
-    "verdict ignored",
+    "release reason ignored",
     "backwards not noticed",
     "backwards without a second look",
 }
-"""What it takes to notice these is more than the few random faults of one walk bring about."""
+"""Mutants that the few random faults of one walk do not reveal."""
 
 each = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.variant.name)
 
 
 def fails(mutant: Mutant) -> bool:
-    """Whether the scenario of this mutant fails with it."""
+    """Return whether the scenario of this mutant fails with the mutant."""
     module, name = mutant.scenario.split(".")
     scenario = getattr(import_module(f"tests.unit.session.test_{module}"), name)
     try:

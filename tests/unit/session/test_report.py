@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people and their monitoring are told of a renewal."""
+"""The log lines and metrics of a renewal."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from intergiro_provider.exceptions import BankUnavailable, LoginBudgetExhausted, ShadowedError
 from intergiro_provider.session.documents import Login, LoginHistory, TokenPair
 from intergiro_provider.session.driver import SharedSession
-from intergiro_provider.session.effects import Answer, Outcome, Renewed, Renewer
+from intergiro_provider.session.effects import BankResponse, Outcome, Renewed, Renewer
 from intergiro_provider.session.errors import SOON, login_reason
 from intergiro_provider.session.report import Report
-from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
+from tests.unit.session.memory import QUICK, MemoryStore, PlainBank
 
 SESSION = TokenPair("secret-a", "secret-r", 7, "n", key="k")
 
 
 class Recorded:
-    """Metrics, kept."""
+    """Metrics that are recorded."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -114,8 +114,8 @@ def test_a_login_soon_after_another_is_a_warning(
 
 def test_a_failed_renewal_is_counted(request: pytest.FixtureRequest, metrics: Recorded) -> None:
     class Ill(PlainBank):
-        def log_in(self) -> Answer:
-            return Answer(Outcome.UNAVAILABLE, 503)
+        def log_in(self) -> BankResponse:
+            return BankResponse(Outcome.UNAVAILABLE, 503)
 
     with pytest.raises(BankUnavailable):
         shared(MemoryStore(request.node.name), Ill(), metrics).current()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sixteen hosts on an Airflow API that takes its time with every call, in the simulated world."""
+"""Sixteen hosts with a slow Airflow API, in the simulated world."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ CODEC = Codec("https://bank.example", "0b9d1c1e-key")
 SESSION = TokenPair(
     "eyJ.access", "refresh-1", 4, "n4", login_at=12.5, writer="host:1", connections=("a", "b"), key=CODEC.key
 )
-LEASE = Lease(4, "n5", holder="host:1", floor=3, verdict="bank", at=1.0, exact=True, verdict_until=2.5, refused_at=9.0)
+LEASE = Lease(
+    4, "n5", holder="host:1", floor=3, release_reason="bank", at=1.0, exact=True, blocked_until=2.5, refused_at=9.0
+)
 HISTORY = LoginHistory((Login(10.0, "n1", 3640.0), Login(20.0, "n2", 4220.5)))
 
 
@@ -132,7 +134,7 @@ def test_a_broken_variable_is_not_an_absent_one(airflow_db: Path, text: str, say
     ) as caught:
         broken.read("session")
 
-    # Neither the message nor anything that a traceback with locals shows.
+    # Neither the message nor a traceback with local variables contains it.
     frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
     shown = str([frame.locals for frame in frames if frame.filename == store_module.__file__])
     assert not any(token in str(caught.value) + shown for token in (CLEAR, "eyJ.access", "refresh-1"))
@@ -142,7 +144,11 @@ def test_a_broken_variable_is_not_an_absent_one(airflow_db: Path, text: str, say
 @pytest.mark.parametrize(
     ("slot", "text", "says"),
     [
-        ("lease", '{"kind": "lease", "v": 2, "gen": 1, "nonce": "n", "verdict": "of guilt"}', "field verdict"),
+        (
+            "lease",
+            '{"kind": "lease", "v": 2, "gen": 1, "nonce": "n", "release_reason": "of no kind"}',
+            "field release_reason",
+        ),
         ("logins", '{"kind": "logins", "v": 2, "logins": [{"at": 1, "nonce": "n"}]}', "field logins\\[0\\]"),
         ("logins", '{"kind": "logins", "v": 2, "logins": {}}', "field logins"),
     ],
@@ -233,7 +239,7 @@ def test_an_unreachable_database_is_an_error_without_the_statement(
 
 
 class TaskVariables:
-    """What a task of Airflow 3.0 to 3.2 has: absent, or not readable now, it is the default that comes back."""
+    """Variables in a task of Airflow 3.0 to 3.2: `get` returns the default if a Variable is absent or unreadable."""
 
     def __init__(self, **held: str) -> None:
         self.held = held
@@ -263,7 +269,7 @@ class TestInATaskBeforeAirflow33:
         assert store.read("session") is None
         assert store.is_absent("session")
         assert list(variables.held) == ["s_witness"]
-        assert len(variables.held["s_witness"]) >= 5  # Airflow warns of shorter ones: it cannot mask them
+        assert len(variables.held["s_witness"]) >= 5  # Airflow cannot mask shorter ones, and logs a warning
 
     def test_another_task_may_have_looked_at_the_same_time(self, variables: TaskVariables) -> None:
         variables.held["s_witness"], variables.refused = "readable", True
@@ -310,7 +316,7 @@ def test_the_documents_do_not_show_tokens() -> None:
 
 @pytest.mark.parametrize(("channel", "masks"), [("CommsDecoder", True), ("TriggerCommsDecoder", False), (None, False)])
 def test_tokens_are_masked_in_tasks_alone(monkeypatch: pytest.MonkeyPatch, channel: str | None, masks: bool) -> None:
-    """Elsewhere each masked string stays a pattern for as long as the process runs."""
+    """In other processes, each masked string would remain a pattern as long as the process runs."""
     monkeypatch.delenv("AIRFLOW_CTX_DAG_ID", raising=False)
     comms = type(channel, (), {})() if channel else None
     monkeypatch.setattr("intergiro_provider.session.store._comms", lambda: comms)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds a renewal: other locks, other keys, persons who write Variables, and what hides them."""
+"""Other locks, other keys, edited Variables, and hidden Variables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from intergiro_provider.exceptions import LockMismatch, ShadowedError, StoreUnavailable
-from intergiro_provider.session.documents import Lease, Login, LoginHistory, TokenPair, Verdict
+from intergiro_provider.session.documents import Lease, Login, LoginHistory, ReleaseReason, TokenPair
 from intergiro_provider.session.effects import KeyChanged, Refresh
 from tests.unit.session.actors import Variant
 from tests.unit.session.bank import Bank
@@ -61,7 +61,7 @@ def test_distributed_lock_admits_the_first_login_to_a_slow_store(
 
 
 def test_slow_write_of_the_history_is_outlasted_before_the_lock_is_released(variant: Variant) -> None:
-    """A late copy of it would remove the login that another task makes as soon as it has the lock."""
+    """A late copy of it would remove the login that another task makes when it has acquired the lock."""
     faults = Script().on("a", write("logins"), Fault("slow", 2.0, 39.0))
     world = scene(variant, "ab", locks={"a": "L", "b": "L"}, faults=faults, gap=0.5, api=0.02)
     end_sessions(world, 12.0)
@@ -115,14 +115,14 @@ def test_key_that_has_changed_is_not_used_for_a_login(variant: Variant, ended: b
     with pytest.raises(KeyChanged):
         world.run(60.0)
     assert calls(world) == (["a:Probe", "a:Refresh"] if ended else [])
-    assert world.variables.documents["lease"].verdict == "free"
+    assert world.variables.documents["lease"].release_reason == "free"
 
 
 # A session that a person has deleted or restored.
 
 
 def test_restored_session_is_found_by_those_who_have_a_newer_one_in_memory(variant: Variant) -> None:
-    """What was restored is of another login than the newer one, which has ended."""
+    """The restored session is of another login than the newer one, which has ended."""
     world = scene(variant, "ab", bank=Bank("single", LIFE))
     with_session(world, age=LIFE - 100.0)
     world.run(50.0)
@@ -151,22 +151,22 @@ def test_restored_session_is_marked_then_given_up(variant: Variant) -> None:
     newer = world.bank.refresh(pair.refresh, 0.0)
     assert newer is not None
     world.variables.apply("lease", Lease(gen=9, nonce="n10"))
-    # Nobody can tell that lease from one that is held.
+    # That lease cannot be distinguished from a held one.
     world.run(TIMINGS.takeover + 60.0)
     assert calls(world) == ["a:Probe", "a:Refresh", "a:LogIn"]
     assert stored(world).gen == 10
 
 
-@pytest.mark.parametrize("verdict", [None, "free"])
-def test_session_that_only_seems_to_have_gone_backwards(variant: Variant, verdict: Verdict | None) -> None:
-    """The session is read, then renewed, and its next lease taken, before the lease is read."""
+@pytest.mark.parametrize("release_reason", [None, "free"])
+def test_session_that_only_seems_to_have_gone_backwards(variant: Variant, release_reason: ReleaseReason | None) -> None:
+    """Between the reads of session and lease, the session is renewed, and its next lease is acquired."""
     world = scene(variant, "ab", faults=Script().on("a", read("lease"), Fault("pause", 30.0)), gap=5.0, api=0.01)
     with_session(world, age=LIFE - 1.0)
     world.run(10.0)
     assert stored(world).gen == 6
     assert world["b"].renewed[-1][1].how == "refreshed"
-    # b is about to renew that one as well when a wakes up.
-    world.at(33.9, world.variables.apply, "lease", Lease(gen=6, nonce="b9", verdict=verdict))
+    # b is about to renew that one, too, when a continues.
+    world.at(33.9, world.variables.apply, "lease", Lease(gen=6, nonce="b9", release_reason=release_reason))
     world.run(40.0)
     assert not any(who == "a" and what.startswith("Write") for _, who, what in world.trace or [])
     assert world["a"].renewed[-1][1].how == "found"
@@ -181,14 +181,14 @@ def test_session_without_a_refresh_token_is_followed_by_a_login(variant: Variant
     assert calls(world)[-1] == "a:LogIn"
 
 
-# Something hides the Variables.
+# Hidden Variables.
 
 
 def test_hidden_session_is_found_out_before_the_bank_is_asked_if_older_than_its_lease(variant: Variant) -> None:
     world = scene(variant, "a")
     with_session(world)
     world.variables.shadow["session"] = stored(world)
-    world.variables.apply("lease", Lease(gen=6, nonce="n7", verdict="free"))
+    world.variables.apply("lease", Lease(gen=6, nonce="n7", release_reason="free"))
     world.run(30.0)
     assert isinstance(world["a"].error, ShadowedError)
     assert "a:Refresh" not in calls(world)
@@ -244,7 +244,7 @@ def test_hidden_session_that_was_renewed_costs_the_next_ones_no_login(variant: V
     world.run(TIMINGS.takeover + 30.0)
     assert calls(world) == ["a:Probe", "a:Refresh"]
     assert isinstance(world["b"].error, ShadowedError)
-    # The newer one is there, behind what hides it.
+    # The newer one exists, but is hidden.
     world.variables.shadow.clear()
     world.run(TIMINGS.takeover + 200.0)
     assert world["b"].renewed[-1][1].how == "found"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times that must fit each other."""
+"""The inequalities between the timings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from intergiro_provider.session.timings import Timings
 
 TIMINGS = Timings(settle_lease=2.5)
-"""All sums of these are exact."""
+"""Timings whose sums are exact in floating point."""
 
 
 def test_lease_writes_to_the_database_may_take_any_time() -> None:
     assert Timings(lease_write=math.inf).lease_write == math.inf
 
 
-# "critical >": else every renewal whose session has ended would settle, run out of time, and start again.
+# "critical >": otherwise each renewal of an ended session would wait, exceed its time, and start again.
 @pytest.mark.parametrize(
     ("field", "least", "too_small", "rule"),
     [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads of a triggerer reach its event loop in the way in which Airflow 3.0 to 3.2 look for it."""
+"""Threads of a triggerer find its event loop as Airflow 3.0 to 3.2 require."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from intergiro_provider.session.driver import SharedSession
 from intergiro_provider.session.effects import Renewer, Slot
 from intergiro_provider.triggers.polling import in_thread
-from tests.unit.session.test_driver import QUICK, MemoryStore, PlainBank
+from tests.unit.session.memory import QUICK, MemoryStore, PlainBank
 
 
 async def this_loop() -> asyncio.AbstractEventLoop:
@@ -21,7 +21,7 @@ async def this_loop() -> asyncio.AbstractEventLoop:
 
 
 class AirflowsStore(MemoryStore):
-    """Reads as Airflow's Variables do in such a triggerer: by asgiref."""
+    """Reads through asgiref, as Airflow's Variables do in such a triggerer."""
 
     def __init__(self) -> None:
         super().__init__(uuid4().hex)

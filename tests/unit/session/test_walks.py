@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guarantees in thousands of random worlds: two to four workers, four kinds of bank, up to three faults.
 
-A failing walk names its seed; ``walk(seed, faults=n, trace=True)`` tells its story.
+A failing walk names its seed; ``walk(seed, faults=n, trace=True)`` prints its trace.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def test_without_a_fault_no_refresh_is_refused_but_the_one_that_tells_the_end(ru
         assert bank.early == 0
         assert bank.reused <= restored
         assert bank.refused_ended <= ended
-        # One for each session that ended, one where there was none, or one that was restored.
+        # One login for each ended session, one without a session, and one for a restored session.
         assert len(bank.logins) <= ended + (aimed.start in ("cold", "restored", "deleted", "deleted first"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Variable store of a simulated world: slow, and not always honest."""
+"""The Variable store of a simulated world: slow, and sometimes with wrong results."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Mode = Literal["up", "down", "readonly", "blind"]
 
 
 class Variables:
-    """Three documents, and what can happen to a read or a write of one.
+    """Three documents, with the faults of reads and writes.
 
-    Every operation takes effect somewhere between its start and its end. A write that was slow to be acknowledged can
-    land a second time, later, as Airflow's client repeats it by itself.
+    Every operation takes effect between its start and its end. A write with a slow acknowledgement can take effect a
+    second time, because Airflow's client repeats it.
 
-    :param leg: longest half of an operation, in seconds, where nothing goes wrong.
+    :param leg: the longest half of an operation without a fault, in seconds.
     """
 
     def __init__(self, world: World, leg: float) -> None:
         self.documents: dict[str, Any] = {"session": None, "lease": None, "logins": None}
         self.shadow: dict[str, Any] = {}
-        self.mode: Mode = "up"  # down: all fails; readonly: writes fail; blind: reads see nothing, the rest fails
+        self.mode: Mode = "up"  # down: all fails; readonly: writes fail; blind: reads find nothing, the rest fails
         self._world = world
         self._leg = leg
 
     def way(self, effect: Read | Write | ConfirmAbsent) -> tuple[float, float]:
-        """How long an operation takes until it has its effect, and from then until its answer."""
+        """Return the seconds until an operation takes effect, and from then until its result."""
         rng = self._world.rng
         return self._leg * rng.uniform(0.1, 1.0), self._leg * rng.uniform(0.1, 1.0)
 
@@ -64,21 +64,21 @@ class Variables:
             return
         document = self.shadow.get(effect.slot) or self.documents[effect.slot]
         if type(effect) is ConfirmAbsent:
-            world.answer(worker, fault, back, document is None)
+            world.deliver(worker, fault, back, document is None)
             return
         if blind or (fault is not None and fault.kind == "missing"):
             document = None
         if document is not None:
-            document = replace(document)  # every look decodes it again
+            document = replace(document)  # each read decodes it again
         worker.seen[effect.slot] = document
         if (other := world.variant.entangled.get(effect.slot)) is not None:
             worker.seen[other] = self.documents[other]
-        world.answer(worker, fault, back, document)
+        world.deliver(worker, fault, back, document)
 
     def write(self, worker: Worker, effect: Write, fault: Fault | None) -> None:
         world = self._world
         if worker.lock_lost and effect.slot == "lease":
-            # The driver makes sure of the distributed lock before each lease write and each bank call.
+            # The driver checks the distributed lock before each lease write and each bank call.
             self._fail(worker, 0.01)
             return
         kind = fault.kind if fault is not None else ""
@@ -86,7 +86,7 @@ class Variables:
         there, back = self.way(effect)
         took, landings = there + back, [world.t + there]
         if kind == "slow":
-            # The first copy lands at some time before the acknowledgement.
+            # The first copy takes effect at some time before the acknowledgement.
             took = seconds
             first = seconds * world.rng.random() if fault is None or fault.first is None else fault.first
             landings = [world.t + first] + ([] if late is None else [world.t + late])
@@ -108,7 +108,7 @@ class Variables:
         if isinstance(effect.document, Lease):
             stopped = seconds if kind == "pause_after" else 0.0
             world.at(world.t + took + stopped, world.checks.lease_acknowledged, worker, worker.life, effect.document)
-        world.answer(worker, fault, took, None)
+        world.deliver(worker, fault, took, None)
 
     def _land(self, when: float, worker: Worker, effect: Write, copy: bool) -> None:
         self._world.at(when, self.apply, effect.slot, effect.document, worker, copy)
@@ -119,10 +119,10 @@ class Variables:
         if self.mode != "up":
             worker.hit_at = self._world.t
             worker.hits += 1
-        self._world.answer(worker, None, after, None, StoreUnavailable("the simulated store fails"))
+        self._world.deliver(worker, None, after, None, StoreUnavailable("the simulated store fails"))
 
     def apply(self, slot: Slot, document: Any, writer: Worker | None = None, copy: bool = False) -> None:
-        """A write lands; without a writer it is a person's."""
+        """Let a write take effect. Without a writer, it is the write of a person."""
         world = self._world
         if world.trace is not None:
             world.note(writer.name if writer else "person", f"Write {slot}{' COPY' if copy else ''} {document}")

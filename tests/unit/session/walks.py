@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded random walks: a world, a start and a few faults, all drawn from one number."""
+"""Seeded random walks: a world, a start and a few faults, all drawn from one seed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from tests.unit.session.world import World
 
 KEY = "key-1"
 CALM = 400.0
-"""No fault comes after this many seconds, in a walk that is no race."""
+"""Seconds after which there are no more faults, in a walk that is no race."""
 
 START = ("cold", "live", "expired", "expired", "ended", "restored", "leased", "deleted", "deleted first")
 
 
 @dataclass(slots=True)
 class Target:
-    """A fault at the n-th effect of a kind, in the order of the whole world."""
+    """A fault of the n-th effect of a kind in the whole world."""
 
     kind: type[Any]
     slot: str | None
@@ -51,8 +51,8 @@ class Target:
 class Aimed:
     """The faults of one walk.
 
-    :param start: what the store and the bank hold when the walk begins; see :func:`prepare`.
-    :param calm: no fault comes after this many seconds.
+    :param start: the initial state of the store and the bank; see :func:`prepare`.
+    :param calm: seconds after which there are no more faults.
     """
 
     def __init__(self, start: str, calm: float) -> None:
@@ -122,7 +122,7 @@ RACES: tuple[tuple[type[Any], str | None, int, tuple[Kind, ...]], ...] = (
     (LogIn, None, 2, ("pause_after",)),
     (Use, None, 3, ("forbidden",)),
 )
-"""Where a small fault at the right moment lets two in."""
+"""Effects at which a small fault at the right moment can break mutual exclusion."""
 
 
 def draw_target(rng: random.Random, race: bool) -> Target:
@@ -144,7 +144,7 @@ def draw_target(rng: random.Random, race: bool) -> Target:
 
 
 def prepare(world: World, start: str, rng: random.Random) -> None:
-    """What the store and the bank hold when the walk begins."""
+    """Create the initial state of the store and the bank."""
     bank, life = world.bank, world.bank.access_life
     if start == "cold":
         return
@@ -157,13 +157,13 @@ def prepare(world: World, start: str, rng: random.Random) -> None:
     if not start.startswith("deleted"):
         world.variables.apply("session", session_of(pair, gen=gen, nonce=f"n{gen}"))
     if start == "deleted first":
-        # As the first login leaves it.
-        world.variables.apply("lease", Lease(gen=0, nonce="n1", verdict="done"))
+        # As after the first login.
+        world.variables.apply("lease", Lease(gen=0, nonce="n1", release_reason="done"))
     elif start != "leased":
         lease_gen = 5 if start == "restored" else 4
         world.variables.apply("lease", Lease(gen=lease_gen, nonce=f"n{lease_gen + 1}"))
     else:
-        # Somebody died with this lease in hand.
+        # A process was killed while it held this lease.
         world.variables.apply("lease", Lease(gen=gen, nonce="dead"))
     if start == "ended":
         bank.end_sessions()
@@ -207,7 +207,7 @@ def _bank_mode(world: World, mode: line.Mode) -> None:
 
 
 def draw_event(world: World, rng: random.Random) -> None:
-    """Something that befalls the whole world."""
+    """Return an event that affects the whole world."""
     when = rng.uniform(0.0, CALM / 2)
     until = min(CALM, when + rng.choice((2.0, 20.0, 100.0)))
     what = rng.choice(("store", "store", "bank", "bank", "end", "end", "delete", "test", "lock"))
@@ -238,12 +238,12 @@ def draw_locks(rng: random.Random, count: int) -> list[str | None]:
 
 
 def build(seed: int, variant: Variant = PRODUCTION, faults: int | None = None) -> tuple[World, Aimed]:
-    """The world of this walk, ready to run.
+    """Return the world of this walk.
 
-    Every other walk is a race: all want a session at once, Variables and bank are as slow as they may be, and the
+    Every second walk is a race: all workers need a session at once, Variables and bank are as slow as allowed, and the
     faults are small.
 
-    :param faults: how many; None: drawn too.
+    :param faults: the number of faults; None: random.
     """
     rng = random.Random(seed)
     race = rng.random() < 0.5
@@ -285,7 +285,7 @@ def build(seed: int, variant: Variant = PRODUCTION, faults: int | None = None) -
 def walk(seed: int, variant: Variant = PRODUCTION, faults: int | None = None, trace: bool = False) -> World:
     """Run one walk to its end.
 
-    :raises Violation: if a guarantee does not hold, or if a worker does not get on once the faults are over.
+    :raises Violation: a guarantee does not hold, or a worker does not succeed after the last fault.
     """
     world, aimed = build(seed, variant, faults)
     if trace:
@@ -320,6 +320,6 @@ def _gets_on(worker: Worker, since: float) -> bool:
 
 
 def _must_get_on(world: World, worker: Worker) -> bool:
-    """Where locks are mixed, only those have to get on that agree with the session."""
+    """Return the workers that must succeed. With different locks, only those with the session's lock."""
     session = world.variables.documents["session"]
     return session is None or session.lock == worker.member.lock

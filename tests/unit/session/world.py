@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated world that drives the production protocol of many workers on a virtual clock.
 
-Every worker is a process with tasks to do: it uses the session it has, and on a 401 runs a production
-:class:`~intergiro_provider.session.renewal.Renewal`. The world carries out the effects, each with a latency of its own,
-so that those of different workers interleave; a fault decider (:mod:`.faults`) says what goes wrong, and :mod:`.checks`
-watches the guarantees at every step. The same seed gives the same run.
+Every worker is a process with tasks. It uses its session, and after a 401 runs a production
+:class:`
+intergiro_provider.session.renewal.Renewal`. The world performs the effects with different latencies, so that the
+workers interleave. A fault decider (:mod:`.faults`) chooses the faults, and :mod:`.checks` checks the guarantees at
+every step. The same seed gives the same run.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ from tests.unit.session.variables import Variables
 RENEWALS = 3
 MAX_EVENTS = 400_000
 HARMLESS = frozenset({"missing", "forbidden", "unsent", "busy"})
-"""Faults that are no excuse for anything that comes after them."""
+"""Faults that excuse no later violation."""
 
 
 class World:
     """Workers, the Variables, the bank and a clock.
 
-    :param workers: who takes part.
-    :param variant: the protocol that they follow.
-    :param api: longest half of a Variable operation, in seconds, where nothing goes wrong.
-    :param bank_call: how long a bank call usually takes at most.
-    :param slow_calls: share of the bank calls that take any time up to the longest allowed.
-    :param patience: seconds that a failed task waits for its retry.
+    :param workers: the workers.
+    :param variant: the protocol of the workers.
+    :param api: the longest half of a Variable operation without a fault, in seconds.
+    :param bank_call: the usual upper limit of a bank call, in seconds.
+    :param slow_calls: the share of bank calls that can take up to the longest allowed time.
+    :param patience: seconds until the retry of a failed task.
     """
 
     def __init__(
@@ -112,12 +113,12 @@ class World:
     # The clock.
 
     def at(self, when: float, what: Callable[..., None], *args: Any) -> None:
-        """Have something happen at this time."""
+        """Call a function at this time."""
         self.events += 1
         heapq.heappush(self._heap, (when, self.events, what, args))
 
     def run(self, until: float, done: Callable[[], bool] | None = None) -> World:
-        """Go on until this time, or until `done`."""
+        """Run until this time, or until `done` returns True."""
         heap = self._heap
         while heap and heap[0][0] <= until:
             if self.events > MAX_EVENTS:
@@ -134,7 +135,10 @@ class World:
             self.trace.append((self.t, who, what))
 
     def story(self, brief: bool = False) -> str:
-        """The trace, to be read; `brief`: without answers and reads."""
+        """Return the trace as text.
+
+        :param brief: without results and reads.
+        """
         lines = self.trace or []
         if brief:
             lines = [line for line in lines if not line[2].startswith(("    ", "Read"))]
@@ -143,14 +147,14 @@ class World:
     # Workers.
 
     def start(self, worker: Worker, when: float) -> None:
-        """Start its process (anew)."""
+        """Start or restart the process of a worker."""
         worker.life += 1
         worker.cache, worker.offset = None, None
         worker.process = self._live(worker)
         self.at(when, self._resume, worker, worker.life, None, None)
 
     def kill(self, worker: Worker, restart_after: float | None = 5.0) -> None:
-        """End it at once; what it has sent is on its way all the same."""
+        """Kill a worker. Its sent requests and writes still arrive."""
         self.note(worker.name, "KILLED")
         worker.life += 1
         worker.process = None
@@ -215,7 +219,7 @@ class World:
         worker.lock_lost = False
 
     def lose_lock(self, lock: str) -> None:
-        """The lock service forgets who holds this lock; the holder does not know yet."""
+        """The lock service loses this lock. The holder does not know yet."""
         if owner := self.lock_owners.pop(lock, None):
             owner.lock_lost = True
             self.checks.exclusion_at_risk = True
@@ -224,7 +228,7 @@ class World:
     # Effects.
 
     def _resume(self, worker: Worker, life: int, value: Any, error: IntergiroError | None) -> None:
-        """Hand the process an answer, and take up its next effects."""
+        """Give the process a result, and start its next effects."""
         process = worker.process
         if worker.life != life or process is None:
             return
@@ -267,10 +271,10 @@ class World:
         if worker.life == life:
             self._effects[type(effect)](worker, effect, None)
 
-    def answer(
+    def deliver(
         self, worker: Worker, fault: Fault | None, after: float, value: Any, error: IntergiroError | None = None
     ) -> None:
-        """Have the process hear of this `after` that many seconds."""
+        """Give the process this result `after` these seconds."""
         if self.trace is not None and value is not None:
             self.note(worker.name, f"    = {value}")
         if fault is not None:
@@ -284,22 +288,22 @@ class World:
 
     def _now(self, worker: Worker, effect: Now, fault: Fault | None) -> None:
         worker.asked_clock_at = self.t
-        self.answer(worker, fault, 0.0, self.t)
+        self.deliver(worker, fault, 0.0, self.t)
 
     def _nonce(self, worker: Worker, effect: NewNonce, fault: Fault | None) -> None:
         self._nonces += 1
-        self.answer(worker, fault, 0.0, f"{worker.name}{self._nonces}")
+        self.deliver(worker, fault, 0.0, f"{worker.name}{self._nonces}")
 
     def _key(self, worker: Worker, effect: CheckKey, fault: Fault | None) -> None:
-        self.answer(worker, fault, self.rng.uniform(0.01, 0.1), not worker.key_changed)
+        self.deliver(worker, fault, self.rng.uniform(0.01, 0.1), not worker.key_changed)
 
     def _sleep(self, worker: Worker, effect: Sleep, fault: Fault | None) -> None:
-        self.answer(worker, fault, self.slept(effect), None)
+        self.deliver(worker, fault, self.slept(effect), None)
 
     def slept(self, effect: Sleep) -> float:
-        """How long that lasts: never a bit too short."""
+        """Return the duration of a sleep, which is never too short."""
         return effect.seconds + self.rng.random() * effect.jitter + 0.001
 
     def _acquire(self, worker: Worker, effect: Acquire, fault: Fault | None) -> None:
         free = self.lock_owners.setdefault(worker.member.lock or "", worker) is worker
-        self.answer(worker, fault, self.rng.uniform(0.01, 0.1), free)
+        self.deliver(worker, fault, self.rng.uniform(0.01, 0.1), free)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transfer's arguments: what is refused while the DAG is parsed, and what waits for the run."""
+"""The transfer's arguments: errors while the DAG is parsed, and checks at run time."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class TestFuture:
         self, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], end: int, warned: bool
     ) -> None:
         self.judged(timedelta(hours=-2), timedelta(hours=end))
-        said = caplog.text + capfd.readouterr().out  # Airflow 3's operators log past the logging module
+        said = caplog.text + capfd.readouterr().out  # operators of Airflow 3 do not use the logging module
         assert ("`created_to`" in said and "`complete_until`" in said) is warned
 
 
@@ -189,7 +189,7 @@ class TestPath:
 
     def test_a_library_that_airflow_30_does_not_bear_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Incompatible(TypeError, ValueError):
-            """As universal-pathlib's own."""
+            """Fails as an incompatible version of universal-pathlib does."""
 
         def refuse(location: str) -> None:
             raise Incompatible("ObjectStoragePath(...) detected protocol file which is incompatible")

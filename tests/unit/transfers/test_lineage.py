@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lineage of a pull. The system tests check what OpenLineage's provider makes of it."""
+"""The lineage of a pull. The system tests check how OpenLineage's provider uses it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sensor's trigger may tell its task, and what the task makes of it."""
+"""The events of a sensor's trigger, and how the task handles them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FINAL = [
 
 
 def told(event: dict[str, Any]) -> Exception:
-    """The error that the task raises, once the event has been through Airflow's database."""
+    """Return the error that the task raises, after the event was stored in Airflow's database."""
     with pytest.raises(Exception) as caught:
         read_event(json.loads(json.dumps(event)))
     return caught.value

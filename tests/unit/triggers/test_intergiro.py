@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The triggers' arguments; what they do with a bank is in the integration tests."""
+"""The triggers' arguments; the integration tests cover their requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENT = {"endpoint": "transactions", "query": {"statuses": "completed"}, "poll_i
 
 
 def again(trigger: BaseTrigger) -> BaseTrigger:
-    """As the triggerer makes it: from what was stored."""
+    """Return the trigger as the triggerer creates it, from the stored arguments."""
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
     made: BaseTrigger = getattr(importlib.import_module(module), name)(**json.loads(json.dumps(kwargs)))

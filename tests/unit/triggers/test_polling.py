@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a trigger waits after an error, and in which threads it asks."""
+"""The waits of a trigger after errors, and the threads of its polls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import contextvars
 import itertools
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,14 +27,15 @@ def test_pauses_grow_to_a_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    "error_of",
     [
-        IntergiroRateLimited(429, retry_after=3000.0),
-        BankUnavailable("away", 3000.0),
-        LoginBudgetExhausted(datetime.now(UTC) + timedelta(seconds=3000)),
+        lambda seconds: IntergiroRateLimited(429, retry_after=seconds),
+        lambda seconds: BankUnavailable("away", seconds),
+        lambda seconds: LoginBudgetExhausted(datetime.now(UTC) + timedelta(seconds=seconds)),
     ],
 )
-def test_it_waits_as_told(error: IntergiroError) -> None:
+def test_it_waits_as_told(error_of: Callable[[float], IntergiroError]) -> None:
+    error = error_of(3000.0)
     assert 2400 <= delay_after(1, error) <= 3000 * JITTER
     assert 2400 <= delay_after(20, error) <= 3000 * JITTER
 
@@ -72,7 +74,7 @@ def test_threads_have_the_context_of_the_trigger_and_leave_the_loop_free() -> No
 
         waiting = asyncio.create_task(in_thread("bank", wait))
         await asyncio.sleep(0)
-        released.set()  # which could not happen if the loop were waiting
+        released.set()  # this would be impossible if the loop were blocked
         context, thread = await waiting
         assert context == "mine"
         assert thread != threading.get_ident()

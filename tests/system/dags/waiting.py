@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sensor that waits in the triggerer for a transaction of the batch that `batch` names."""
+"""A deferred sensor that waits for a transaction with the correlation id in the run's parameter `batch`."""
 
 from __future__ import annotations
 

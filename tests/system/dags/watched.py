@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DAG that new records start, and a call that the bank puts off."""
+"""A DAG that new records start, and a task that the bank asks to wait (429)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def pull_all(path: Path, **arguments: Any) -> dict[str, Any]:
 
 
 def table(path: Path) -> Any:
-    """What was written, as one table; checks the manifest, the directory and that all parts have one schema."""
+    """Return the written rows as one table. Check the manifest, the directory, and that all parts have one schema."""
     found = read(LocalFileSystem(skip_instance_cache=True), str(path))
     together = ds.dataset(sorted(map(str, path.glob("part-*.parquet"))), format="parquet").to_table()
     assert together.equals(found)
@@ -76,7 +76,7 @@ def test_lists_that_drift(bank: Sandbox, tmp_path: Path) -> None:
         bank.add_transactions(1, **fields)
     pull_all(tmp_path)
     found = table(tmp_path)
-    # The sandbox spells what it was given without spaces; so do its records.
+    # The sandbox writes JSON without spaces.
     records = [json.loads(r) for r in bank.records()]
     rows = found.to_pylist()
     assert {row["id"] for row in rows} == {r["id"] for r in records}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a fleet in which a process was struck has kept what the session protocol promises."""
+"""Check the guarantees of the session protocol for a fleet in which a signal has hit the renewing process."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tests.integration.session.crashes import Result
 from tests.integration.session.steps import Entry
 
 NEEDED = {"cold": 1, "expired": 0, "ended": 1}
-"""Logins that the renewal takes without a fault."""
+"""The number of logins in a renewal without a fault."""
 
 
 def made_before(result: Result) -> int:
-    """Logins before the renewal: the session that was in use."""
+    """Return the number of logins before the renewal, for the session in use."""
     return 0 if result.case.start == "cold" else 1
 
 
 def extra_logins(result: Result) -> int:
-    """Logins beyond those that the renewal takes without a fault."""
+    """Return the number of logins beyond those of a renewal without a fault."""
     return result.counters.logins - made_before(result) - NEEDED[result.case.start]
 
 
 def lost(result: Result) -> int:
-    """Tokens that the bank may have given and that nobody stored: by the victim's end, or by lost answers."""
+    """Return how many token pairs the bank may have issued that were not stored: after a kill, or a lost response."""
     unknown = sum(e.step in ("refresh", "log in") and e.what == "unknown" for e in result.entries)
     asked = "refresh" if result.case.start == "expired" else "log in"
     holding = False
@@ -37,7 +37,7 @@ def lost(result: Result) -> int:
         if entry.kind == "strike":
             break
     if stopped(result):
-        # Who goes on after the others have waited for it in vain has lost what it was given before.
+        # A process that continues after the takeover has lost the token pair that it had received before.
         strike = result.case.strike
         assert strike is not None
         holding = strike.step in ("refresh", "log in", "read session", "write session")
@@ -55,7 +55,7 @@ def struck(result: Result, step: str, position: str) -> bool:
 
 
 def violations(result: Result) -> list[str]:
-    """What was promised and did not hold, each in a few words."""
+    """Return the violated guarantees, each in a few words."""
     return list(_violations(result))
 
 
@@ -95,7 +95,7 @@ def _violations(result: Result) -> Iterator[str]:
 
 
 def _stored(result: Result, late: bool) -> Iterator[str]:
-    """The stored session never becomes an older one."""
+    """Check that the stored session was never replaced by an older one."""
     newest: tuple[int, str] = (0, "")
     began: dict[str, Entry] = {}
     done: list[tuple[float, int, str]] = []
@@ -111,7 +111,7 @@ def _stored(result: Result, late: bool) -> Iterator[str]:
             if entry.step == "write session":
                 done.append((entry.at, entry.gen, entry.nonce))
                 twin = entry.gen == newest[0] and entry.nonce != newest[1]
-                # Stopped between its last look and its write: not to be told without a compare-and-swap.
+                # Stopped between its last read and its write: without a compare-and-swap, this cannot be detected.
                 if (older or twin) and not (
                     late and entry.who == "victim" and struck(result, "write session", "before")
                 ):

@@ -23,6 +23,8 @@ from intergiro_provider.exceptions import (
     IntergiroValueError,
 )
 from intergiro_provider.sandbox import Sandbox
+from scripts.services import wait_until
+from tests.integration.interrupting import when
 from tests.integration.pulls import Said, bank, pull, said, shared_bank, transfer, written
 
 pytestmark = pytest.mark.integration
@@ -101,7 +103,7 @@ class TestInterval:
     ) -> None:
         bank.set(created_from_inclusive=from_inclusive, created_to_inclusive=to_inclusive)
         start, end = (json.loads(bank.records()[number])["created_at"] for number in (100, 300))
-        for bound in (start, end):  # more than one record at the very instant
+        for bound in (start, end):  # more than one record at exactly this time
             bank.add_transactions(2, created_at=bound)
         manifest = pull(tmp_path, created_from=start, created_to=end, query={"sort_type": sort_type, "limit": 7})
         expected = bank.records("/v3/transactions", start, end)
@@ -196,7 +198,7 @@ class TestFailure:
         assert written(tmp_path)[1] == bank.records()
 
     def test_a_fault_that_passes_is_not_noticed(self, bank: Sandbox, tmp_path: Path) -> None:
-        for skip, kind in enumerate(("drop", "drop_body", "status", "lose_answer")):
+        for skip, kind in enumerate(("drop", "drop_body", "status", "lose_response")):
             bank.fault(kind, path="/v3/transactions", times=1, skip=2 * skip)
         pull(tmp_path, query=OLDEST_FIRST)
         assert written(tmp_path)[1] == bank.records()
@@ -227,7 +229,7 @@ class TestFailure:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_full_disk(self, bank: Sandbox, tmp_path: Path) -> None:
-        """Files of this process may not grow beyond 100 kB, so a write fails in the middle, as on a full disk."""
+        """Files of this process are limited to 100 kB, so a write fails in the middle, as on a full disk."""
         import resource
 
         former = pull(tmp_path, query={**OLDEST_FIRST, "statuses": ["pending"]})
@@ -245,30 +247,33 @@ class TestFailure:
 
 class TestBeingStopped:
     def stopped_while_the_bank_is_silent(self, bank: Sandbox, tmp_path: Path, handle: Any) -> float:
-        """Pull, send this process a signal while page 4 does not come, and return the seconds until the pull ended."""
+        """Pull, and send a signal to this process while page 4 hangs. Return the seconds until the pull ended.
+
+        They do not include five times the duration of a whole pull: the allowance for a slow machine.
+        """
+        began = time.monotonic()
         former = pull(tmp_path, query=OLDEST_FIRST)
-        bank.fault("hang", path="/v3/transactions", skip=3, seconds=60)
+        a_pull = time.monotonic() - began
+        bank.fault("hang", path="/v3/transactions", skip=3, seconds=600)
         operator = transfer(tmp_path)
         before = signal.signal(signal.SIGUSR1, lambda number, frame: handle(operator))
         sent: list[float] = []
 
         def send_signal() -> None:
-            while not bank.counters().faults["hang"]:
-                time.sleep(0.02)
             sent.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGUSR1)
 
-        sender = threading.Thread(target=send_signal)
+        sender = when(lambda: bank.counters().faults["hang"], send_signal)
         try:
-            sender.start()
             with pytest.raises((IntergiroError, AirflowTaskTimeout)):
                 operator.execute({})
+            took = time.monotonic() - sent[0]
         finally:
-            sender.join(10)
+            sender.join()
             signal.signal(signal.SIGUSR1, before)
             bank.clear_faults()
         assert written(tmp_path)[0] == former
-        return time.monotonic() - sent[0]
+        return took - 5 * a_pull
 
     def test_by_airflow(self, bank: Sandbox, tmp_path: Path) -> None:
         """Airflow 3 calls on_kill from its handler of SIGTERM and sends SIGKILL after 5 s."""
@@ -311,21 +316,26 @@ class TestBeingStopped:
 
     def test_from_another_thread(self, bank: Sandbox, tmp_path: Path) -> None:
         former = pull(tmp_path, query=OLDEST_FIRST)
-        bank.set(latency=0.2)
+        bank.fault("hang", path="/v3/transactions", skip=3, seconds=600)
         operator = transfer(tmp_path)
-        timer = threading.Timer(0.5, operator.on_kill)
-        timer.start()
+        killer = when(lambda: bank.counters().faults["hang"], operator.on_kill)
         with pytest.raises(IntergiroError, match="stopped. Nothing was published"):
             operator.execute({})
-        timer.join()
+        killer.join()
         assert written(tmp_path)[0] == former
 
 
 @pytest.mark.slow
 def test_the_access_token_expires_several_times(bank: Sandbox, tmp_path: Path) -> None:
-    bank.set(access_token_life=1.0, latency=0.2)
-    bank.expire_access_tokens()
+    def expire() -> None:
+        for number in range(3):
+            wait_until(lambda number=number: bank.counters().refreshes == number)
+            bank.expire_access_tokens()
+
+    bank.set(latency=0.2)
+    expiry = when(lambda: bank.counters().requests, expire)
     manifest = pull(tmp_path, query={**OLDEST_FIRST, "limit": 50})
+    expiry.join()
     assert written(tmp_path)[1] == bank.records()
     assert manifest["rows"] == len(bank.records())
     counters = bank.counters()
