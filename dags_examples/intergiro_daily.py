@@ -19,7 +19,7 @@ from intergiro_provider.transfers.intergiro_to_object_storage import IntergiroTo
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
 TARGET = os.environ.get("INTERGIRO_EXAMPLE_TARGET") or f"file://{AIRFLOW_HOME}/intergiro"
 
-# Not data_interval_end itself: in Airflow 3 a run made by hand may have no interval, and then there is no such name.
+# Not only data_interval_end: in Airflow 3 a manual run may have no interval, and then the name is undefined.
 TODAY = "(dag_run.data_interval_end or dag_run.run_after) | ds"
 YESTERDAY = f"macros.ds_add({TODAY}, -1)"
 

@@ -20,7 +20,9 @@ def intergiro_hook_in_task() -> None:
     @task
     def count_cards() -> dict[str, int]:
         """Count the records of a list of any length, with one page in memory."""
-        from intergiro_provider.hooks.intergiro import IntergiroHook  # here, so that parsing this file stays cheap
+        from intergiro_provider.hooks.intergiro import (
+            IntergiroHook,
+        )  # imported here, so that parsing this file stays cheap
 
         hook = IntergiroHook("intergiro_default")
         return dict(Counter(card["status"] for card in hook.iter_records("cards")))

@@ -27,7 +27,7 @@ if tuple(map(int, __version__.split(".")[:2])) >= (3, 3):
         schedule="@hourly",
         start_date=datetime(2024, 1, 1, tzinfo=UTC),
         catchup=False,
-        max_active_runs=1,  # or two runs could begin at one watermark
+        max_active_runs=1,  # otherwise two runs could begin at the same watermark
         default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
         tags=["intergiro", "example"],
         doc_md=__doc__,
@@ -37,7 +37,7 @@ if tuple(map(int, __version__.split(".")[:2])) >= (3, 3):
             task_id="pull",
             endpoint="transactions",
             created_from="2024-01-01",
-            # What is younger than five minutes may still be missing from the bank's list.
+            # The bank's list may still lack records that are younger than five minutes.
             created_to="{{ dag_run.run_after - macros.timedelta(minutes=5) }}",
             watermark=TRANSACTIONS,
             outlets=[TRANSACTIONS],

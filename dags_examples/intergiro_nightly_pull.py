@@ -28,7 +28,7 @@ except ImportError:  # Airflow 2.11
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
 TARGET = os.environ.get("INTERGIRO_EXAMPLE_TARGET") or f"file://{AIRFLOW_HOME}/intergiro"
 
-BY_DAY = ["transactions"]  # lists that can be asked for a span of time
+BY_DAY = ["transactions"]  # lists with filters for a time interval
 WHOLE = ["accounts", "cards", "individuals"]
 ASSETS = {name: Asset(f"intergiro://{name}") for name in BY_DAY + WHOLE}
 
@@ -47,7 +47,7 @@ def intergiro_nightly() -> None:
     @task
     def plan(data_interval_end: datetime | None = None, dag_run: Any = None) -> list[dict[str, Any]]:
         """Return one pull per list. The day is the last one that had ended, in UTC, when the run became due."""
-        due = data_interval_end or dag_run.run_after  # in Airflow 3 a run made by hand may have no interval
+        due = data_interval_end or dag_run.run_after  # in Airflow 3 a manual run may have no interval
         end = due.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         start = end - timedelta(days=1)
         directory = f"day={start:%Y-%m-%d}"

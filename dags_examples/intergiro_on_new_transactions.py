@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start a run when the bank has new transactions, and pull only those (Airflow 3; no DAG on Airflow 2).
 
-The trigger polls once a minute. On Airflow 3.3 and later it keeps its position over restarts. An event holds ids and an
-interval, and nothing else. Events that arrive during a run start the next run together.
+The trigger polls once a minute. On Airflow 3.3 and later it keeps its position over restarts. An event holds only ids
+and an interval. Events that arrive during a run start the next run together.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if AssetWatcher is not None:
             """Return the interval in which all new records were created. In a manual run: the last day."""
             found = triggering_asset_events[NEW] if triggering_asset_events else ()
             extras = [event.extra for event in found]
-            events = [extra["payload"] for extra in extras if "payload" in extra]  # a person's event has none
+            events = [extra["payload"] for extra in extras if "payload" in extra]  # an event created by a user has none
             if not events:
                 now = dag_run.run_after.astimezone(UTC)
                 return {"created_from": (now - timedelta(days=1)).isoformat(), "created_to": now.isoformat()}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accounts and transactions into a DuckDB file, and a comparison of both to the cent: a warehouse without a server.
+"""Load accounts and transactions into a DuckDB file, and compare the balances with the transactions.
 
-Each run pulls the last days again, as the status of a transaction may change for so long, and loads what is new or has
-changed. From the second run on, the balances of the accounts must have changed by the sum of the booked transactions.
+Each run pulls the last days again, because the status of a transaction may still change, and loads new and changed
+records. From the second run on, each balance must have changed by the sum of the booked transactions.
 The environment variable INTERGIRO_EXAMPLE_DATABASE names the file, INTERGIRO_EXAMPLE_TARGET the directory of the pulls.
 """
 
@@ -43,7 +43,7 @@ def intergiro_to_duckdb() -> None:
 
     @task(multiple_outputs=True)
     def interval() -> dict[str, str]:
-        """The last days up to now: after the balances were pulled, so that no booked transaction is missing."""
+        """Return the last days up to now, after the balances were pulled, so that no booked transaction is missing."""
         now = datetime.now(UTC)
         return {"created_from": (now - timedelta(days=10)).isoformat(), "created_to": now.isoformat()}
 
@@ -67,7 +67,7 @@ def intergiro_to_duckdb() -> None:
 
     @task
     def compare() -> dict[str, Any]:
-        """Fail where a balance and the transactions do not agree to the cent."""
+        """Fail if a balance and the transactions do not agree to the cent."""
         from intergiro_provider.load.reconcile import reconcile
 
         return reconcile(database=DATABASE, report_path=REPORT)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The day before and the three days before that, every night, into a table of PostgreSQL.
+"""Load the transactions of the last four days into a table of PostgreSQL, every night.
 
-Rows whose status has changed since are updated, all others stay as they are, and a rerun changes nothing. The Airflow
-connection `warehouse`, of type `postgres`, says where the table is; INTERGIRO_EXAMPLE_SQL_CONN_ID names another one.
+Rows whose status has changed are updated, others stay unchanged, and a rerun writes nothing. The Airflow connection
+`warehouse`, of type `postgres`, names the database; INTERGIRO_EXAMPLE_SQL_CONN_ID names another connection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
 TARGET = os.environ.get("INTERGIRO_EXAMPLE_TARGET") or f"file://{AIRFLOW_HOME}/intergiro"
 WAREHOUSE = os.environ.get("INTERGIRO_EXAMPLE_SQL_CONN_ID") or "warehouse"
 
-# In Airflow 3 a run made by hand may have no data interval.
+# In Airflow 3 a manual run may have no data interval.
 TODAY = "(dag_run.data_interval_end or dag_run.run_after) | ds"
 YESTERDAY = f"macros.ds_add({TODAY}, -1)"
 PATH = f"{TARGET}/postgres/{{{{ {YESTERDAY} }}}}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wait until something has happened at the bank: here until there is a completed transaction of yesterday or later.
+"""Wait until the bank has a completed transaction of yesterday or later.
 
-The sensor takes no worker slot while it waits: the triggerer polls. Its query describes the record, so the ready check
-`has_records` is enough. A check of your own has to be where the triggerer can import it, an installed package, the
-plugins folder or the PYTHONPATH; without `deferrable` it may be any function.
+The sensor uses no worker slot while it waits: the triggerer polls. The query describes the record, so the ready-made
+check `has_records` is enough. The triggerer must be able to import a check of your own, from an installed package, the
+plugins folder or the PYTHONPATH. Without `deferrable` it may be any function.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def intergiro_wait_for_event() -> None:
 
     @task
     def go_on() -> str:
-        """Run when the transaction is there."""
+        """Run when the transaction exists."""
         return "there it is"
 
     wait >> go_on()
