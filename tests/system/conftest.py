@@ -62,15 +62,18 @@ class System:
         return self.airflow.rest.trigger(dag_id, conf=conf)
 
     def finish(self, dag_id: str, run_id: str, timeout: float = 300.0) -> str:
-        """Wait for the end of a run and return its id. On failure, show the logs of the failed tasks."""
+        """Wait for the end of a run and return its id. If it fails or does not end, show the logs of failed tries."""
         rest = self.airflow.rest
-        state = rest.wait_for_run(dag_id, run_id, timeout, self.airflow.processes.check)["state"]
+        try:
+            state = rest.wait_for_run(dag_id, run_id, timeout, self.airflow.processes.check)["state"]
+        except TimeoutError as error:
+            state = str(error)
         if state != "success":
             report = [f"{dag_id} {run_id}: {state}"]
             for instance in rest.task_instances(dag_id, run_id):
-                report.append(f"{instance['task_id']}[{instance['map_index']}]: {instance['state']}")
-                if instance["state"] == "failed":
-                    task, index, number = instance["task_id"], instance["map_index"], instance["try_number"]
+                task, index, number = instance["task_id"], instance["map_index"], instance["try_number"]
+                report.append(f"{task}[{index}] try {number}: {instance['state']}")
+                if instance["state"] in {"failed", "running", "up_for_retry"}:
                     report.append(rest.task_log(dag_id, run_id, task, index, number)[-4000:])
             pytest.fail("\n".join(report))
         return run_id
