@@ -103,6 +103,7 @@ class AirflowStack:
             # The DAG files do not change. By default each is parsed every 30 seconds, which keeps a core busy.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             **(_secrets() if database else {}),
             **(env or {}),
         }
