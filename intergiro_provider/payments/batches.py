@@ -110,8 +110,8 @@ def read_plan(account_id: Any, given: Iterable[Any]) -> BulkPlan:
     ids = Counter(item.content["correlation_id"] for item in items if "correlation_id" in item.content)
     if repeated := [number for number, count in ids.items() if count > 1]:
         raise IntergiroValueError(
-            f"`items`: {len(repeated)} values of correlation_id are used for more than one item. Nothing was sent. "
-            "Give each item its own, or none."
+            f"`items`: more than one item has the same correlation_id (repeated ids: {len(repeated)}). Nothing was "
+            "sent. Give each item its own, or none."
         )
     items.sort(key=lambda item: _canonical(item.content))
     return BulkPlan(check_text(account_id, "`account_id`"), items)

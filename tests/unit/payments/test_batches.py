@@ -48,7 +48,7 @@ REFUSED: list[tuple[Any, str]] = [
     ([{**ITEM, "counterparty": {**PAYEE, "iban": "SE46"}}], r"item 1: counterparty.iban is not valid"),
     ([{**ITEM, "reference": ""}], "item 1: reference is empty"),
     ([{**ITEM, "refrence": "x"}], "item 1 has the unknown field 'refrence'"),
-    ([{**ITEM, "correlation_id": "i"}] * 2, "1 values of correlation_id are used for more than one item"),
+    ([{**ITEM, "correlation_id": "i"}] * 2, r"more than one item has the same correlation_id \(repeated ids: 1\)"),
     (None, "`items` is None"),
     (17, "`items` is a value of type int"),
     ([{**ITEM, PAYEE["iban"]: 5}], "item 1 has the unknown field <not shown>"),
