@@ -84,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("results", nargs="+", type=Path)
-    parser.add_argument("--plain-only", action="store_true", help="without strict locks and other banks")
+    parser.add_argument("--plain-only", action="store_true", help="without distributed locks and other banks")
     parser.add_argument("--seconds", type=float, default=1500.0, help="begin no more fleets after so many")
     arguments = parser.parse_args()
     if arguments.what == "run":

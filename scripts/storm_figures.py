@@ -23,7 +23,7 @@ class Plan:
     """One storm.
 
     `workers` tasks in workers and `deferred` ones in the triggerer each make `calls` calls in about `seconds` seconds.
-    Lives are in seconds; `lock` is the type of the service that gives a strict lock; `hosts` is how many directories of
+    Lives are in seconds; `lock` is the type of the service of the distributed lock; `hosts` is how many directories of
     lock files there must be at the least.
     """
 
