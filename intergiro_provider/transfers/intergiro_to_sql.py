@@ -76,7 +76,7 @@ class IntergiroToSqlOperator(BaseOperator):
         self.on_new_field = on_new_field
         self.lock_timeout = lock_timeout
         if (sql_conn_id is None) == (database is None):
-            raise IntergiroValueError("give either `sql_conn_id` (PostgreSQL) or `database` (a DuckDB file)")
+            raise IntergiroValueError("Give either `sql_conn_id` (PostgreSQL) or `database` (a DuckDB file).")
 
     @message_only
     def execute(self, context: Context) -> dict[str, Any]:
