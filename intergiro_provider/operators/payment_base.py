@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 NOT_NONE_IF_GIVEN = ("payment_key", "record_path", "currency")
 """Optional arguments that must not render to None: without them, less is checked."""
+MAX_DURATION = timedelta(days=3650)
+"""Longer durations could leave the range of dates, after the request was sent."""
 NOT_GIVEN: Any = ...
 """The default of `approved_plan`. None is refused: an upstream task may have returned it by mistake."""
 
@@ -88,8 +90,11 @@ class PaymentOperator(BaseOperator):
                     f"`{argument}` is {value!r}. It must be True or False; templates are not rendered there."
                 )
         for name, value in durations.items():
-            if not isinstance(value, timedelta) or value < timedelta(0):
-                raise IntergiroValueError(f"`{name}` is {value!r}. It must be a timedelta that is not negative.")
+            if not isinstance(value, timedelta) or not timedelta(0) <= value <= MAX_DURATION:
+                raise IntergiroValueError(
+                    f"`{name}` is {value!r}. It must be a timedelta that is not negative, of at most "
+                    f"{MAX_DURATION.days} days."
+                )
         self._not_none = [name for name in NOT_NONE_IF_GIVEN if getattr(self, name, None) is not None]
         if self.approved_plan is NOT_GIVEN:
             self.approved_plan = None

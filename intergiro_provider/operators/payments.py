@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from intergiro_provider.exceptions import IntergiroConsentRequired, IntergiroValueError, PaymentRejected
@@ -134,7 +135,7 @@ class IntergiroPaymentOperator(PaymentOperator):
         self.approved_by = approved_by
         self.intergiro_conn_id = intergiro_conn_id
         self._check(settle=settle, key_trusted_for=key_trusted_for)
-        if not isinstance(consent_poll_interval, (int, float)) or consent_poll_interval <= 0:
+        if not isinstance(consent_poll_interval, (int, float)) or not 0 < consent_poll_interval < inf:
             raise IntergiroValueError(
                 f"`consent_poll_interval` is {consent_poll_interval!r}. It must be seconds above 0."
             )

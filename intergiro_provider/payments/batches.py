@@ -7,11 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from intergiro_provider.exceptions import IntergiroValueError
 from intergiro_provider.payments.amounts import check_currency, minor_units
-from intergiro_provider.payments.keys import correlation_id
+from intergiro_provider.payments.keys import NO_VALUE, correlation_id
 from intergiro_provider.payments.payees import check_text, read_payee, shown_field, type_of
 from intergiro_provider.payments.plan import digest_of, plan_summary
 
@@ -120,17 +121,29 @@ def read_plan(account_id: Any, given: Iterable[Any]) -> BulkPlan:
 def read_lines(lines: Iterable[bytes | str]) -> Iterator[Any]:
     """Yield the values of JSON lines, without empty lines.
 
-    :raises IntergiroValueError: names the line that is not JSON.
+    :raises IntergiroValueError: names the line that is not JSON, or has a field twice.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
-        except ValueError:
+            yield json.loads(line, object_pairs_hook=partial(_once, number))
+        except IntergiroValueError:
+            raise
+        except (ValueError, RecursionError):
             raise IntergiroValueError(
                 f"`items`: line {number} is not JSON. Nothing was sent. Write each item as JSON on one line."
             ) from None
+
+
+def _once(line: int, fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Of a field that is there twice, JSON decoders drop one."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        raise IntergiroValueError(
+            f"`items`: line {line} has a field twice. Nothing was sent. Write each field of an item once."
+        )
+    return found
 
 
 def _read_item(given: Any, where: str) -> Item:
@@ -160,7 +173,12 @@ def _read_item(given: Any, where: str) -> Item:
         "reference": check_text(fields.get("reference"), f"{where}: reference"),
     }
     if "correlation_id" in fields:
-        content["correlation_id"] = check_text(fields["correlation_id"], f"{where}: correlation_id")
+        own = check_text(fields["correlation_id"], f"{where}: correlation_id")
+        if own.lower() in NO_VALUE:
+            raise IntergiroValueError(
+                f"{where}: correlation_id is {own!r}. Nothing was sent. Check where it comes from, or leave it out."
+            )
+        content["correlation_id"] = own
     return Item(content, payee.masked())
 
 

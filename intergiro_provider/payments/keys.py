@@ -16,6 +16,8 @@ from intergiro_provider.exceptions import IntergiroValueError
 
 NAMESPACE = uuid.UUID("8e0f54a2-2c1f-5d0c-9a8e-6f7f0f3d3c11")
 SCOPES = ("run", "dag", "ever")
+NO_VALUE = frozenset({"", "none", "null", "nan"})
+"""Texts, in lower case, that templates and JSON make from a missing value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,12 @@ def check_scope(payment_key: Any, scope: Any, record_path: Any) -> None:
 def check_payment_key(value: Any) -> str | None:
     """Return the user's key as a string; None if there is none.
 
-    :raises IntergiroValueError: it is empty, ``"None"``, or neither a string nor an int.
+    :raises IntergiroValueError: it is empty, neither a string nor an int, or what None and NaN render to.
     """
     if value is None:
         return None
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-    if not text or text == "None":
+    if text.lower() in NO_VALUE:
         shown = repr(value) if isinstance(value, (str, float, bool)) else f"a value of type {type(value).__name__}"
         raise IntergiroValueError(
             f"`payment_key` is {shown}. It must be a string that identifies the payment, such as an invoice id. "

@@ -56,7 +56,10 @@ def read_payee(given: Any, where: str = "`counterparty`") -> Payee:
     fields = {str(name): value for name, value in given.items()}
     account = fields.pop("account", None)
     if isinstance(account, Mapping):
-        fields |= {str(name).removeprefix("account_"): value for name, value in account.items()}
+        nested = [(str(name).removeprefix("account_"), value) for name, value in account.items()]
+        if len(fields) + len(nested) > len(fields.keys() | dict(nested).keys()):
+            raise _refused(where, "has a field twice", "Give each field once.")
+        fields |= dict(nested)
     elif account is not None:
         raise _refused(f"{where}.account", f"is {type_of(account)}", "Give a dict of iban and bic.")
     if unknown := sorted(fields.keys() - FIELDS):

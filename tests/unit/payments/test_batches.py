@@ -69,3 +69,5 @@ def test_lines() -> None:
     assert list(read_lines([b'{"a": 1}\n', b"\n", '{"b": 2}'])) == [{"a": 1}, {"b": 2}]
     with pytest.raises(IntergiroValueError, match="line 2 is not JSON"):
         list(read_lines(["{}", "{"]))
+    with pytest.raises(IntergiroValueError, match="line 1 is not JSON"):
+        list(read_lines(["[" * 100_000]))

@@ -82,7 +82,7 @@ def test_scopes_that_cannot_be_kept(arguments: tuple[Any, ...], problem: str) ->
         check_scope(*arguments)
 
 
-@pytest.mark.parametrize("value", ["", "  ", "None", True, 1.5, ["i"]])
+@pytest.mark.parametrize("value", ["", "  ", "None", "null", "NaN", True, 1.5, ["i"]])
 def test_what_is_no_payment_key(value: Any) -> None:
     with pytest.raises(IntergiroValueError, match="payment_key"):
         check_payment_key(value)

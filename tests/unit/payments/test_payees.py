@@ -49,6 +49,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"name": "Ada", "iban": "SE45", "bic": BIC}, r"iban is not valid \(Invalid\w+\)"),
     ({"name": "Ada", "iban": IBAN, "bic": "ESSE"}, r"bic is not valid \(InvalidLength\)"),
     ({"name": "Ada", "ibn": IBAN}, "unknown field 'ibn'"),
+    ({"name": "Ada", "iban": IBAN, "bic": BIC, "account": {"iban": "DE89370400440532013000"}}, "a field twice"),
+    ({"name": "Ada", "account": {"iban": IBAN, "account_iban": IBAN, "bic": BIC}}, "a field twice"),
     ({"name": "Ada", "account": IBAN}, "account is a value of type str"),
     ({"Ada": {"iban": IBAN, "bic": BIC}}, "unknown field <not shown>"),  # a Variable that holds several payees
     ({"name": "Ada", "account": {IBAN: BIC}}, "unknown field <not shown>"),

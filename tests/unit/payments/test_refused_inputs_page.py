@@ -10,6 +10,7 @@ import re
 import socket
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,8 +95,8 @@ def outside(directory: Path) -> None:
     execute(IntergiroPaymentOperator(task_id="pay", **PAY, counterparty=PAYEE), ti=None)
 
 
-def file_of_items(directory: Path) -> None:
-    (directory / "items.jsonl").write_text(f"{{}}\n{IBAN}\n")
+def file_of_items(directory: Path, second: str = IBAN) -> None:
+    (directory / "items.jsonl").write_text(f"{{}}\n{second}\n")
     execute(IntergiroBulkPaymentOperator(task_id="pay", **{**BULK, "items": str(directory / "items.jsonl")}))
 
 
@@ -104,6 +105,9 @@ CASES = {
     "no `payment_key` in a task that is expanded over another task's result": mapped,
     "`execute` called outside of a DAG run": outside,
     "a file of `items` whose second line is not JSON": file_of_items,
+    "a file of `items` whose second line has a field twice": partial(
+        file_of_items, second='{"amount": 1, "amount": 2}'
+    ),
 }
 
 
