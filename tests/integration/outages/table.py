@@ -144,7 +144,8 @@ CHAPTERS["The Airflow API and the metadata database"] = {
         "the API server takes 0.9 s per call, so its client may send a write twice",
         RETRIABLY,
         "The Airflow API is too slow to renew the Intergiro session safely: writing a Variable took … s, and 0.8 s is "
-        "the limit. … Scale the API server, or set `lock_conn_id` in the connection's extra.",
+        "the limit. … Otherwise scale the API server, or set `lock_conn_id` in the connection's extra: with a "
+        "distributed lock, writes may be slow.",
         error="StoreUnavailable",
         airflow=AIRFLOW_3,
     ),

@@ -24,7 +24,7 @@ from tests.integration.outages.airflow3 import Server, as_task
 from tests.integration.outages.conftest import AIRFLOW_3
 from tests.integration.outages.proxy import Mode, Proxy
 from tests.integration.outages.table import Row
-from tests.integration.outages.world import SHORT, World
+from tests.integration.outages.world import SHORT, UNREACHABLE, World
 from tests.integration.session.services import wait_until
 
 pytestmark = pytest.mark.integration
@@ -138,10 +138,13 @@ def test_api_down_while_a_refresh_is_under_way(task_world: World, row: Row, api_
 def down_for_long(world: World, row: Row, proxy: Proxy) -> None:
     world.begin(refreshed=False)
     world.bank.expire_access_tokens()
-    with down_after_the_refresh(world, proxy, 12.0):
+    timings = replace(UNREACHABLE, call=5.0, persist=0.5)
+    world.timings(timings)
+    with down_after_the_refresh(world, proxy, timings.persist_until + 2.0):
         world.check(row, world.attempt())
     assert world.stored().gen == 1
     # The stored refresh token is used up. The new one is lost with that task.
+    world.timings(SHORT)
     world.bank.expire_access_tokens()
     world.succeed()
     world.check_logins(row)

@@ -30,7 +30,7 @@ from tests.timings import ALONE
 
 SHORT = replace(ALONE, settle_lease=0.1, settle_session=0.5, takeover=3.0, critical=20.0, repeat=0.3, bank_pause=1.0)
 UNREACHABLE = replace(SHORT, critical=4.5)
-"""For a bank that cannot be reached: until this time, the connection is tried again."""
+"""For an outage that a task does not outlast. It tries again until this time."""
 
 
 @dataclass

@@ -24,6 +24,9 @@ NARROW = {
     "release reason ignored",
     "backwards not noticed",
     "backwards without a second look",
+    "only the refused session tried",
+    "lock released before late copies have come",
+    "429 is an error",
 }
 """Mutants that the few random faults of one walk do not reveal."""
 

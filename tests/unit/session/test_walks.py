@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.session.bank import RULES
+from tests.unit.session.checks import Violation
 from tests.unit.session.walks import build, walk
 
 
@@ -38,6 +39,13 @@ def test_same_seed_is_the_same_walk() -> None:
     one, other = (walk(7, faults=2, trace=True).story() for _ in range(2))
     assert one == other
     assert len(one) > 1000
+
+
+@pytest.mark.xfail(raises=Violation, strict=True, reason="two refreshes at once: see docs/verification.md")
+@pytest.mark.parametrize(("seed", "faults"), [(161257, 1), (111804, 2), (111322, 4)])
+def test_known_violations(seed: int, faults: int) -> None:
+    """In the first, a late write of an own lease hides another's. In the others, a paused worker finds no session."""
+    walk(seed, faults=faults)
 
 
 @pytest.mark.exhaustive
