@@ -137,7 +137,7 @@ class IntergiroPaymentOperator(PaymentOperator):
         self._check(settle=settle, key_trusted_for=key_trusted_for)
         if not isinstance(consent_poll_interval, (int, float)) or not 0 < consent_poll_interval < inf:
             raise IntergiroValueError(
-                f"`consent_poll_interval` is {consent_poll_interval!r}. It must be seconds above 0."
+                f"`consent_poll_interval` is {consent_poll_interval!r}. It must be a finite number of seconds above 0."
             )
         if isinstance(amount, float):
             from intergiro_provider.payments.amounts import minor_units

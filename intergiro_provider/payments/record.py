@@ -3,7 +3,7 @@
 
 States: ``planned`` → ``sent`` → ``confirmed`` | ``rejected`` | ``refused`` | ``unknown``. ``refused``: the bank
 returned an error status, and made no payment. ``rejected``: the bank made a payment, and then rejected it. ``sent``:
-no outcome is stored, because the process was killed or still waits for the response; or a person has to give consent.
+no outcome is stored. The process was killed, or waits for the response or for a person's consent.
 
 If two processes change one record, one of them fails: each write names the revision that it replaces. Object stores
 have no locks, and locks on a network file system may work only within one host. Creating a file is exclusive
